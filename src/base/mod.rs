@@ -1,0 +1,10 @@
+//! Floor 0: the words every floor shares. Standard library only.
+
+pub mod units;
+pub mod names;
+pub mod reason;
+
+pub use names::ConnId;
+pub use reason::CloseReason;
+pub use reason::Fault;
+pub use reason::ProxyError;
