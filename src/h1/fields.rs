@@ -323,7 +323,7 @@ impl FieldSection {
     }
 
     /// The value of each line with this field.
-    pub fn all<'a>(&'a self, field: Field, octets: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all<'a>(&self, field: Field, octets: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let lines: &[FieldLine] = if self.has(field) { &self.lines } else { &[] };
         lines
             .iter()
@@ -333,7 +333,7 @@ impl FieldSection {
 
     /// The members of a comma list over all lines of this field (RFC 9110 §5.3, §5.6.1): trimmed,
     /// empty ones skipped, quoted strings kept whole.
-    pub fn list<'a>(&'a self, field: Field, octets: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn list<'a>(&self, field: Field, octets: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.all(field, octets).flat_map(members)
     }
 
