@@ -15,6 +15,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// No octets.
+    pub const EMPTY: Self = Self { start: 0, end: 0 };
+
     /// From `start` up to `end`. Heads are limited far below 4 GiB, so the places fit; what would
     /// not, saturates and reads as empty.
     #[must_use]

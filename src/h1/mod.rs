@@ -6,6 +6,10 @@
 pub mod octets;
 pub mod fields;
 pub mod error;
+mod lines;
+pub mod target;
+pub mod head;
+pub mod framing;
 
 pub use error::MessageError;
 pub use fields::Field;
