@@ -260,6 +260,23 @@ impl Field {
         }
     }
 
+    /// Whether the field may be passed on in a trailer section. Those that frame, route, control,
+    /// authenticate or describe the content may not (RFC 9110 §6.5.1).
+    #[must_use]
+    pub const fn may_trail(self) -> bool {
+        matches!(
+            self,
+            Self::Age
+                | Self::Date
+                | Self::ProxyStatus
+                | Self::Server
+                | Self::Traceparent
+                | Self::Tracestate
+                | Self::XRequestId
+                | Self::Other
+        )
+    }
+
     /// Its bit in a section's presence set.
     const fn bit(self) -> u64 {
         1 << self as u8

@@ -10,7 +10,13 @@ mod lines;
 pub mod target;
 pub mod head;
 pub mod framing;
+pub mod chunked;
+pub mod encode;
+pub mod body;
+pub mod persistence;
+pub mod exchange;
 
+pub use chunked::Piece;
 pub use error::MessageError;
 pub use fields::Field;
 pub use fields::FieldSection;
