@@ -1,3 +1,5 @@
 //! Holdfast, an HTTP/1.1 reverse proxy and load balancer that is exact about connections.
 
 pub mod base;
+pub mod policy;
+pub mod pool;
