@@ -19,8 +19,17 @@ pub mod process;
 pub mod metrics;
 pub mod live;
 pub mod record;
+pub mod stamp;
+pub mod escape;
+pub mod line;
+pub mod access_format;
+pub mod log_writer;
+pub mod access_log;
+pub mod error_log;
 
+pub use access_log::AccessLog;
 pub use counter::Counter;
+pub use error_log::ErrorLog;
 pub use gauge::Gauge;
 pub use gauge::GaugeGuard;
 pub use gauge::Level;
