@@ -1,7 +1,7 @@
 //! The log of the process itself: starting, stopping, and what goes wrong outside of exchanges.
 //!
-//! Written at once and to standard error, since it must survive what comes next. Each place in the
-//! code that logs has a rate limit of its own, so that an error that repeats a thousand times a
+//! Written at once and to standard error, since it must survive what comes next. Each kind of
+//! event has a rate limit of its own, so that an error that repeats a thousand times a
 //! second neither fills a disk nor hides another.
 
 use std::collections::BTreeMap;
@@ -40,11 +40,11 @@ pub struct ErrorLog {
 struct State {
     sink: Box<dyn Write + Send>,
     buffer: Vec<u8>,
-    /// By call site. The keys are written in code, so the map is bounded.
-    sites: BTreeMap<&'static str, Site>,
+    /// By event. The words are written in code, so the map is bounded.
+    events: BTreeMap<&'static str, Recent>,
 }
 
-struct Site {
+struct Recent {
     window_began: SystemTime,
     lines: u32,
     suppressed: u64,
@@ -63,7 +63,7 @@ impl ErrorLog {
         let state = State {
             sink,
             buffer: Vec::new(),
-            sites: BTreeMap::new(),
+            events: BTreeMap::new(),
         };
         Arc::new(Self {
             least,
@@ -72,12 +72,12 @@ impl ErrorLog {
         })
     }
 
-    /// Writes a line, unless `site` wrote [`LINES_A_WINDOW`] of them lately. `facts` are escaped.
+    /// Writes a line, unless this event had [`LINES_A_WINDOW`] of them lately. `facts` are escaped.
     pub fn log(
         &self,
         now: SystemTime,
         severity: Severity,
-        site: &'static str,
+        event: &'static str,
         message: &str,
         facts: &[(&'static str, &dyn Display)],
     ) {
@@ -88,16 +88,16 @@ impl ErrorLog {
         let State {
             sink,
             buffer,
-            sites,
+            events,
         } = &mut *state;
-        let Some(suppressed) = admit(sites, site, now) else {
+        let Some(suppressed) = admit(events, event, now) else {
             return;
         };
         buffer.clear();
         let mut line = Line::begin(buffer, self.style);
         line.time("time", now);
         line.word("level", severity.label());
-        line.word("site", site);
+        line.word("event", event);
         line.text("message", message.as_bytes());
         for (key, fact) in facts {
             line.text(key, fact.to_string().as_bytes());
@@ -124,37 +124,37 @@ impl Severity {
     }
 }
 
-/// Whether the site may write now; if so, how many of its lines were left out since the last.
+/// Whether the event may be written now; if so, how many such lines were left out since the last.
 fn admit(
-    sites: &mut BTreeMap<&'static str, Site>,
+    events: &mut BTreeMap<&'static str, Recent>,
     key: &'static str,
     now: SystemTime,
 ) -> Option<u64> {
-    let site = sites.entry(key).or_insert(Site {
+    let recent = events.entry(key).or_insert(Recent {
         window_began: now,
         lines: 0,
         suppressed: 0,
     });
     // A clock that was set back begins a new window too.
     if now
-        .duration_since(site.window_began)
+        .duration_since(recent.window_began)
         .map_or(true, |age| age >= WINDOW)
     {
-        site.window_began = now;
-        site.lines = 0;
+        recent.window_began = now;
+        recent.lines = 0;
     }
-    if site.lines >= LINES_A_WINDOW {
-        site.suppressed += 1;
+    if recent.lines >= LINES_A_WINDOW {
+        recent.suppressed += 1;
         return None;
     }
-    site.lines += 1;
-    Some(std::mem::take(&mut site.suppressed))
+    recent.lines += 1;
+    Some(std::mem::take(&mut recent.suppressed))
 }
 
-/// Most lines of one call site in a window; the next line after it tells how many were left out.
+/// Most lines of one event in a window; the next line after it tells how many were left out.
 pub const LINES_A_WINDOW: u32 = 10;
 
-/// How long such a window is: at most one line a second and site, in the long run.
+/// How long such a window is: at most one line a second and event, in the long run.
 const WINDOW: Duration = Duration::from_secs(10);
 
 impl std::fmt::Debug for ErrorLog {
@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn a_site_that_repeats_itself_is_cut_off_and_another_is_not() {
+    fn an_event_that_repeats_itself_is_cut_off_and_another_is_not() {
         let out = Shared::default();
         let log = ErrorLog::to(Box::new(out.clone()), Severity::Info, Style::Logfmt);
         for _ in 0..=LINES_A_WINDOW {
             log.log(UNIX_EPOCH, Severity::Error, "accept", "emfile", &[]);
         }
         log.log(UNIX_EPOCH, Severity::Error, "dns", "no answer", &[]);
-        let lines = |site: &str| out.text().matches(&format!("site={site} ")).count();
+        let lines = |event: &str| out.text().matches(&format!("event={event} ")).count();
         assert_eq!(
             (lines("accept"), lines("dns")),
             (LINES_A_WINDOW as usize, 1)
