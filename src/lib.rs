@@ -1,4 +1,6 @@
 //! Holdfast, an HTTP/1.1 reverse proxy and load balancer that is exact about connections.
 
+pub mod app;
 pub mod base;
+pub mod net;
 pub mod observe;

@@ -25,6 +25,7 @@ pub struct ProcessMetrics {
 
 impl ProcessMetrics {
     pub(super) fn new(r: &mut Registry) -> Self {
+        let cpu_seconds = r.reading(CPU_SECONDS, &[]);
         let mut level = |name, help| r.level(Info { name, help }, &[]);
         Self {
             open_fds: level("holdfast_open_fds", "File descriptors open now."),
@@ -34,10 +35,7 @@ impl ProcessMetrics {
             ),
             process_open_fds: level("process_open_fds", "File descriptors open now."),
             process_max_fds: level("process_max_fds", "Most file descriptors allowed."),
-            cpu_seconds: level(
-                "process_cpu_seconds_total",
-                "Processor time, user and system.",
-            ),
+            cpu_seconds,
             resident_bytes: level("process_resident_memory_bytes", "Memory resident in RAM."),
             virtual_bytes: level("process_virtual_memory_bytes", "Memory mapped."),
             start_time: level(
@@ -54,23 +52,21 @@ impl ProcessMetrics {
             self.open_fds.set(open);
             self.process_open_fds.set(open);
         }
-        if let Some(most) = most_descriptors() {
+        if let Some(most) = read("/proc/self/limits").and_then(|text| most_descriptors(&text)) {
             self.max_fds.set(most);
             self.process_max_fds.set(most);
         }
-        let Some(stat) = fs::read_to_string("/proc/self/stat")
-            .ok()
-            .and_then(|s| Stat::parse(&s))
-        else {
-            return;
-        };
-        self.cpu_seconds.set(stat.cpu_ticks / TICKS_PER_SECOND);
-        self.resident_bytes.set(stat.resident_pages * page_bytes());
-        self.virtual_bytes.set(stat.virtual_bytes);
-        self.threads.set(stat.threads);
-        if let Some(boot) = boot_time() {
-            self.start_time
-                .set(boot + stat.start_ticks / TICKS_PER_SECOND);
+        if let Some(stat) = read("/proc/self/stat").and_then(|text| Stat::parse(&text)) {
+            self.cpu_seconds.set(stat.cpu_ticks / TICKS_PER_SECOND);
+            self.virtual_bytes.set(stat.virtual_bytes);
+            self.threads.set(stat.threads);
+            if let Some(boot) = read("/proc/stat").and_then(|text| after(&text, "btime ")) {
+                self.start_time
+                    .set(boot + stat.start_ticks / TICKS_PER_SECOND);
+            }
+        }
+        if let Some(kib) = read("/proc/self/status").and_then(|text| after(&text, "VmRSS:")) {
+            self.resident_bytes.set(kib * 1024.0);
         }
     }
 }
@@ -82,7 +78,6 @@ struct Stat {
     threads: f64,
     start_ticks: f64,
     virtual_bytes: f64,
-    resident_pages: f64,
 }
 
 impl Stat {
@@ -97,7 +92,6 @@ impl Stat {
             threads: field(20)?,
             start_ticks: field(22)?,
             virtual_bytes: field(23)?,
-            resident_pages: field(24)?,
         })
     }
 }
@@ -113,31 +107,31 @@ fn open_descriptors() -> Option<f64> {
         .map(|entries| entries.count().saturating_sub(1) as f64)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "the exposition format is made of floats"
-)]
-fn most_descriptors() -> Option<f64> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    Some(limit.current.map_or(f64::INFINITY, |most| most as f64))
+/// The soft limit of proc(5) `/proc/self/limits`.
+fn most_descriptors(text: &str) -> Option<f64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_ascii_whitespace().next()? {
+        "unlimited" => Some(f64::INFINITY),
+        most => most.parse().ok(),
+    }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "the exposition format is made of floats"
-)]
-fn page_bytes() -> f64 {
-    rustix::param::page_size() as f64
+/// The first number after `key` at the beginning of a line.
+fn after(text: &str, key: &str) -> Option<f64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
-fn boot_time() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    stat.lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
 }
+
+const CPU_SECONDS: Info = Info {
+    name: "process_cpu_seconds_total",
+    help: "Processor time, user and system.",
+};
 
 /// `USER_HZ`, which Linux fixes at 100 for what it shows to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -151,12 +145,23 @@ mod tests {
         let numbers: Vec<String> = (4..=24).map(|n| n.to_string()).collect();
         let stat = Stat::parse(&format!("1 (a ) b) S {}", numbers.join(" "))).unwrap();
         assert!((stat.cpu_ticks - 29.0).abs() < 1e-9);
-        assert!((stat.resident_pages - 24.0).abs() < 1e-9);
+        assert!((stat.virtual_bytes - 23.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_stat_line_cut_short_is_not_half_believed() {
         assert!(Stat::parse("1 (holdfast) S 1 2 3").is_none());
         assert!(Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn the_limit_of_descriptors_is_the_soft_one() {
+        let text = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
+        assert!((most_descriptors(text).unwrap() - 1024.0).abs() < 1e-9);
+        assert!(
+            most_descriptors("Max open files unlimited unlimited files")
+                .unwrap()
+                .is_infinite()
+        );
     }
 }

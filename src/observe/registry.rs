@@ -28,7 +28,8 @@ pub struct Info {
 /// The labels of a series: names from code, values from configuration or closed sets.
 pub type Labels<'a> = [(&'static str, &'a str)];
 
-/// All families.
+/// All families. A name belongs to one kind of metric; asked for as another, it gives a metric that
+/// is not shown.
 #[derive(Debug)]
 pub struct Registry {
     cells: Cells,
@@ -46,6 +47,7 @@ enum Series {
     Counter(Counter),
     Gauge(Gauge),
     Level(Level),
+    Reading(Level),
     Histogram(Histogram),
 }
 
@@ -64,7 +66,7 @@ impl Registry {
         let fresh = Counter::new(self.cells.run(1));
         match self.series(info, labels, Series::Counter(fresh)) {
             Series::Counter(counter) => counter,
-            Series::Gauge(_) | Series::Level(_) | Series::Histogram(_) => fresh,
+            _ => fresh,
         }
     }
 
@@ -73,7 +75,7 @@ impl Registry {
         let fresh = Gauge::new(self.cells.run(1));
         match self.series(info, labels, Series::Gauge(fresh)) {
             Series::Gauge(gauge) => gauge,
-            Series::Counter(_) | Series::Level(_) | Series::Histogram(_) => fresh,
+            _ => fresh,
         }
     }
 
@@ -82,7 +84,16 @@ impl Registry {
         let fresh = Level::new(self.cells.run(1));
         match self.series(info, labels, Series::Level(fresh)) {
             Series::Level(level) => level,
-            Series::Counter(_) | Series::Gauge(_) | Series::Histogram(_) => fresh,
+            _ => fresh,
+        }
+    }
+
+    /// A counter that somebody else counts, the system for one, and that is only read.
+    pub fn reading(&mut self, info: Info, labels: &Labels<'_>) -> Level {
+        let fresh = Level::new(self.cells.run(1));
+        match self.series(info, labels, Series::Reading(fresh)) {
+            Series::Reading(level) => level,
+            _ => fresh,
         }
     }
 
@@ -91,7 +102,7 @@ impl Registry {
         let fresh = Histogram::new(self.cells.run(Histogram::cells(scale)), scale);
         match self.series(info, labels, Series::Histogram(fresh)) {
             Series::Histogram(histogram) => histogram,
-            Series::Counter(_) | Series::Gauge(_) | Series::Level(_) => fresh,
+            _ => fresh,
         }
     }
 
@@ -146,7 +157,7 @@ impl Family {
 impl Series {
     fn kind(&self) -> proto::MetricType {
         match self {
-            Self::Counter(_) => proto::MetricType::COUNTER,
+            Self::Counter(_) | Self::Reading(_) => proto::MetricType::COUNTER,
             Self::Gauge(_) | Self::Level(_) => proto::MetricType::GAUGE,
             Self::Histogram(_) => proto::MetricType::HISTOGRAM,
         }
@@ -159,17 +170,20 @@ impl Series {
     fn to_proto(self, labels: &[(&'static str, String)]) -> proto::Metric {
         let mut metric = proto::Metric::from_label(labels.iter().map(label_pair).collect());
         match self {
-            Self::Counter(counter) => {
-                let mut value = proto::Counter::default();
-                value.set_value(counter.value() as f64);
-                metric.set_counter(value);
-            }
+            Self::Counter(counter) => metric.set_counter(counter_of(counter.value() as f64)),
             Self::Gauge(gauge) => metric.set_gauge(gauge_of(gauge.value() as f64)),
             Self::Level(level) => metric.set_gauge(gauge_of(level.value())),
+            Self::Reading(level) => metric.set_counter(counter_of(level.value())),
             Self::Histogram(histogram) => metric.set_histogram(histogram_of(&histogram)),
         }
         metric
     }
+}
+
+fn counter_of(value: f64) -> proto::Counter {
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    counter
 }
 
 fn gauge_of(value: f64) -> proto::Gauge {
