@@ -1,0 +1,3 @@
+//! Floor 5: text to checked settings.
+
+pub mod settings;
