@@ -105,7 +105,7 @@ pub enum Workers {
 }
 
 /// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Ratio(f64);
 
 impl Ratio {
@@ -149,8 +149,16 @@ impl Token {
 }
 
 /// The value of a field: no control octets, no white space at its ends (RFC 9110 §5.5).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// `Debug` does not show it: a route may set `Authorization`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct FieldValue(String);
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FieldValue(…)")
+    }
+}
 
 impl FieldValue {
     /// Reads a value. The tab is refused too: it is legal within a value and never wanted here.
