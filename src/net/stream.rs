@@ -33,6 +33,7 @@ use crate::net::reactor::Key;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
+use crate::net::sys;
 use crate::net::worker;
 
 /// A stream on its worker. Dropped, it closes: by FIN, or by RST where unread octets remain.
@@ -249,6 +250,13 @@ impl Stream {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.get()
+    }
+
+    /// Whether the peer's TCP has acknowledged everything that we sent.
+    #[must_use]
+    pub fn is_sent_out(&self) -> bool {
+        sys::tcp_info(self.socket.as_fd())
+            .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
     }
 
     /// The error that ended a connect, if one did.

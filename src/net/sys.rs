@@ -14,6 +14,10 @@ pub struct TcpInfo {
     pub congestion_window: u32,
     /// Segments sent again since the connection began.
     pub retransmits: u32,
+    /// Segments sent and not yet acknowledged.
+    pub unacknowledged: u32,
+    /// Octets not yet sent; 0 on kernels before 4.6.
+    pub unsent_octets: u32,
     /// Octets that the peer's TCP has acknowledged; `None` on kernels before 4.1.
     pub bytes_acked: Option<u64>,
 }
@@ -46,6 +50,8 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
         rtt_micros: info.tcpi_rtt,
         congestion_window: info.tcpi_snd_cwnd,
         retransmits: info.tcpi_total_retrans,
+        unacknowledged: info.tcpi_unacked,
+        unsent_octets: info.tcpi_notsent_bytes,
         bytes_acked: has_acked.then_some(info.tcpi_bytes_acked),
     })
 }

@@ -5,6 +5,7 @@
 //! the client before its head is whole and sound, so until then another attempt may be made.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,17 +15,22 @@ use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::units::ByteCount;
 use crate::h1::body::BodyReader;
+use crate::h1::body::BodyWriter;
 use crate::h1::encode;
+use crate::h1::encode::Unwritable;
 use crate::h1::error::MessageError;
+use crate::h1::exchange::Arrival;
+use crate::h1::exchange::Exchange;
+use crate::h1::exchange::Expectation;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
-use crate::h1::framing::response_framing;
 use crate::h1::head::HeadLimits;
 use crate::h1::head::Method;
 use crate::h1::head::Parsed;
 use crate::h1::head::ResponseHead;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
+use crate::h1::persistence::keep_alive_hint;
 use crate::h1::persistence::response_persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
@@ -32,15 +38,18 @@ use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
-use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::policy::hops;
+use crate::policy::hops::Announce;
+use crate::policy::hops::NominationsTooMany;
+use crate::policy::hops::ResponseContext;
+use crate::policy::hops::Upgrading;
 use crate::policy::retry::RetryStatus;
 use crate::proxy::relay;
-use crate::proxy::relay::Form;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
 use crate::proxy::relay::Sink;
+use crate::proxy::relay::SinkWriter;
 use crate::proxy::relay::Source;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
@@ -55,8 +64,6 @@ pub struct Asked {
     pub method: Method,
     /// Its version.
     pub version: Version,
-    /// Whether it asked for `100 (Continue)`.
-    pub expect: Expect,
     /// Whether it may become a tunnel.
     pub upgrade: Upgrade,
     /// What its head said about the client's connection, our limits considered.
@@ -65,15 +72,6 @@ pub struct Asked {
     pub gone: Gone,
     /// How many more requests the client's connection may carry.
     pub requests_left: Option<u64>,
-}
-
-/// Whether a request asked for `100 (Continue)` (RFC 9110 §10.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// It did.
-    Continue,
-    /// It did not.
-    Nothing,
 }
 
 /// Whether a request may become a tunnel (RFC 9110 §7.8).
@@ -87,6 +85,7 @@ pub enum Upgrade {
 
 /// How far the two directions of an attempt are: they run in one task and tell each other here.
 pub struct Progress {
+    exchange: RefCell<Exchange>,
     upload: Cell<Upload>,
     begun: Cell<Begun>,
     first_octet: Cell<Option<Instant>>,
@@ -155,12 +154,27 @@ pub enum NoAnswer {
     Malformed(MessageError),
     /// The head is larger than we take.
     HeadTooLarge,
-    /// It is one that the route's upstream wants tried again.
-    Unwanted(RetryStatus),
+    /// It is one that the upstream wants tried again; its body, so framed, was not read.
+    Unwanted(RetryStatus, Framing),
     /// The client left.
     ClientGone,
-    /// The answer began and then broke off: its status, and how.
-    BrokeOff(u16, Framing, Stuck),
+    /// The answer began and then broke off.
+    BrokeOff {
+        /// Its status code.
+        status: u16,
+        /// How its end was to be known.
+        framing: Framing,
+        /// How it broke off.
+        stuck: Stuck,
+        /// Octets of content that came.
+        content: u64,
+    },
+    /// The head ended with the connection.
+    HeadCutShort,
+    /// Its `Connection` field names more than anyone needs.
+    NominationsTooMany,
+    /// It could not be written canonically; a fault of our own.
+    Unwritable,
 }
 
 /// How a connection ended.
@@ -170,6 +184,18 @@ pub enum Ended {
     Fin,
     /// By a reset, or an error of the socket.
     Reset,
+}
+
+impl From<Unwritable> for NoAnswer {
+    fn from(_: Unwritable) -> Self {
+        Self::Unwritable
+    }
+}
+
+impl From<NominationsTooMany> for NoAnswer {
+    fn from(_: NominationsTooMany) -> Self {
+        Self::NominationsTooMany
+    }
 }
 
 /// Everything that passing an answer on needs.
@@ -214,8 +240,9 @@ pub enum Wanted {
 impl Progress {
     /// Nothing was sent, nothing came.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(exchange: Exchange) -> Self {
         Self {
+            exchange: RefCell::new(exchange),
             upload: Cell::new(Upload::Flowing),
             begun: Cell::new(Begun::No),
             first_octet: Cell::new(None),
@@ -230,7 +257,18 @@ impl Progress {
 
     /// The request is so far.
     pub fn set_upload(&self, upload: Upload) {
+        let mut exchange = self.exchange.borrow_mut();
+        match upload {
+            Upload::Flowing => {}
+            Upload::Whole(_) => exchange.on_request_end(),
+            Upload::Refused => exchange.on_request_abandoned(),
+        }
         self.upload.set(upload);
+    }
+
+    /// Content of the request came: its client no longer waits for a 100.
+    pub fn on_request_content(&self) {
+        self.exchange.borrow_mut().on_request_content();
     }
 
     /// How far the answer is.
@@ -258,37 +296,34 @@ impl Progress {
     }
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Passes the origin's answer on. What is left of it waits in `out`.
 /// Cancel: the origin's connection is good only for closing, and the client's if it had begun.
 ///
 /// # Errors
 /// [`NoAnswer`].
 pub async fn answer(mut with: Answering<'_>) -> Result<Answer, NoAnswer> {
-    let mut interim = 0;
     loop {
         with.read_head().await?;
-        match with.head.status {
-            101 => return with.switch(),
-            100..=199 => {
-                interim += 1;
-                if interim > INTERIM_MAX {
-                    return Err(NoAnswer::Malformed(MessageError::TooManyInterim));
-                }
-                with.pass_interim().await?;
+        let awaited = with.progress.exchange.borrow().expectation();
+        let arrival = {
+            let mut exchange = with.progress.exchange.borrow_mut();
+            exchange.on_response_head(with.head, with.input.unread())
+        };
+        match arrival.map_err(NoAnswer::Malformed)? {
+            Arrival::SwitchingProtocols => return with.switch(),
+            Arrival::Withhold { .. } => with.input.consume(with.head.octets),
+            // RFC 9110 §10.1.1: a 100 is for who asked, and has not sent its content anyway.
+            Arrival::Informational { status: 100 } if awaited == Expectation::Settled => {
+                with.input.consume(with.head.octets);
             }
-            status => {
-                if let Wanted::TryAgain(status) = (with.wanted)(status)
+            Arrival::Informational { .. } => with.pass_interim().await?,
+            Arrival::Final(framing) => {
+                if let Wanted::TryAgain(status) = (with.wanted)(with.head.status)
                     && with.progress.begun() == Begun::No
                 {
-                    return Err(NoAnswer::Unwanted(status));
+                    return Err(NoAnswer::Unwanted(status, framing));
                 }
-                return with.pass_final().await;
+                return with.pass_final(framing, awaited).await;
             }
         }
     }
@@ -333,23 +368,20 @@ impl Answering<'_> {
             Ok(ReadEnd::Fin) if nothing_yet => Err(NoAnswer::Ended(Ended::Fin)),
             Err(Fill::Fault(_)) if nothing_yet => Err(NoAnswer::Ended(Ended::Reset)),
             Ok(ReadEnd::Fin) | Err(Fill::Fault(_)) => {
-                Err(NoAnswer::Malformed(MessageError::HeadTruncated))
+                Err(NoAnswer::HeadCutShort)
             }
             Err(Fill::Full) => Err(NoAnswer::HeadTooLarge),
         }
     }
 
-    /// RFC 9110 §15.2: a proxy forwards interim answers, but not to a client that cannot know them
-    /// (HTTP/1.0), nor a 100 to one that did not ask.
     async fn pass_interim(&mut self) -> Result<(), NoAnswer> {
-        let unasked = self.head.status == 100 && self.asked.expect == Expect::Nothing;
         let octets = self.input.unread();
-        if self.asked.version == Version::Http11 && !unasked {
-            encode::status_line(self.out, self.head.status, self.head.reason.of(octets));
-            hops::response_fields(self.out, self.head, octets, &self.route.response, hops::Upgrading::No);
-            encode::end_of_head(self.out);
-            self.progress.begun.set(Begun::Yes);
-        }
+        encode::status_line(self.out, self.head.status, self.head.reason.of(octets))?;
+        let context = response_context(self.head.version, Upgrading::Stays, Announce::Nothing);
+        let rules = &self.route.response;
+        hops::response_fields(self.out, &self.head.fields, octets, rules, &context)?;
+        encode::end_of_head(self.out);
+        self.progress.begun.set(Begun::Yes);
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
@@ -358,17 +390,14 @@ impl Answering<'_> {
 
     fn switch(mut self) -> Result<Answer, NoAnswer> {
         if self.asked.upgrade == Upgrade::No {
-            return Err(NoAnswer::Malformed(MessageError::UnaskedSwitch));
+            return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
         let octets = self.input.unread();
-        encode::status_line(self.out, 101, self.head.reason.of(octets));
-        let removed = hops::response_fields(
-            self.out,
-            self.head,
-            octets,
-            &self.route.response,
-            hops::Upgrading::Yes,
-        );
+        encode::status_line(self.out, 101, self.head.reason.of(octets))?;
+        let context = response_context(self.head.version, Upgrading::Upgrades, Announce::Nothing);
+        let rules = &self.route.response;
+        let removed =
+            hops::response_fields(self.out, &self.head.fields, octets, rules, &context)?;
         encode::end_of_head(self.out);
         self.progress.begun.set(Begun::Yes);
         self.input.consume(self.head.octets);
@@ -376,37 +405,43 @@ impl Answering<'_> {
         Ok(self.answered(AnswerKind::Switched, (closes, closes), 0, removed))
     }
 
-    async fn pass_final(mut self) -> Result<Answer, NoAnswer> {
-        let framing = response_framing(self.asked.method, self.head, self.input.unread())
-            .map_err(NoAnswer::Malformed)?;
-        let origin = response_persistence(self.head, framing, self.input.unread());
-        let form = self.form(framing);
-        let client = self.client_persistence(framing, form);
-        let removed = self.encode_head(framing, form, client);
+    async fn pass_final(
+        mut self,
+        framing: Framing,
+        awaited: Expectation,
+    ) -> Result<Answer, NoAnswer> {
+        let octets = self.input.unread();
+        let origin = response_persistence(self.head, framing, octets);
+        let hint = keep_alive_hint(&self.head.fields, octets).timeout;
+        let writer = self.writer(framing);
+        let client = self.client_persistence(framing, &writer, awaited);
+        let removed = self.encode_head(framing, &writer, client)?;
         self.input.consume(self.head.octets);
         let mut content = 0;
         if framing != Framing::None {
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
-            let passed = self.pass_body(framing, form, &mut content).await;
+            let passed = self.pass_body(framing, writer, &mut content).await;
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
-                let _told_anyway =
-                    relay::flush(self.client, self.out, self.listener.write_timeout).await;
-                return Err(NoAnswer::BrokeOff(status, framing, stuck));
+                relay::flush(self.client, self.out, self.listener.write_timeout).await.ok();
+                return Err(NoAnswer::BrokeOff { status, framing, stuck, content });
             }
         }
+        self.progress.exchange.borrow_mut().on_response_end();
         let kind = match framing {
             Framing::UntilClose => AnswerKind::UntilClose,
             Framing::None | Framing::Length(_) | Framing::Chunked => AnswerKind::Complete,
         };
-        Ok(self.answered(kind, (origin, client), content, removed))
+        let mut answer = self.answered(kind, (origin, client), content, removed);
+        answer.hint = hint;
+        Ok(answer)
     }
 
     async fn pass_body(
         &mut self,
         framing: Framing,
-        form: Form,
+        writer: BodyWriter,
         content: &mut u64,
     ) -> Result<(), Stuck> {
         let mut reader = BodyReader::new(framing);
@@ -423,7 +458,7 @@ impl Answering<'_> {
         let mut sink = Sink {
             stream: self.client,
             out: self.out,
-            form,
+            writer: SinkWriter::Framed(writer),
             patience: self.listener.write_timeout,
         };
         let mut meter = Meter { count: content, limit: None, replay: None };
@@ -432,24 +467,30 @@ impl Answering<'_> {
 
     /// How the content is framed for the client. What ends with the origin's connection is chunked
     /// for a client that knows chunks, so that its connection persists and it can tell the end.
-    fn form(&self, framing: Framing) -> Form {
+    fn writer(&self, framing: Framing) -> BodyWriter {
         match (framing, self.asked.version) {
-            (Framing::Chunked | Framing::UntilClose, Version::Http11) => Form::Chunked,
-            _ => Form::Plain,
+            (Framing::Chunked | Framing::UntilClose, Version::Http11) => BodyWriter::Chunked,
+            (Framing::Chunked | Framing::UntilClose, Version::Http10) => BodyWriter::UntilClose,
+            (Framing::Length(left), _) => BodyWriter::Length { left },
+            (Framing::None, _) => BodyWriter::None,
         }
     }
 
-    fn client_persistence(&self, framing: Framing, form: Form) -> Persistence {
+    fn client_persistence(
+        &self,
+        framing: Framing,
+        writer: &BodyWriter,
+        awaited: Expectation,
+    ) -> Persistence {
         if let Persistence::Close(reason) = self.asked.persistence {
             return Persistence::Close(reason);
         }
-        let ends_with_us = matches!(framing, Framing::Chunked | Framing::UntilClose);
-        if ends_with_us && form == Form::Plain {
+        if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {
             return Persistence::Close(CloseReason::CloseDelimited);
         }
         // An early answer that refuses the request: the rest of it is not worth reading, and a
         // client that still waits for 100 may send it or not, so nobody could tell what follows.
-        let refuses = self.head.status >= 400 || self.asked.expect == Expect::Continue;
+        let refuses = self.head.status >= 400 || awaited == Expectation::AwaitsContinue;
         match self.progress.upload() {
             Upload::Whole(_) => Persistence::Persist,
             Upload::Flowing if !refuses => Persistence::Persist,
@@ -460,52 +501,45 @@ impl Answering<'_> {
     fn encode_head(
         &mut self,
         framing: Framing,
-        form: Form,
+        writer: &BodyWriter,
         client: Persistence,
-    ) -> hops::Removed {
+    ) -> Result<hops::Removed, NoAnswer> {
         let octets = self.input.unread();
         let (head, out) = (&*self.head, &mut *self.out);
-        encode::status_line(out, head.status, head.reason.of(octets));
-        let removed =
-            hops::response_fields(out, head, octets, &self.route.response, hops::Upgrading::No);
+        encode::status_line(out, head.status, head.reason.of(octets))?;
+        let told = self.listener.keep_alive_header == KeepAliveField::Sent;
+        let announce = match client {
+            Persistence::Close(_) => Announce::Close,
+            Persistence::Persist if told || self.asked.version == Version::Http10 => {
+                Announce::KeepAlive
+            }
+            Persistence::Persist => Announce::Nothing,
+        };
+        let context = response_context(head.version, Upgrading::Stays, announce);
+        let rules = &self.route.response;
+        let removed = hops::response_fields(out, &head.fields, octets, rules, &context)?;
+        if told && client == Persistence::Persist {
+            keep_alive(out, self.listener.idle_timeout, self.asked.requests_left);
+        }
         // RFC 9110 §6.6.1: a recipient with a clock may add the Date that is missing.
         if !head.fields.has(Field::Date) {
             reply::date(out);
         }
-        match (framing, form) {
+        match (framing, writer) {
             (Framing::Length(length), _) => encode::content_length(out, length),
-            (Framing::Chunked | Framing::UntilClose, Form::Chunked) => {
-                encode::field(out, b"Transfer-Encoding", b"chunked");
-            }
-            // To HEAD and with 304 the length tells what GET would have; 204 and 1xx have none
+            (_, BodyWriter::Chunked) => encode::chunked_coding(out),
+            // To HEAD and with 304 the length tells what GET would have; 204 has none
             // (RFC 9110 §8.6).
             (Framing::None, _) if head.status != 204 => {
                 if let Some(length) = head.fields.first(Field::ContentLength, octets) {
-                    encode::field(out, b"Content-Length", length);
+                    encode::field(out, b"Content-Length", length)?;
                 }
             }
             _ => {}
         }
-        self.encode_connection(client);
         self.out.extend_from_slice(self.extra);
         encode::end_of_head(self.out);
-        removed
-    }
-
-    fn encode_connection(&mut self, client: Persistence) {
-        let out = &mut *self.out;
-        match client {
-            Persistence::Close(_) => encode::field(out, b"Connection", b"close"),
-            Persistence::Persist => {
-                let told = self.listener.keep_alive_header == KeepAliveField::Sent;
-                if told || self.asked.version == Version::Http10 {
-                    encode::field(out, b"Connection", b"keep-alive");
-                }
-                if told {
-                    keep_alive(out, self.listener.idle_timeout, self.asked.requests_left);
-                }
-            }
-        }
+        Ok(removed)
     }
 
     fn answered(
@@ -522,9 +556,26 @@ impl Answering<'_> {
             version: self.head.version,
             client,
             content,
-            removed: removed.clone(),
+            removed,
             hint: None,
         }
+    }
+}
+
+fn response_context(
+    version: Version,
+    upgrading: Upgrading,
+    announce: Announce,
+) -> ResponseContext {
+    ResponseContext { version: received(version), upgrading, announce }
+}
+
+/// A version, as the hop rules call it.
+#[must_use]
+pub fn received(version: Version) -> hops::Received {
+    match version {
+        Version::Http10 => hops::Received::Http10,
+        Version::Http11 => hops::Received::Http11,
     }
 }
 
@@ -566,18 +617,14 @@ pub async fn discard(
         reader: &mut reader,
         patience: Patience::Idle { limit: idle, recipient: origin, gone: Gone::Reset },
     };
-    let mut sink =
-        Sink { stream: origin, out: &mut nowhere, form: Form::Nothing, patience: idle };
+    let mut sink = Sink {
+        stream: origin,
+        out: &mut nowhere,
+        writer: SinkWriter::Discarded,
+        patience: idle,
+    };
     let mut meter = Meter { count: &mut count, limit: Some(most), replay: None };
     relay::pass_on(&mut source, &mut sink, &mut meter).await
-}
-
-/// Whether a fault of a socket was the peer's reset.
-#[must_use]
-pub fn is_reset(fault: &Fault) -> Ended {
-    match fault {
-        Fault::Reset | Fault::TimedOut | Fault::Io(_) => Ended::Reset,
-    }
 }
 
 /// Most octets of a response head. Origins are trusted more than clients, who are held to
@@ -590,6 +637,3 @@ const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
     fields: 256,
     target: ByteCount(0),
 };
-
-/// Most interim answers to one request: more is a fault of the origin's or an attack.
-const INTERIM_MAX: u32 = 16;

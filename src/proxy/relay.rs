@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use crate::h1::body::BodyEnd;
 use crate::h1::body::BodyReader;
+use crate::h1::body::BodyWriter;
 use crate::h1::body::Piece;
-use crate::h1::encode;
 use crate::h1::error::MessageError;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
+use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
+use crate::policy::timeouts::BodyRate;
 use crate::proxy::replay::Replay;
 
 /// Where content comes from.
@@ -45,8 +47,13 @@ pub enum Patience<'a> {
         /// What counts as its having left.
         gone: Gone,
     },
-    /// A request body: so long between two reads, and a least rate overall.
-    Rate(&'a mut crate::policy::timeouts::BodyRate),
+    /// A request body: so long between two reads, and a least rate while we read.
+    Rate {
+        /// So long.
+        limit: Duration,
+        /// The least rate.
+        rate: &'a mut BodyRate,
+    },
 }
 
 /// Where content goes.
@@ -56,20 +63,18 @@ pub struct Sink<'a> {
     /// What waits to be written, a head perhaps.
     pub out: &'a mut Vec<u8>,
     /// How the content is framed for the recipient.
-    pub form: Form,
+    pub writer: SinkWriter,
     /// How long the recipient may take nothing.
     pub patience: Duration,
 }
 
-/// How content is framed for its recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As it is: by length, or by the end of the connection.
-    Plain,
-    /// In chunks of our own.
-    Chunked,
-    /// Not at all: it is discarded.
-    Nothing,
+/// Where content ends up.
+#[derive(Debug)]
+pub enum SinkWriter {
+    /// With the recipient, in this framing.
+    Framed(BodyWriter),
+    /// Nowhere: it is read to be rid of it.
+    Discarded,
 }
 
 /// What is noted of content that passes.
@@ -93,6 +98,8 @@ pub enum Stuck {
     SenderSlow,
     /// The framing is broken.
     Malformed(MessageError),
+    /// It does not fit the framing that the recipient was told; a fault of our own.
+    Misfit,
     /// There is more than allowed.
     TooLarge,
     /// The recipient left, reset, or did not read.
@@ -126,14 +133,10 @@ pub async fn pass_on(
                 source.read_more(*meter.count).await?;
             }
             Piece::End { skip } => {
-                sink.finish(source.reader);
+                sink.finish(source.reader)?;
                 source.buffer.consume(skip);
                 return Ok(());
             }
-        }
-        if source.reader.is_ended_by_eof() {
-            sink.finish(source.reader);
-            return Ok(());
         }
     }
 }
@@ -144,7 +147,14 @@ impl Source<'_> {
             self.buffer.widen();
         }
         let deadline = match &mut self.patience {
-            Patience::Rate(rate) => Deadline::of(rate.deadline(passed, crate::net::clock::now())),
+            Patience::Rate { limit, rate } => {
+                let now = clock::now();
+                rate.on_resume(now);
+                let slowest = rate.next_deadline().map_or(Deadline::NEVER, |due| {
+                    Deadline::after(due.saturating_duration_since(now))
+                });
+                slowest.min(Deadline::after(*limit))
+            }
             Patience::Idle { limit, recipient, gone } => {
                 let deadline = Deadline::after(*limit);
                 wait_watching(self.stream, recipient, *gone, deadline).await?;
@@ -152,7 +162,13 @@ impl Source<'_> {
             }
         };
         match self.buffer.fill(self.stream, BODY_AHEAD_MAX, deadline).await {
-            Ok(ReadEnd::Octets(_)) => Ok(()),
+            Ok(ReadEnd::Octets(count)) => {
+                if let Patience::Rate { rate, .. } = &mut self.patience {
+                    rate.on_octets(count as u64);
+                    rate.on_pause(clock::now());
+                }
+                Ok(())
+            }
             Ok(ReadEnd::Fin) => match self.reader.on_eof() {
                 BodyEnd::Complete => Ok(()),
                 BodyEnd::Truncated => Err(Stuck::SenderFin),
@@ -182,11 +198,8 @@ async fn wait_watching(
 
 impl Sink<'_> {
     async fn put(&mut self, content: &[u8]) -> Result<(), Stuck> {
-        match self.form {
-            Form::Nothing => return Ok(()),
-            Form::Plain => {}
-            Form::Chunked => encode::chunk_head(self.out, content.len() as u64),
-        }
+        let SinkWriter::Framed(writer) = &mut self.writer else { return Ok(()) };
+        writer.chunk_head(self.out, content.len()).map_err(|_| Stuck::Misfit)?;
         if self.out.len() + content.len() <= GATHER_MOST {
             self.out.extend_from_slice(content);
         } else {
@@ -195,9 +208,7 @@ impl Sink<'_> {
             self.out.clear();
             written.map_err(Stuck::Recipient)?;
         }
-        if self.form == Form::Chunked {
-            encode::chunk_tail(self.out);
-        }
+        writer.chunk_end(self.out, content.len());
         Ok(())
     }
 
@@ -206,16 +217,9 @@ impl Sink<'_> {
         flush(self.stream, self.out, self.patience).await.map_err(Stuck::Recipient)
     }
 
-    fn finish(&mut self, reader: &BodyReader) {
-        if self.form == Form::Chunked {
-            encode::last_chunk(self.out);
-            if let Some((fields, octets)) = reader.trailers() {
-                for line in fields.lines() {
-                    encode::field(self.out, line.name.of(octets), line.value.of(octets));
-                }
-            }
-            encode::end_of_head(self.out);
-        }
+    fn finish(&mut self, reader: &BodyReader) -> Result<(), Stuck> {
+        let SinkWriter::Framed(writer) = &mut self.writer else { return Ok(()) };
+        writer.finish(self.out, reader.trailers()).map_err(|_| Stuck::Misfit)
     }
 }
 

@@ -32,49 +32,30 @@ pub fn error(
     retry_after: Duration,
 ) {
     let status = error.status();
-    encode::status_line(out, status, reason_phrase(status).as_bytes());
+    let mut digits = itoa::Buffer::new();
+    put(out, &["HTTP/1.1 ", digits.format(status), " ", reason_phrase(status), "\r\n"]);
     date(out);
-    encode::field(out, b"Content-Type", b"text/plain; charset=utf-8");
+    put(out, &["Content-Type: text/plain; charset=utf-8\r\n"]);
     encode::content_length(out, error.text().len() as u64 + 1);
     if status == 503 || status == 429 {
-        let mut digits = itoa::Buffer::new();
-        let seconds = retry_after.as_secs().max(1);
-        encode::field(out, b"Retry-After", digits.format(seconds).as_bytes());
+        put(out, &["Retry-After: ", digits.format(retry_after.as_secs().max(1)), "\r\n"]);
     }
     if status == 405 {
-        encode::field(out, b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH");
+        put(out, &["Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"]);
     }
-    proxy_status(out, error);
+    // RFC 9209 §2: our name, the registered error, and our own word for it.
+    let (registered, own) = (error.proxy_status(), error.label());
+    put(out, &["Proxy-Status: holdfast; error=", registered, "; details=\"", own, "\"\r\n"]);
     match afterwards {
         Afterwards::Persists => {}
-        Afterwards::PersistsAsAsked => encode::field(out, b"Connection", b"keep-alive"),
-        Afterwards::Closes => encode::field(out, b"Connection", b"close"),
+        Afterwards::PersistsAsAsked => put(out, &["Connection: keep-alive\r\n"]),
+        Afterwards::Closes => put(out, &["Connection: close\r\n"]),
     }
     encode::end_of_head(out);
     if method != Method::Head {
         out.extend_from_slice(error.text().as_bytes());
         out.push(b'\n');
     }
-}
-
-/// Writes the `Proxy-Status` field (RFC 9209 §2): our name, the registered error, and our own word.
-pub fn proxy_status(out: &mut Vec<u8>, error: ProxyError) {
-    let mut value = [b' '; 160];
-    let parts: [&[u8]; 5] = [
-        b"holdfast; error=",
-        error.proxy_status().as_bytes(),
-        b"; details=\"",
-        error.label().as_bytes(),
-        b"\"",
-    ];
-    let mut end = 0;
-    for part in parts {
-        if let Some(slot) = value.get_mut(end..end + part.len()) {
-            slot.copy_from_slice(part);
-            end += part.len();
-        }
-    }
-    encode::field(out, b"Proxy-Status", value.get(..end).unwrap_or_default());
 }
 
 /// Writes a `Date` field (RFC 9110 §6.6.1). The text is made once a second.
@@ -84,8 +65,15 @@ pub fn date(out: &mut Vec<u8>) {
         if kept.0 != Some(now) {
             *kept = (Some(now), httpdate::fmt_http_date(on_the_second(clock::wall())));
         }
-        encode::field(out, b"Date", kept.1.as_bytes());
+        put(out, &["Date: ", &kept.1, "\r\n"]);
     });
+}
+
+/// Appends text that is ours and so needs no check.
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 fn on_the_second(time: SystemTime) -> SystemTime {
