@@ -87,3 +87,72 @@ fn unreadable(why: impl std::fmt::Display) -> io::Error {
 
 /// Most octets of an answer: 10,000 connections at some 400 octets are 4 MiB.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    /// Asks a peer that answers with these octets and closes.
+    fn answered_with(octets: &'static [u8]) -> io::Result<Answer> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            stream.write_all(octets).unwrap();
+        });
+        let ask = self::ask(look(address), Duration::from_secs(5));
+        let answer = async_std::task::block_on(ask);
+        peer.join().unwrap();
+        answer
+    }
+
+    fn look(address: SocketAddr) -> Ask<'static> {
+        Ask {
+            address,
+            method: Method::Get,
+            path: "/livez",
+            token: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_its_status_and_its_body() {
+        let answer = answered_with(b"HTTP/1.1 503 X\r\nContent-Length: 2\r\n\r\nno").unwrap();
+        assert_eq!(
+            answer,
+            Answer {
+                status: 503,
+                body: "no".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn an_answer_cut_short_is_an_error_not_half_an_answer() {
+        let answer = answered_with(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+        assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_speak_http_is_an_error() {
+        assert!(answered_with(b"SSH-2.0-x\r\n").is_err());
+        assert!(answered_with(b"HTTP/1.1 200 OK\r\nX: \xff\xc3\xa9\r\n\r\n").is_err());
+        assert!(answered_with(b"HTTP/1.1 200 OK\r\nX: \xc3\xa9\r\n\r\n").is_err());
+        assert!(answered_with(b"").is_err());
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_left_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ask = ask(
+            look(listener.local_addr().unwrap()),
+            Duration::from_millis(50),
+        );
+        let error = async_std::task::block_on(ask).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

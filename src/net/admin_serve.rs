@@ -37,6 +37,7 @@ use http_types::Response;
 pub struct AdminListener {
     listener: TcpListener,
     local: SocketAddr,
+    patience: Duration,
 }
 
 /// What went wrong outside of any answer; the caller logs and counts it.
@@ -59,6 +60,7 @@ impl AdminListener {
         Ok(Self {
             listener: TcpListener::from(listener),
             local,
+            patience: CONNECTION_TIME_MAX,
         })
     }
 
@@ -77,15 +79,16 @@ impl AdminListener {
         F: Future<Output = Response>,
         T: Fn(Trouble),
     {
-        let (listener, handler, trouble) = (&self.listener, &handler, &trouble);
+        let Self {
+            listener, patience, ..
+        } = &self;
+        let (handler, trouble) = (&handler, &trouble);
         let accepts = stream::repeat(()).then(|()| accept(listener, trouble));
         accepts
             .for_each_concurrent(CONNECTIONS_MAX, |stream| async move {
                 let attended = AssertUnwindSafe(attend(stream, handler)).catch_unwind();
                 // A deadline that passes drops the connection, whatever it was doing.
-                if let Ok(Err(_panic)) =
-                    async_std::future::timeout(CONNECTION_TIME_MAX, attended).await
-                {
+                if let Ok(Err(_panic)) = async_std::future::timeout(*patience, attended).await {
                     trouble(Trouble::Panicked);
                 }
             })
@@ -258,9 +261,17 @@ mod tests {
     use std::io::Write;
     use std::sync::mpsc;
 
-    /// A server in a thread of its own, and its address. It ends with the test process.
     fn server() -> SocketAddr {
+        server_with(CONNECTION_TIME_MAX)
+    }
+
+    /// A server in a thread of its own, and its address. It ends with the test process.
+    fn server_with(patience: Duration) -> SocketAddr {
         let listener = AdminListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = AdminListener {
+            patience,
+            ..listener
+        };
         let address = listener.local();
         let handler = |request: Request| async move {
             let mut response = Response::new(200);
@@ -350,12 +361,11 @@ mod tests {
 
     #[test]
     fn a_client_that_sends_nothing_is_left_at_the_deadline_and_holds_up_no_other() {
-        let address = server();
+        let address = server_with(Duration::from_millis(500));
         let mut slow = std::net::TcpStream::connect(address).unwrap();
         slow.write_all(b"GET /x HT").unwrap();
         assert!(get(address).starts_with("HTTP/1.1 200 "));
-        slow.set_read_timeout(Some(CONNECTION_TIME_MAX * 2))
-            .unwrap();
+        slow.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(slow.read(&mut [0; 64]).unwrap(), 0);
     }
 

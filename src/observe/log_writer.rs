@@ -197,21 +197,31 @@ struct Sink {
 }
 
 impl Sink {
+    /// A full disk or a reader that left costs the lines that did not get out whole; the next batch
+    /// is tried again, on a line of its own.
     fn write(&mut self, batch: &Batch, dropped: Counter) {
-        let ended = if self.torn {
-            self.file.write_all(b"\n")
-        } else {
-            Ok(())
-        };
-        // A full disk or a reader that left costs these lines; the next batch is tried again.
-        match ended.and_then(|()| self.file.write_all(&batch.octets)) {
-            Ok(()) => self.torn = false,
-            Err(_) => {
-                self.torn = true;
-                dropped.add(batch.lines);
-            }
+        if self.torn && self.file.write_all(b"\n").is_err() {
+            dropped.add(batch.lines);
+            return;
+        }
+        let left = write_out(&mut self.file, &batch.octets);
+        let out = &batch.octets[..batch.octets.len() - left.len()];
+        self.torn = out.last().is_some_and(|octet| *octet != b'\n');
+        dropped.add(memchr::memchr_iter(b'\n', left).count() as u64);
+    }
+}
+
+/// Writes what can be written and returns what cannot.
+fn write_out<'a>(file: &mut impl Write, mut octets: &'a [u8]) -> &'a [u8] {
+    while !octets.is_empty() {
+        match file.write(octets) {
+            Ok(0) => break,
+            Ok(wrote) => octets = &octets[wrote..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
         }
     }
+    octets
 }
 
 fn recycle(queue: &mut Queue, mut batch: Batch) {
@@ -300,5 +310,28 @@ mod tests {
         log.switch_to(writer);
         assert_eq!(log.close(Duration::from_secs(5)), Closed::Written);
         assert_eq!((dropped.value(), reader.read(&mut [0; 8]).unwrap()), (1, 0));
+    }
+
+    #[test]
+    fn what_did_not_get_out_is_handed_back_from_its_first_octet() {
+        let mut short = [0; 6];
+        let left = write_out(&mut short.as_mut_slice(), b"one\ntwo\n");
+        assert_eq!(left, b"o\n");
+        assert_eq!(write_out(&mut io::sink(), b"one\n"), b"");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_ended_before_the_next() {
+        let (mut reader, writer) = pipe();
+        let dropped = dropped();
+        let mut sink = Sink {
+            file: writer,
+            torn: true,
+        };
+        sink.write(&batch(b"whole\n"), dropped);
+        drop(sink);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), dropped.value()), ("\nwhole\n", 0));
     }
 }
