@@ -26,6 +26,7 @@ use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
 use crate::policy::admission::ClientPlace;
+use crate::policy::hops::Trust;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 
@@ -35,8 +36,10 @@ pub struct Client {
     pub stream: Stream,
     /// Its number.
     pub id: ConnId,
-    /// The client's address.
-    pub peer: SocketAddr,
+    /// The client's address: the peer's, or who it stands for.
+    pub address: SocketAddr,
+    /// Whether its word about who was before it counts.
+    pub trust: Trust,
     /// Where it was accepted.
     pub listener: Arc<Listener>,
     /// What all workers share.
@@ -122,7 +125,8 @@ impl Client {
         Self {
             stream,
             id: live.facts().id,
-            peer,
+            address: peer,
+            trust: listener.trust(peer.ip()),
             live,
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),

@@ -1,6 +1,7 @@
 //! What every worker shares: the plan (routes and upstreams), the listeners, and where things are told.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::observe::ListenerMetrics;
 use crate::observe::LiveTable;
@@ -19,7 +21,8 @@ use crate::observe::RouteMetrics;
 use crate::observe::access_log::AccessLog;
 use crate::observe::error_log::ErrorLog;
 use crate::policy::admission::ClientTable;
-use crate::policy::route::RouteTable;
+use crate::policy::hops::Trust;
+use crate::policy::route::Routes;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
 use crate::proxy::upstream::Endpoint;
@@ -58,7 +61,7 @@ pub enum ServerTiming {
 /// Where requests go.
 pub struct Plan {
     /// Which route a request takes.
-    pub table: RouteTable,
+    pub table: Routes,
     /// The routes, as the table numbers them.
     pub routes: Vec<Arc<Route>>,
     /// The upstreams.
@@ -89,6 +92,8 @@ pub struct Listener {
     pub clients: Option<Mutex<ClientTable>>,
     /// What a client beyond its limit is told.
     pub client_limit_action: LimitAction,
+    /// Peers whose word about who was before them counts.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// What a client beyond its limit is told.
@@ -191,6 +196,16 @@ pub struct Parts {
 }
 
 impl Listener {
+    /// Whether a peer's word about who was before it counts.
+    #[must_use]
+    pub fn trust(&self, peer: IpAddr) -> Trust {
+        let peer = peer.to_canonical();
+        match self.trusted_proxies.iter().any(|range| range.contains(&peer)) {
+            true => Trust::Trusted,
+            false => Trust::Untrusted,
+        }
+    }
+
     /// Takes a place in a count with a limit.
     #[must_use]
     pub fn take_place(count: &AtomicU32, limit: Option<u32>) -> Taken {

@@ -129,6 +129,8 @@ pub struct UpstreamSettings {
     pub tunnel_idle: Duration,
     /// Retries.
     pub retry: RetrySettings,
+    /// Most octets of a request's content kept for another attempt.
+    pub retry_buffer: u64,
 }
 
 /// Whether a pool reuses connections.
@@ -147,10 +149,21 @@ pub enum Reuse {
 pub struct RouteSettings {
     /// The route's name.
     pub name: Name,
+    /// Whether the origin gets the `Host` that the client sent.
+    pub preserve_host: PreserveHost,
     /// Protocols a request may upgrade to, lower-case.
     pub upgrade: Vec<Vec<u8>>,
     /// What is done to request fields.
     pub request: RequestRules,
     /// What is done to response fields.
     pub response: ResponseRules,
+}
+
+/// Which `Host` the origin gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreserveHost {
+    /// The client's.
+    Kept,
+    /// Its own address.
+    Replaced,
 }

@@ -2,19 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicUsize;
+use std::num::NonZeroU32;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crate::base::names::Name;
+use crate::net::clock;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
 use crate::policy::balance::Balance;
 use crate::policy::balance::Candidate;
 use crate::policy::balance::Dice;
+use crate::policy::balance::Load;
+use crate::policy::balance::Method;
+use crate::policy::balance::Rank;
 use crate::policy::balance::Tried;
+use crate::policy::balance::Unfit;
+use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
 use crate::proxy::checkout::Pool;
@@ -29,9 +34,7 @@ pub struct Upstream {
     /// Its metrics.
     pub metrics: Arc<UpstreamMetrics>,
     /// Which requests may be sent again.
-    pub budget: Mutex<Budget>,
-    /// Requests waiting for a connection, at all endpoints.
-    pub pending: AtomicU32,
+    pub budget: Budget,
     balance: Balance,
 }
 
@@ -39,14 +42,12 @@ pub struct Upstream {
 pub struct Endpoint {
     /// Where it is.
     pub address: SocketAddr,
-    /// Its share of the load.
-    pub weight: u32,
-    /// Whether it serves only when no other can.
-    pub role: Role,
+    /// Its address as text, for `Host`.
+    pub host: String,
     /// Its connections.
     pub pool: Pool,
     /// Requests under way at it.
-    pub in_flight: AtomicUsize,
+    pub in_flight: AtomicU64,
     /// Its place in the metrics' shape.
     pub metrics_index: usize,
     /// The metrics of its upstream.
@@ -75,36 +76,16 @@ pub struct EndpointSettings {
     pub max_requests: Option<u64>,
 }
 
-/// When an endpoint serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Always.
-    Primary,
-    /// When no primary can.
-    Backup,
-}
-
 /// An endpoint as configured.
 pub struct EndpointShape {
     /// Where it is.
     pub address: SocketAddr,
     /// Its share of the load.
-    pub weight: u32,
-    /// When it serves.
-    pub role: Role,
+    pub weight: NonZeroU32,
+    /// Whether it serves only when no primary can.
+    pub rank: Rank,
     /// The limits of its pool.
     pub limits: PoolLimits,
-}
-
-/// How endpoints are chosen, before there are any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BalanceKind {
-    /// Each in turn, by weight.
-    RoundRobin,
-    /// The one with the fewest requests under way, by weight.
-    LeastRequests,
-    /// The better of two at random.
-    P2c,
 }
 
 impl Upstream {
@@ -113,7 +94,8 @@ impl Upstream {
     pub fn new(
         settings: UpstreamSettings,
         shapes: Vec<EndpointShape>,
-        kind: BalanceKind,
+        method: Method,
+        budget: (f64, u32),
         metrics: &Arc<Metrics>,
         of: (Arc<UpstreamMetrics>, Arc<LiveTable>),
     ) -> Self {
@@ -126,12 +108,11 @@ impl Upstream {
             max_age_jitter: settings.max_age_jitter,
             max_requests: settings.max_requests,
         });
-        let weights: Vec<u32> = shapes.iter().map(|shape| shape.weight).collect();
-        let balance = match kind {
-            BalanceKind::RoundRobin => Balance::round_robin(&weights),
-            BalanceKind::LeastRequests => Balance::least_requests(),
-            BalanceKind::P2c => Balance::p2c(),
-        };
+        let candidates: Vec<Candidate> = shapes
+            .iter()
+            .map(|shape| Candidate { weight: shape.weight, rank: shape.rank })
+            .collect();
+        let balance = Balance::new(method, &candidates);
         let limit: u64 = shapes.iter().map(|s| u64::from(s.limits.max_connections.0)).sum();
         let limit = settings.max_connections_total.map_or(limit, |total| limit.min(total.into()));
         #[expect(clippy::cast_precision_loss, reason = "connection limits are far below 2^52")]
@@ -142,11 +123,10 @@ impl Upstream {
             .enumerate()
             .map(|(index, shape)| {
                 Arc::new(Endpoint {
+                    host: shape.address.to_string(),
                     address: shape.address,
-                    weight: shape.weight,
-                    role: shape.role,
                     pool: Pool::new(shape.limits),
-                    in_flight: AtomicUsize::new(0),
+                    in_flight: AtomicU64::new(0),
                     metrics_index: index,
                     metrics: Arc::clone(&own_metrics),
                     process: Arc::clone(metrics),
@@ -155,22 +135,28 @@ impl Upstream {
                 })
             })
             .collect();
-        let budget = Mutex::new(Budget::new(&settings.retry));
-        Self { settings, endpoints, metrics: own_metrics, budget, pending: AtomicU32::new(0), balance }
+        let (ratio, per_second) = budget;
+        let budget = Budget::new(ratio, per_second, clock::now());
+        Self { settings, endpoints, metrics: own_metrics, budget, balance }
     }
 
     /// Chooses an endpoint that was not tried yet. `None`: there is none.
     pub fn pick(&self, tried: &Tried, dice: &mut impl Dice) -> Option<(usize, &Arc<Endpoint>)> {
-        let candidate = |at: usize| {
-            self.endpoints.get(at).map_or_else(Candidate::absent, |endpoint| Candidate {
-                weight: endpoint.weight,
-                backup: endpoint.role.into(),
-                usable: crate::policy::balance::Usable::Yes,
-                load: endpoint.in_flight.load(Ordering::Relaxed),
-            })
+        let look = |at: usize| match self.endpoints.get(at) {
+            Some(endpoint) => {
+                Usable::Fit(Load(endpoint.in_flight.load(Ordering::Relaxed)))
+            }
+            None => Usable::Unfit(Unfit::Draining),
         };
-        let at = self.balance.pick(self.endpoints.len(), candidate, dice, tried)?;
+        let at = self.balance.pick(look, dice, tried)?;
         self.endpoints.get(at).map(|endpoint| (at, endpoint))
+    }
+
+    /// Requests in line at every endpoint but this one.
+    #[must_use]
+    pub fn waiting_elsewhere(&self, than: &Arc<Endpoint>) -> u32 {
+        let others = self.endpoints.iter().filter(|endpoint| !Arc::ptr_eq(endpoint, than));
+        others.map(|endpoint| endpoint.pool.counts().waiting).sum()
     }
 
     /// Connections open at all endpoints.
