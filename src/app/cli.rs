@@ -21,6 +21,7 @@ use crate::config::explain;
 use crate::config::source::FILE_VARIABLE;
 use crate::config::source::Flag;
 use crate::config::source::VARIABLE_PREFIX;
+use crate::config::source::Variables;
 
 /// What the commands do.
 #[derive(Clone, Copy)]
@@ -28,7 +29,7 @@ pub struct Commands {
     /// Serves until told to stop. The sources are what a reload reads again.
     pub run: fn(Loaded, Sources) -> Result<(), String>,
     /// Starts two small origins and serves for them, with the environment's settings.
-    pub demo: fn(Vec<(String, String)>) -> Result<(), String>,
+    pub demo: fn(Variables) -> Result<(), String>,
     /// Talks to the admin listener of a running proxy.
     pub ask: fn(Question, SocketAddr) -> Result<(), String>,
 }
@@ -57,7 +58,7 @@ pub fn main(commands: &Commands) -> ExitCode {
 pub fn main_with(
     commands: &Commands,
     arguments: impl IntoIterator<Item = OsString>,
-    variables: Vec<(String, String)>,
+    variables: Variables,
 ) -> u8 {
     let line = match Line::try_parse_from(arguments) {
         Ok(line) => line,
@@ -101,7 +102,7 @@ pub fn main_with(
 
 /// Sources for one listener and one upstream, both named `main`, without a file.
 #[must_use]
-pub fn proxy(listen: String, to: Vec<String>, variables: Vec<(String, String)>) -> Sources {
+pub fn proxy(listen: String, to: Vec<String>, variables: Variables) -> Sources {
     let flags = vec![
         Flag {
             flag: "--listen",
@@ -217,7 +218,7 @@ fn check(sources: &Sources, verbosity: Verbosity) -> u8 {
 }
 
 /// The file on the command line is over the one that the environment names.
-fn sources(config: Option<PathBuf>, variables: Vec<(String, String)>) -> Sources {
+fn sources(config: Option<PathBuf>, variables: Variables) -> Sources {
     let named = variables.iter().find(|(name, _)| name == FILE_VARIABLE);
     let file = config.or_else(|| named.map(|(_, path)| PathBuf::from(path)));
     Sources {
@@ -228,9 +229,7 @@ fn sources(config: Option<PathBuf>, variables: Vec<(String, String)>) -> Sources
 }
 
 /// Our part of the environment, as text.
-fn environment(
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String)>, String> {
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Variables, String> {
     let ours = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     ours.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
         .map(|(name, value)| match value.into_string() {

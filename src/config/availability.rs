@@ -13,10 +13,8 @@ use super::raw::Table;
 /// Complains about every value that asks for something not yet available.
 pub fn check(root: &Table, complaints: &mut Complaints) {
     walk(root, &mut Vec::new(), &mut |path, node| {
-        let refused = NOT_YET
-            .iter()
-            .find(|rule| rule.is_for(path) && !rule.accepts.takes(node));
-        if let Some(rule) = refused {
+        let rule = NOT_YET.iter().find(|rule| rule.is_for(path));
+        if let Some(rule) = rule.filter(|rule| !rule.accepts.takes(node)) {
             let allowed = rule.accepts.allowed();
             let says = format!(
                 "`{}` is not yet available: {} ({allowed})",
@@ -54,6 +52,7 @@ enum Accepts {
     NoPrefix(&'static [&'static str]),
 }
 
+/// The table. The first line that fits a key decides about it.
 const NOT_YET: &[NotYet] = &[
     NotYet {
         key: "server.watch_config",

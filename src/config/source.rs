@@ -29,13 +29,16 @@ use super::raw::Table;
 use super::raw::shown;
 use super::text;
 
+/// Names and texts of environment variables.
+pub type Variables = Vec<(String, String)>;
+
 /// Everything that may say a setting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     /// The file, if there is one; `conf.d` is looked for beside it.
     pub file: Option<PathBuf>,
     /// The environment; what does not begin with `HOLDFAST_` is not looked at.
-    pub variables: Vec<(String, String)>,
+    pub variables: Variables,
     /// What the command line says.
     pub flags: Vec<Flag>,
 }
