@@ -145,6 +145,25 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// Whether a value under this key may be a secret, and is better not shown: keys that nobody knows,
+/// such as `admin.token`, and fields that a route sets.
+#[must_use]
+pub fn may_be_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| key.contains(word))
+}
+
+/// Words in a key that make us keep its value to ourselves.
+const SECRET_WORDS: [&str; 7] = [
+    "token",
+    "secret",
+    "password",
+    "key",
+    "authorization",
+    "cookie",
+    "headers",
+];
+
 /// How much of a value a complaint shows. Enough to find it; a line of a terminal holds the rest.
 const SHOWN_CHARS_MAX: usize = 80;
 

@@ -19,6 +19,7 @@ use super::nearest::nearest;
 use super::raw::Node;
 use super::raw::Raw;
 use super::raw::Table;
+use super::raw::may_be_secret;
 use super::settings::values::Ratio;
 use super::settings::words::Word;
 use super::source::VARIABLE_PREFIX;
@@ -222,21 +223,20 @@ impl<'t, 'c> Reader<'t, 'c> {
 #[must_use]
 pub fn unknown(name: &str, node: &Node, known: &[&str]) -> String {
     let parent = node.key.strip_suffix(name).unwrap_or_default();
-    let full = |known: &str| match node.place {
-        Place::Variable(_) => {
-            let key = format!("{parent}{known}").replace('.', "__");
-            format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase())
+    let full = |known: &str| match &node.place {
+        Place::Variable(variable) => {
+            // What follows the unknown name in the variable is kept.
+            let rest = variable
+                .strip_prefix(&variable_for(&node.key))
+                .unwrap_or_default();
+            format!("{}{rest}", variable_for(&format!("{parent}{known}")))
         }
         _ => format!("{parent}{known}"),
     };
-    // An unknown `admin.token` may hold one.
-    let secret = SECRET_WORDS
-        .iter()
-        .any(|word| name.to_ascii_lowercase().contains(word));
-    let value = if secret {
-        "…".to_owned()
-    } else {
-        node.shown()
+    let value = match &node.value {
+        Raw::Table(_) => "{…}".to_owned(),
+        _ if may_be_secret(&node.key) => "…".to_owned(),
+        _ => node.shown(),
     };
     match nearest(name, known.iter().copied()) {
         Some(known) => {
@@ -252,15 +252,12 @@ pub fn unknown(name: &str, node: &Node, known: &[&str]) -> String {
     }
 }
 
-/// Words in a key that nobody knows which make us keep its value to ourselves.
-const SECRET_WORDS: [&str; 6] = [
-    "token",
-    "secret",
-    "password",
-    "key",
-    "authorization",
-    "cookie",
-];
+fn variable_for(key: &str) -> String {
+    format!(
+        "{VARIABLE_PREFIX}{}",
+        key.replace('.', "__").to_ascii_uppercase()
+    )
+}
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,7 @@ use super::complaint::Place;
 use super::raw::Node;
 use super::raw::Raw;
 use super::raw::Table;
+use super::raw::may_be_secret;
 use super::raw::shown;
 use super::text;
 
@@ -298,7 +299,14 @@ fn environment(variables: &[(String, String)], complaints: &mut Complaints) -> L
         let path: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
         let key = path.join(".");
         let said = text::read_value(text, &key, &place)
-            .map_err(|error| format!("`{}` is no TOML value: {error}", shown(text)))
+            .map_err(|error| {
+                let text = if may_be_secret(&key) {
+                    "…".to_owned()
+                } else {
+                    shown(text)
+                };
+                format!("`{text}` is no TOML value: {error}")
+            })
             .and_then(|node| put(&mut table, &path, node));
         if let Err(says) = said {
             complaints.add(Complaint { key, says, place });

@@ -673,3 +673,43 @@ fn an_explanation_shows_every_value_with_its_origin_and_no_secret() {
     assert!(!text.contains("hunter2"), "{text}");
     assert!(explain::summary(&loaded).starts_with("1 listener, 1 upstream with 1 server, 1 route"));
 }
+
+#[test]
+fn the_rest_of_a_variable_is_kept_in_the_suggestion() {
+    let said = with_environment(&[("HOLDFAST_LGO__LEVEL", "info")], None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("did you mean `HOLDFAST_LOG__LEVEL`?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_secret_that_was_written_in_the_wrong_place_is_not_shown() {
+    for (name, value) in [
+        ("HOLDFAST_ADMIN__TOKEN", "hunter2"),
+        ("HOLDFAST_ADMIN__AUTH", "{ bearer = 'hunter2' }"),
+        ("HOLDFAST_ROUTES__A__SET_REQUEST_HEADERS", "{ a = hunter2 }"),
+        ("HOLDFAST_ROUTES__A__SET_REQUEST_HEADERS", "hunter2"),
+    ] {
+        let said = with_environment(&[(name, value)], None)
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(name) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn the_admin_listener_may_be_off() {
+    let settings = checked(&format!("admin.bind = 'off'\n{LEAST_DOTTED}")).unwrap();
+    assert_eq!(settings.admin.bind, None);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_check_fall_over(text in "[a-z\\[\\]{}='\n. 0-9:]{0,120}") {
+        complaints(&text);
+        complaints(&format!("{LEAST}[routes.a]\nupstream = 'app'\n{text}"));
+    }
+}

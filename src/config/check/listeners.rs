@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::names::Name;
+use crate::base::units::Limit;
 use crate::config::leaf;
 use crate::config::leaf::Read;
 use crate::config::raw::Node;
@@ -81,7 +82,7 @@ pub fn tcp(reader: &mut Reader<'_, '_>) -> Tcp {
     let kernel = SECOND..=Duration::from_secs(9 * 3_600);
     Tcp {
         nodelay: reader.switch("nodelay"),
-        keepalive_time: reader.value("keepalive_time", crate::base::units::Limit::Off, |node| {
+        keepalive_time: reader.value("keepalive_time", Limit::Off, |node| {
             leaf::limit(node, |node| leaf::seconds(node, &kernel))
         }),
         keepalive_interval: reader.value("keepalive_interval", SECOND, |node| {

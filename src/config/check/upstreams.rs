@@ -172,9 +172,9 @@ fn pool(reader: &mut Reader<'_, '_>) -> Pool {
 /// `min_idle` ≤ `max_idle` ≤ `max_connections`. A `max_idle` that nobody wrote follows a smaller
 /// `max_connections` down.
 fn check_the_counts(pool: &mut Pool, reader: &mut Reader<'_, '_>) {
-    let at = |node: Option<&Node>| node.is_none_or(|node| node.place == Place::Default);
+    let unwritten = |node: Option<&Node>| node.is_none_or(|node| node.place == Place::Default);
     let max_idle = reader.node("max_idle");
-    if at(max_idle) {
+    if unwritten(max_idle) {
         pool.max_idle = pool.max_idle.min(pool.max_connections);
     }
     if let Some(node) = max_idle.filter(|_| pool.max_idle > pool.max_connections) {
