@@ -8,6 +8,7 @@ pub mod settings;
 pub mod complaint;
 pub mod raw;
 pub mod text;
+pub mod layer;
 pub mod source;
 pub mod nearest;
 pub mod leaf;
