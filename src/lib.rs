@@ -7,3 +7,4 @@ pub mod pool;
 pub mod net;
 pub mod observe;
 pub mod config;
+pub mod app;

@@ -1,5 +1,8 @@
 //! Floor 6: wiring.
+//!
+//! Settings become listeners, upstreams and workers here; signals and the admin plane act on them.
 
+pub mod cli;
 pub mod readiness;
 pub mod token;
 pub mod connections;

@@ -87,7 +87,9 @@ impl Complaints {
 
 impl fmt::Display for Complaints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|complaint| writeln!(f, "{complaint}"))
+        self.0
+            .iter()
+            .try_for_each(|complaint| writeln!(f, "{complaint}"))
     }
 }
 
@@ -100,7 +102,10 @@ mod tests {
         let complaint = Complaint {
             key: "server.workers".to_owned(),
             says: "`0` is out of range (1 to 1024)".to_owned(),
-            place: Place::File { path: PathBuf::from("a.toml"), line: 3 },
+            place: Place::File {
+                path: PathBuf::from("a.toml"),
+                line: 3,
+            },
         };
         assert_eq!(
             complaint.to_string(),
@@ -110,8 +115,11 @@ mod tests {
 
     #[test]
     fn the_same_complaint_is_made_once() {
-        let complaint =
-            Complaint { key: String::new(), says: String::new(), place: Place::Default };
+        let complaint = Complaint {
+            key: String::new(),
+            says: String::new(),
+            place: Place::Default,
+        };
         let mut complaints = Complaints::default();
         complaints.add(complaint.clone());
         complaints.add(complaint);

@@ -30,7 +30,10 @@ impl Wrong {
     /// A clause that begins with the value.
     #[must_use]
     pub fn value(node: &Node, clause: &str, allowed: impl Into<String>) -> Self {
-        Self { clause: format!("`{}` {clause}", node.shown()), allowed: allowed.into() }
+        Self {
+            clause: format!("`{}` {clause}", node.shown()),
+            allowed: allowed.into(),
+        }
     }
 
     /// As a complaint says it.
@@ -96,12 +99,31 @@ pub fn ratio(node: &Node, range: &RangeInclusive<f64>) -> Read<Ratio> {
 /// # Errors
 /// For anything else, and outside of the range.
 pub fn duration(node: &Node, range: &RangeInclusive<Duration>) -> Read<Duration> {
-    let allowed = format!("{} to {}", show_duration(*range.start()), show_duration(*range.end()));
+    let allowed = format!(
+        "{} to {}",
+        show_duration(*range.start()),
+        show_duration(*range.end())
+    );
     let duration = with_unit(node, "is no time", &allowed, parse_duration)?;
     if range.contains(&duration) {
         Ok(duration)
     } else {
         Err(Wrong::value(node, "is out of range", allowed))
+    }
+}
+
+/// A time in whole seconds, for what the kernel or a field counts in them.
+///
+/// # Errors
+/// For anything else, and outside of the range.
+pub fn seconds(node: &Node, range: &RangeInclusive<Duration>) -> Read<Duration> {
+    match duration(node, range)? {
+        duration if duration.subsec_nanos() == 0 => Ok(duration),
+        _ => Err(Wrong::value(
+            node,
+            "is no whole number of seconds",
+            "whole seconds",
+        )),
     }
 }
 
@@ -157,7 +179,11 @@ pub fn parsed<T, E: Display>(
 pub fn list<'t>(node: &'t Node, allowed: &str) -> Read<&'t [Node]> {
     match &node.value {
         Raw::List(nodes) => Ok(nodes),
-        _ => Err(Wrong::value(node, "is no list", format!("a list of {allowed}"))),
+        _ => Err(Wrong::value(
+            node,
+            "is no list",
+            format!("a list of {allowed}"),
+        )),
     }
 }
 
@@ -189,8 +215,15 @@ fn with_unit<T>(
     };
     parse(&text).map_err(|says| {
         let value = format!("`{}`", node.shown());
-        let clause = if says.starts_with(&value) { says } else { format!("{value}: {says}") };
-        Wrong { clause, allowed: allowed.to_owned() }
+        let clause = if says.starts_with(&value) {
+            says
+        } else {
+            format!("{value}: {says}")
+        };
+        Wrong {
+            clause,
+            allowed: allowed.to_owned(),
+        }
     })
 }
 
@@ -201,7 +234,11 @@ mod tests {
     use crate::config::settings::words::ClientLimitAction;
 
     fn node(value: Raw) -> Node {
-        Node { key: "k".to_owned(), place: Place::Whole, value }
+        Node {
+            key: "k".to_owned(),
+            place: Place::Whole,
+            value,
+        }
     }
 
     fn text(text: &str) -> Node {
@@ -230,7 +267,10 @@ mod tests {
     #[test]
     fn an_unknown_unit_is_shown_with_its_value() {
         let wrong = duration(&text("5d"), &SECONDS).unwrap_err();
-        assert_eq!(wrong.clause, "`5d`: `d` is no unit of time; use ms, s, m or h");
+        assert_eq!(
+            wrong.clause,
+            "`5d`: `d` is no unit of time; use ms, s, m or h"
+        );
     }
 
     #[test]
@@ -245,7 +285,10 @@ mod tests {
     #[test]
     fn negative_and_enormous_counts_are_out_of_range() {
         for number in [-1, 10, i64::MAX, i64::MIN] {
-            assert!(count(&node(Raw::Whole(number)), &(0..=9_u32)).is_err(), "{number}");
+            assert!(
+                count(&node(Raw::Whole(number)), &(0..=9_u32)).is_err(),
+                "{number}"
+            );
         }
     }
 
@@ -259,13 +302,19 @@ mod tests {
     #[test]
     fn a_word_that_looks_like_a_number_may_be_written_as_one() {
         let expected = ClientLimitAction::TooManyRequests;
-        assert_eq!(word::<ClientLimitAction>(&node(Raw::Whole(429))), Ok(expected));
+        assert_eq!(
+            word::<ClientLimitAction>(&node(Raw::Whole(429))),
+            Ok(expected)
+        );
         assert_eq!(word::<ClientLimitAction>(&text("429")), Ok(expected));
     }
 
     #[test]
     fn an_unknown_word_is_answered_with_the_known_ones() {
         let wrong = word::<ClientLimitAction>(&text("drop")).unwrap_err();
-        assert_eq!(wrong.says(), "`drop` is not known here (429, close, reset, hold)");
+        assert_eq!(
+            wrong.says(),
+            "`drop` is not known here (429, close, reset, hold)"
+        );
     }
 }

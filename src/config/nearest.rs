@@ -1,14 +1,22 @@
 //! The known key that an unknown one was probably meant to be.
 
-/// The candidate with the smallest edit distance, unless every one is a different word.
+/// The candidate with the smallest edit distance, or one that begins alike; none when every one is
+/// a different word.
 #[must_use]
 pub fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    let (distance, candidate) = candidates
-        .into_iter()
-        .map(|candidate| (distance(text, candidate), candidate))
-        .min_by_key(|(distance, _)| *distance)?;
+    let candidates: Vec<_> = candidates.into_iter().collect();
+    let measured = candidates
+        .iter()
+        .map(|candidate| (distance(text, candidate), *candidate));
+    let (distance, candidate) = measured.min_by_key(|(distance, _)| *distance)?;
     // A third of its letters may be wrong, and two always: a transposition counts as two.
-    (distance <= (candidate.len() / 3).max(2)).then_some(candidate)
+    if distance <= (candidate.len() / 3).max(2) {
+        return Some(candidate);
+    }
+    let alike = |candidate: &&str| candidate.starts_with(text) || text.starts_with(*candidate);
+    candidates
+        .into_iter()
+        .find(|candidate| text.len() > 2 && alike(candidate))
 }
 
 /// Insertions, removals and replacements that make one text of the other (Levenshtein, 1965).
@@ -41,6 +49,7 @@ mod tests {
         assert_eq!(nearest("idle_timeot", keys), Some("idle_timeout"));
         assert_eq!(nearest("idletimeout", keys), Some("idle_timeout"));
         assert_eq!(nearest("max_ideL", keys), Some("max_idle"));
+        assert_eq!(nearest("header", keys), Some("header_timeout"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Node {
         shown(&text)
     }
 
-    /// The table that it is, or an empty one.
+    /// The table that it is, if it is one.
     #[must_use]
     pub fn table(&self) -> Option<&Table> {
         match &self.value {
@@ -71,9 +71,17 @@ impl Node {
                     };
                     joined.insert(key, node);
                 }
-                Self { value: Raw::Table(joined), key: self.key, place: self.place }
+                Self {
+                    value: Raw::Table(joined),
+                    key: self.key,
+                    place: self.place,
+                }
             }
-            (value, _) => Self { value, key: self.key, place: self.place },
+            (value, _) => Self {
+                value,
+                key: self.key,
+                place: self.place,
+            },
         }
     }
 }
@@ -102,6 +110,18 @@ impl Raw {
     }
 }
 
+/// The value at a path.
+#[must_use]
+pub fn find<'t>(table: &'t Table, path: &[&str]) -> Option<&'t Node> {
+    let (first, rest) = path.split_first()?;
+    let node = table.get(*first)?;
+    if rest.is_empty() {
+        Some(node)
+    } else {
+        find(node.table()?, rest)
+    }
+}
+
 /// A text for a complaint: control characters escaped, so that it stays on its line, and cut at
 /// [`SHOWN_CHARS_MAX`].
 #[must_use]
@@ -110,7 +130,11 @@ pub fn shown(text: &str) -> String {
         .chars()
         .take(SHOWN_CHARS_MAX)
         .flat_map(|char| {
-            let escaped = if char.is_control() { Some(char.escape_default()) } else { None };
+            let escaped = if char.is_control() {
+                Some(char.escape_default())
+            } else {
+                None
+            };
             let plain = if char.is_control() { None } else { Some(char) };
             escaped.into_iter().flatten().chain(plain)
         })
@@ -120,6 +144,25 @@ pub fn shown(text: &str) -> String {
     }
     shown
 }
+
+/// Whether a value under this key may be a secret, and is better not shown: keys that nobody knows,
+/// such as `admin.token`, and fields that a route sets.
+#[must_use]
+pub fn may_be_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| key.contains(word))
+}
+
+/// Words in a key that make us keep its value to ourselves.
+const SECRET_WORDS: [&str; 7] = [
+    "token",
+    "secret",
+    "password",
+    "key",
+    "authorization",
+    "cookie",
+    "headers",
+];
 
 /// How much of a value a complaint shows. Enough to find it; a line of a terminal holds the rest.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -136,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut() {
-        assert_eq!(shown(&"a".repeat(SHOWN_CHARS_MAX)), "a".repeat(SHOWN_CHARS_MAX));
+        assert_eq!(
+            shown(&"a".repeat(SHOWN_CHARS_MAX)),
+            "a".repeat(SHOWN_CHARS_MAX)
+        );
         assert!(shown(&"a".repeat(SHOWN_CHARS_MAX + 1)).ends_with("a…"));
     }
 }

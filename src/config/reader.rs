@@ -19,6 +19,7 @@ use super::nearest::nearest;
 use super::raw::Node;
 use super::raw::Raw;
 use super::raw::Table;
+use super::raw::may_be_secret;
 use super::settings::values::Ratio;
 use super::settings::words::Word;
 use super::source::VARIABLE_PREFIX;
@@ -37,7 +38,11 @@ impl<'t, 'c> Reader<'t, 'c> {
         complaints: &'c mut Complaints,
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        let mut reader = Self { table, asked: Vec::new(), complaints };
+        let mut reader = Self {
+            table,
+            asked: Vec::new(),
+            complaints,
+        };
         let done = read(&mut reader);
         reader.complain_about_the_unknown();
         done
@@ -52,7 +57,11 @@ impl<'t, 'c> Reader<'t, 'c> {
     /// A complaint about a value.
     pub fn complain(&mut self, node: &Node, says: impl Into<String>) {
         let (key, place) = (node.key.clone(), node.place.clone());
-        self.complaints.add(Complaint { key, says: says.into(), place });
+        self.complaints.add(Complaint {
+            key,
+            says: says.into(),
+            place,
+        });
     }
 
     /// A table within this one.
@@ -63,9 +72,15 @@ impl<'t, 'c> Reader<'t, 'c> {
     ) -> T {
         let empty = const { &Table::new() };
         let inside = match self.node(key) {
-            Some(Node { value: Raw::Table(table), .. }) => table,
+            Some(Node {
+                value: Raw::Table(table),
+                ..
+            }) => table,
             Some(node) => {
-                self.complain(node, format!("`{}` is no table ([{}])", node.shown(), node.key));
+                self.complain(
+                    node,
+                    format!("`{}` is no table ([{}])", node.shown(), node.key),
+                );
                 empty
             }
             None => empty,
@@ -88,7 +103,9 @@ impl<'t, 'c> Reader<'t, 'c> {
 
     /// A whole number or `"off"`.
     pub fn count_limit(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Limit<u32> {
-        self.value(key, Limit::Off, |node| leaf::limit(node, |node| leaf::count(node, &range)))
+        self.value(key, Limit::Off, |node| {
+            leaf::limit(node, |node| leaf::count(node, &range))
+        })
     }
 
     /// A time.
@@ -102,7 +119,9 @@ impl<'t, 'c> Reader<'t, 'c> {
         key: &'static str,
         range: RangeInclusive<Duration>,
     ) -> Limit<Duration> {
-        self.value(key, Limit::Off, |node| leaf::limit(node, |node| leaf::duration(node, &range)))
+        self.value(key, Limit::Off, |node| {
+            leaf::limit(node, |node| leaf::duration(node, &range))
+        })
     }
 
     /// A size.
@@ -116,7 +135,9 @@ impl<'t, 'c> Reader<'t, 'c> {
         key: &'static str,
         range: RangeInclusive<ByteCount>,
     ) -> Limit<ByteCount> {
-        self.value(key, Limit::Off, |node| leaf::limit(node, |node| leaf::size(node, &range)))
+        self.value(key, Limit::Off, |node| {
+            leaf::limit(node, |node| leaf::size(node, &range))
+        })
     }
 
     /// A share.
@@ -157,14 +178,17 @@ impl<'t, 'c> Reader<'t, 'c> {
         read: impl Fn(&'t Node) -> Read<T>,
     ) -> Vec<T> {
         let items = self.value(key, &[][..], |node| leaf::list(node, allowed));
-        items.iter().filter_map(|item| self.judge(item, &read)).collect()
+        items
+            .iter()
+            .filter_map(|item| self.judge(item, &read))
+            .collect()
     }
 
     /// Reads a node, and complains when it is wrong.
-    pub fn judge<T>(
+    pub fn judge<'n, T>(
         &mut self,
-        node: &'t Node,
-        read: impl FnOnce(&'t Node) -> Read<T>,
+        node: &'n Node,
+        read: impl FnOnce(&'n Node) -> Read<T>,
     ) -> Option<T> {
         match read(node) {
             Ok(value) => Some(value),
@@ -176,10 +200,10 @@ impl<'t, 'c> Reader<'t, 'c> {
     }
 
     /// Reads a table that stands in a list.
-    pub fn table_of<T>(
+    pub fn table_of<'n, T>(
         &mut self,
-        table: &'t Table,
-        read: impl FnOnce(&mut Reader<'t, '_>) -> T,
+        table: &'n Table,
+        read: impl FnOnce(&mut Reader<'n, '_>) -> T,
     ) -> T {
         Reader::read(table, self.complaints, read)
     }
@@ -199,21 +223,98 @@ impl<'t, 'c> Reader<'t, 'c> {
 #[must_use]
 pub fn unknown(name: &str, node: &Node, known: &[&str]) -> String {
     let parent = node.key.strip_suffix(name).unwrap_or_default();
-    let full = |known: &str| match node.place {
-        Place::Variable(_) => {
-            let key = format!("{parent}{known}").replace('.', "__");
-            format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase())
+    let full = |known: &str| match &node.place {
+        Place::Variable(variable) => {
+            // What follows the unknown name in the variable is kept.
+            let rest = variable
+                .strip_prefix(&variable_for(&node.key))
+                .unwrap_or_default();
+            format!("{}{rest}", variable_for(&format!("{parent}{known}")))
         }
         _ => format!("{parent}{known}"),
     };
-    let value = node.shown();
+    let value = match &node.value {
+        Raw::Table(_) => "{…}".to_owned(),
+        _ if may_be_secret(&node.key) => "…".to_owned(),
+        _ => node.shown(),
+    };
     match nearest(name, known.iter().copied()) {
         Some(known) => {
-            format!("there is no such key (set to `{value}`); did you mean `{}`?", full(known))
+            format!(
+                "there is no such key (set to `{value}`); did you mean `{}`?",
+                full(known)
+            )
         }
         None => {
             let known = known.join(", ");
             format!("there is no such key (set to `{value}`); known here: {known}")
         }
+    }
+}
+
+fn variable_for(key: &str) -> String {
+    format!(
+        "{VARIABLE_PREFIX}{}",
+        key.replace('.', "__").to_ascii_uppercase()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(text: &str, read: impl FnOnce(&mut Reader<'_, '_>)) -> String {
+        let mut complaints = Complaints::default();
+        let table = crate::config::text::read(text, "x.toml".as_ref(), &mut complaints);
+        Reader::read(&table, &mut complaints, read);
+        complaints.to_string()
+    }
+
+    #[test]
+    fn a_key_that_nobody_asks_for_is_unknown_and_the_nearest_is_suggested() {
+        let said = complaints("wrokers = 1", |reader| {
+            reader.node("workers");
+        });
+        assert_eq!(
+            said,
+            "wrokers: there is no such key (set to `1`); did you mean `workers`?; at x.toml:1\n"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_variable_is_answered_with_a_variable() {
+        let place = Place::Variable("HOLDFAST_SERVER__WROKERS".to_owned());
+        let key = "server.wrokers".to_owned();
+        let node = Node {
+            key,
+            place,
+            value: Raw::Whole(1),
+        };
+        let says = unknown("wrokers", &node, &["workers"]);
+        assert!(
+            says.ends_with("did you mean `HOLDFAST_SERVER__WORKERS`?"),
+            "{says}"
+        );
+    }
+
+    #[test]
+    fn the_value_of_an_unknown_key_that_may_be_a_secret_is_not_shown() {
+        let said = complaints("token = 'hunter2'", |reader| {
+            reader.node("token_file");
+        });
+        assert!(
+            said.contains("`token_file`") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_mistake() {
+        let said = complaints("a = 0\nb = 'x'\nc = 3\n", |reader| {
+            reader.count("a", 1..=9_u32);
+            reader.switch("b");
+            reader.table("c", |_| ());
+        });
+        assert_eq!(said.lines().count(), 3, "{said}");
     }
 }

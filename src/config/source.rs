@@ -1,33 +1,28 @@
 //! Where settings are said, and the one tree that the layers make together.
 //!
 //! Later wins: defaults < the file < `conf.d/*.toml` beside it in name order < environment < command
-//! line. Figment joins the layers and remembers which of them each value is from; the layer knows
-//! the line, the variable or the flag. Lists are replaced, not joined.
+//! line. Lists are replaced, not joined.
 //!
 //! The environment is an argument, so that tests need not change the process's own.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use figment::Figment;
-use figment::Metadata;
-use figment::Profile;
-use figment::Provider;
-use figment::value::Dict;
-use figment::value::Map;
-use figment::value::Num;
-use figment::value::Value;
-
 use super::complaint::Complaint;
 use super::complaint::Complaints;
 use super::complaint::Place;
+use super::layer::Layer;
+use super::layer::join;
 use super::raw::Node;
 use super::raw::Raw;
 use super::raw::Table;
+use super::raw::may_be_secret;
 use super::raw::shown;
 use super::text;
+
+/// Names and texts of environment variables.
+pub type Variables = Vec<(String, String)>;
 
 /// Everything that may say a setting.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,7 +30,7 @@ pub struct Sources {
     /// The file, if there is one; `conf.d` is looked for beside it.
     pub file: Option<PathBuf>,
     /// The environment; what does not begin with `HOLDFAST_` is not looked at.
-    pub variables: Vec<(String, String)>,
+    pub variables: Variables,
     /// What the command line says.
     pub flags: Vec<Flag>,
 }
@@ -80,7 +75,10 @@ pub fn read(sources: &Sources) -> Result<Layered, Complaints> {
             }
             Err(error) => complaints.add(Complaint {
                 key: text::name(path),
-                says: format!("`{}` cannot be read: {error}", shown(&path.to_string_lossy())),
+                says: format!(
+                    "`{}` cannot be read: {error}",
+                    shown(&path.to_string_lossy())
+                ),
                 place: Place::Whole,
             }),
         }
@@ -88,7 +86,11 @@ pub fn read(sources: &Sources) -> Result<Layered, Complaints> {
     layers.push(environment(&sources.variables, &mut complaints));
     layers.push(command_line(&sources.flags, &mut complaints));
     if complaints.is_empty() {
-        Ok(Layered { said: join(&layers), defaults: by_default(defaults), files })
+        Ok(Layered {
+            said: join(&layers),
+            defaults: by_default(defaults),
+            files,
+        })
     } else {
         Err(complaints)
     }
@@ -107,109 +109,29 @@ const OTHER_VARIABLES: [&str; 2] = [FILE_VARIABLE, "HOLDFAST_BIN"];
 /// The lowest layer.
 const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// One source as a figment provider. Its name is how a value finds its way back to its line.
-struct Layer {
-    name: String,
-    table: Table,
-    places: BTreeMap<String, Place>,
-}
-
-impl Layer {
-    fn new(name: String, table: Table) -> Self {
-        let mut places = BTreeMap::new();
-        table.values().for_each(|node| note_places(node, &mut places));
-        Self { name, table, places }
-    }
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.name.clone())
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Map::from([(Profile::Default, dict(&self.table))]))
-    }
-}
-
-fn note_places(node: &Node, places: &mut BTreeMap<String, Place>) {
-    places.insert(node.key.clone(), node.place.clone());
-    match &node.value {
-        Raw::Table(table) => table.values().for_each(|node| note_places(node, places)),
-        Raw::List(nodes) => nodes.iter().for_each(|node| note_places(node, places)),
-        Raw::Text(_) | Raw::Whole(_) | Raw::Decimal(_) | Raw::Switch(_) => {}
-    }
-}
-
-fn dict(table: &Table) -> Dict {
-    table.iter().map(|(key, node)| (key.clone(), value(node))).collect()
-}
-
-fn value(node: &Node) -> Value {
-    match &node.value {
-        Raw::Text(text) => Value::from(text.as_str()),
-        Raw::Whole(number) => Value::from(*number),
-        Raw::Decimal(number) => Value::from(*number),
-        Raw::Switch(on) => Value::from(*on),
-        Raw::List(nodes) => Value::from(nodes.iter().map(value).collect::<Vec<_>>()),
-        Raw::Table(table) => Value::from(dict(table)),
-    }
-}
-
-/// Joins the layers and gives every value of the result its place back.
-fn join(layers: &[Layer]) -> Table {
-    let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
-    let joined = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default));
-    let place = |tag, key: &str| {
-        let name = &figment.get_metadata(tag)?.name;
-        let layer = layers.iter().find(|layer| layer.name == **name)?;
-        layer.places.get(key).cloned()
-    };
-    nodes(joined.unwrap_or_default(), "", &place)
-}
-
-type PlaceOf<'a> = &'a dyn Fn(figment::value::Tag, &str) -> Option<Place>;
-
-fn nodes(dict: Dict, key: &str, place: PlaceOf<'_>) -> Table {
-    let entries = dict.into_iter().map(|(name, value)| {
-        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-        (name, node(value, key, place))
-    });
-    entries.collect()
-}
-
-fn node(value: Value, key: String, place: PlaceOf<'_>) -> Node {
-    let said = place(value.tag(), &key).unwrap_or(Place::Whole);
-    let value = match value {
-        Value::String(_, text) => Raw::Text(text),
-        Value::Char(_, char) => Raw::Text(char.to_string()),
-        Value::Bool(_, on) => Raw::Switch(on),
-        Value::Num(_, Num::I64(number)) => Raw::Whole(number),
-        Value::Num(_, Num::F64(number)) => Raw::Decimal(number),
-        // We give figment no other numbers and nothing empty.
-        Value::Num(..) | Value::Empty(..) => Raw::Text(String::new()),
-        Value::Dict(_, dict) => Raw::Table(nodes(dict, &key, place)),
-        Value::Array(_, values) => Raw::List(
-            values
-                .into_iter()
-                .enumerate()
-                .map(|(index, value)| node(value, format!("{key}[{index}]"), place))
-                .collect(),
-        ),
-    };
-    Node { key, place: said, value }
-}
-
 fn by_default(table: Table) -> Table {
     let plain = |(name, node): (String, Node)| {
         let value = match node.value {
             Raw::Table(table) => Raw::Table(by_default(table)),
             Raw::List(nodes) => Raw::List(
-                nodes.into_iter().map(|node| Node { place: Place::Default, ..node }).collect(),
+                nodes
+                    .into_iter()
+                    .map(|node| Node {
+                        place: Place::Default,
+                        ..node
+                    })
+                    .collect(),
             ),
             other => other,
         };
-        (name, Node { key: node.key, place: Place::Default, value })
+        (
+            name,
+            Node {
+                key: node.key,
+                place: Place::Default,
+                value,
+            },
+        )
     };
     table.into_iter().map(plain).collect()
 }
@@ -231,7 +153,10 @@ fn files(file: Option<&Path>, complaints: &mut Complaints) -> Vec<PathBuf> {
     }
     added.retain(|path| {
         let hidden = text::name(path).starts_with('.');
-        !hidden && path.extension().is_some_and(|extension| extension == "toml")
+        !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
     });
     added.sort();
     std::iter::once(file.to_owned()).chain(added).collect()
@@ -250,7 +175,14 @@ fn environment(variables: &[(String, String)], complaints: &mut Complaints) -> L
         let path: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
         let key = path.join(".");
         let said = text::read_value(text, &key, &place)
-            .map_err(|error| format!("`{}` is no TOML value: {error}", shown(text)))
+            .map_err(|error| {
+                let text = if may_be_secret(&key) {
+                    "…".to_owned()
+                } else {
+                    shown(text)
+                };
+                format!("`{text}` is no TOML value: {error}")
+            })
             .and_then(|node| put(&mut table, &path, node));
         if let Err(says) = said {
             complaints.add(Complaint { key, says, place });
@@ -269,10 +201,18 @@ fn command_line(flags: &[Flag], complaints: &mut Complaints) -> Layer {
             value: Raw::Text(text.clone()),
         };
         let value = Raw::List(values.iter().enumerate().map(item).collect());
-        let node = Node { key: (*key).to_owned(), place: place.clone(), value };
+        let node = Node {
+            key: (*key).to_owned(),
+            place: place.clone(),
+            value,
+        };
         let path: Vec<_> = key.split('.').map(str::to_owned).collect();
         if let Err(says) = put(&mut table, &path, node) {
-            complaints.add(Complaint { key: (*key).to_owned(), says, place });
+            complaints.add(Complaint {
+                key: (*key).to_owned(),
+                says,
+                place,
+            });
         }
     }
     Layer::new("command line".to_owned(), table)
@@ -281,7 +221,9 @@ fn command_line(flags: &[Flag], complaints: &mut Complaints) -> Layer {
 /// Puts a value at a path, making the tables on the way.
 fn put(table: &mut Table, path: &[String], node: Node) -> Result<(), String> {
     let mut table = table;
-    let Some((last, parents)) = path.split_last() else { return Ok(()) };
+    let Some((last, parents)) = path.split_last() else {
+        return Ok(());
+    };
     for (depth, name) in parents.iter().enumerate() {
         let parent = table.entry(name.clone()).or_insert_with(|| Node {
             key: path.get(..=depth).unwrap_or_default().join("."),
@@ -290,12 +232,17 @@ fn put(table: &mut Table, path: &[String], node: Node) -> Result<(), String> {
         });
         let (key, place) = (parent.key.clone(), parent.place.clone());
         let Raw::Table(inside) = &mut parent.value else {
-            return Err(format!("`{key}` is given a value of its own by {place}; say one of them"));
+            return Err(format!(
+                "`{key}` is given a value of its own by {place}; say one of them"
+            ));
         };
         table = inside;
     }
     match table.get(last) {
-        Some(before) => Err(format!("is said twice, also by {}; say one of them", before.place)),
+        Some(before) => Err(format!(
+            "is said twice, also by {}; say one of them",
+            before.place
+        )),
         None => {
             table.insert(last.clone(), node);
             Ok(())
@@ -308,12 +255,20 @@ mod tests {
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Sources {
-        let variables = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Sources { variables, ..Sources::default() }
+        let variables = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Sources {
+            variables,
+            ..Sources::default()
+        }
     }
 
     fn at<'t>(table: &'t Table, path: &str) -> &'t Node {
-        let (first, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
+        let (first, rest) = path
+            .split_once('.')
+            .map_or((path, None), |(a, b)| (a, Some(b)));
         match rest {
             Some(rest) => at(table[first].table().unwrap(), rest),
             None => &table[first],
@@ -323,13 +278,19 @@ mod tests {
     #[test]
     fn our_own_defaults_are_toml() {
         let layered = read(&Sources::default()).unwrap();
-        assert_eq!(at(&layered.defaults, "server.workers").place, Place::Default);
+        assert_eq!(
+            at(&layered.defaults, "server.workers").place,
+            Place::Default
+        );
         assert!(layered.said.is_empty());
     }
 
     #[test]
     fn a_variable_says_the_key_that_its_name_spells() {
-        let sources = variables(&[("HOLDFAST_UPSTREAMS__APP__POOL__MAX_IDLE", "7"), ("PATH", "x")]);
+        let sources = variables(&[
+            ("HOLDFAST_UPSTREAMS__APP__POOL__MAX_IDLE", "7"),
+            ("PATH", "x"),
+        ]);
         let said = read(&sources).unwrap().said;
         let node = at(&said, "upstreams.app.pool.max_idle");
         assert_eq!(node.value, Raw::Whole(7));
@@ -348,14 +309,21 @@ mod tests {
     fn two_variables_that_contradict_each_other_are_refused() {
         let sources = variables(&[("HOLDFAST_LOG", "x"), ("HOLDFAST_LOG__LEVEL", "info")]);
         let complaints = read(&sources).unwrap_err();
-        assert!(complaints.to_string().contains("HOLDFAST_LOG;"), "{complaints}");
+        assert!(
+            complaints.to_string().contains("HOLDFAST_LOG;"),
+            "{complaints}"
+        );
     }
 
     #[test]
     fn a_flag_is_over_a_variable() {
         let mut sources = variables(&[("HOLDFAST_LISTENERS__MAIN__BIND", "1.1.1.1:1")]);
         let values = vec!["2.2.2.2:2".to_owned()];
-        sources.flags = vec![Flag { flag: "--listen", key: "listeners.main.bind", values }];
+        sources.flags = vec![Flag {
+            flag: "--listen",
+            key: "listeners.main.bind",
+            values,
+        }];
         let said = read(&sources).unwrap().said;
         let node = at(&said, "listeners.main.bind");
         assert_eq!(node.place, Place::Flag("--listen".to_owned()));
@@ -365,7 +333,14 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let file = Some(PathBuf::from("/nowhere/at/all.toml"));
-        let complaints = read(&Sources { file, ..Sources::default() }).unwrap_err();
-        assert!(complaints.to_string().contains("/nowhere/at/all.toml"), "{complaints}");
+        let complaints = read(&Sources {
+            file,
+            ..Sources::default()
+        })
+        .unwrap_err();
+        assert!(
+            complaints.to_string().contains("/nowhere/at/all.toml"),
+            "{complaints}"
+        );
     }
 }
