@@ -1,5 +1,6 @@
 //! Holdfast, an HTTP/1.1 reverse proxy and load balancer that is exact about connections.
 
 pub mod base;
+pub mod h1;
 pub mod policy;
 pub mod pool;

@@ -1,0 +1,13 @@
+//! Floor 1: octets to messages and back, HTTP/1.1 as RFC 9112 has it. Strict in, canonical out.
+//!
+//! Sans-IO: buffers come in, places and decisions go out. No sockets, no clock, no tasks, no
+//! logging; what is wrong is a [`MessageError`] that says which rule.
+
+pub mod octets;
+pub mod fields;
+pub mod error;
+
+pub use error::MessageError;
+pub use fields::Field;
+pub use fields::FieldSection;
+pub use fields::Span;
