@@ -8,3 +8,4 @@ pub mod admission;
 pub mod timeouts;
 pub mod drain;
 pub mod idle_learning;
+pub mod hops;
