@@ -15,6 +15,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// No octets.
+    pub const EMPTY: Self = Self { start: 0, end: 0 };
+
     /// From `start` up to `end`. Heads are limited far below 4 GiB, so the places fit; what would
     /// not, saturates and reads as empty.
     #[must_use]
@@ -255,6 +258,23 @@ impl Field {
             Self::XRequestId => "X-Request-ID",
             Self::Other => "",
         }
+    }
+
+    /// Whether the field may be passed on in a trailer section. Those that frame, route, control,
+    /// authenticate or describe the content may not (RFC 9110 §6.5.1).
+    #[must_use]
+    pub const fn may_trail(self) -> bool {
+        matches!(
+            self,
+            Self::Age
+                | Self::Date
+                | Self::ProxyStatus
+                | Self::Server
+                | Self::Traceparent
+                | Self::Tracestate
+                | Self::XRequestId
+                | Self::Other
+        )
     }
 
     /// Its bit in a section's presence set.

@@ -6,7 +6,17 @@
 pub mod octets;
 pub mod fields;
 pub mod error;
+mod lines;
+pub mod target;
+pub mod head;
+pub mod framing;
+pub mod chunked;
+pub mod encode;
+pub mod body;
+pub mod persistence;
+pub mod exchange;
 
+pub use chunked::Piece;
 pub use error::MessageError;
 pub use fields::Field;
 pub use fields::FieldSection;
