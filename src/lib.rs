@@ -6,5 +6,6 @@ pub mod policy;
 pub mod pool;
 pub mod net;
 pub mod observe;
+pub mod proxy;
 pub mod config;
 pub mod app;

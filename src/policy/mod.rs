@@ -8,3 +8,6 @@ pub mod admission;
 pub mod timeouts;
 pub mod drain;
 pub mod idle_learning;
+pub mod header_rules;
+pub mod forwarded;
+pub mod hops;

@@ -52,7 +52,8 @@ impl<C> Idle<C> {
 
     /// Takes it off the shelf for use.
     pub(super) fn lend(mut self, now: Instant) -> (C, Lease) {
-        self.lease.rested = self.rested(now);
+        self.lease.idle_since = self.since;
+        self.lease.lent_at = now;
         (self.conn, self.lease)
     }
 }

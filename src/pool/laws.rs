@@ -526,6 +526,17 @@ fn a_closed_ledger_refuses_sends_waiters_away_and_takes_nothing_back() {
 }
 
 #[test]
+fn a_guard_of_zero_is_never_served_by_a_returning_connection_nor_costs_one_while_there_is_room() {
+    let mut scene = Scene::of(limits(2));
+    let guard = Fresh::IdleLessThan(Duration::ZERO);
+    let lent = scene.connect();
+    let _permit = scene.permit(guard);
+    let beside = scene.ledger.enlist(guard);
+    assert_eq!(scene.give(lent, 0), Returned::Parked);
+    assert_eq!(scene.ledger.collect(beside, scene.now), Collected::Gone);
+}
+
+#[test]
 fn warming_waits_behind_those_who_wait_and_keeps_to_the_cap() {
     let mut scene = Scene::of(limits(1));
     let permit = scene.ledger.warm();

@@ -19,7 +19,10 @@ pub struct Lease {
     pub(super) opened_at: Instant,
     pub(super) age_deadline: Option<Instant>,
     pub(super) requests: u64,
-    pub(super) rested: Duration,
+    /// When it was last parked or handed on, and when it was then lent: kept as two moments, since
+    /// the difference is wanted less often than a lease is made.
+    pub(super) idle_since: Instant,
+    pub(super) lent_at: Instant,
 }
 
 impl Lease {
@@ -44,7 +47,7 @@ impl Lease {
     /// How long it was idle before this lease; zero for a new connection.
     #[must_use]
     pub fn rested(&self) -> Duration {
-        self.rested
+        self.lent_at.saturating_duration_since(self.idle_since)
     }
 
     /// A request begins on the connection. A connection that was opened and then parked unused has

@@ -46,12 +46,18 @@ pub enum Fresh {
 }
 
 impl Fresh {
-    fn takes(self, rested: Duration) -> bool {
+    /// Whether a connection suits that has been idle so long; not reckoned unless it matters.
+    fn takes(self, rested: impl FnOnce() -> Duration) -> bool {
         match self {
             Self::Any => true,
-            Self::IdleLessThan(limit) => rested < limit,
+            Self::IdleLessThan(limit) => rested() < limit,
             Self::Only => false,
         }
+    }
+
+    /// Whether a connection suits that returns this moment. A guard of zero trusts not even that.
+    fn takes_returning(self) -> bool {
+        self.takes(|| Duration::ZERO)
     }
 
     /// What a connection is told that makes room for such a request.
@@ -242,7 +248,7 @@ impl<C> Ledger<C> {
     /// given back and goes to the next in line or the shelf.
     pub fn enlist(&mut self, fresh: Fresh) -> Ticket {
         match self.standing {
-            Standing::Serving if fresh != Fresh::Only => self.waiters.join(Want::Idle, fresh),
+            Standing::Serving if fresh.takes_returning() => self.waiters.join(Want::Idle, fresh),
             Standing::Serving | Standing::Closed(_) => self.waiters.void(),
         }
     }
@@ -272,13 +278,13 @@ impl<C> Ledger<C> {
         self.connecting = self.connecting.saturating_sub(1);
         self.leased += 1;
         let age_deadline = age_limit.and_then(|limit| now.checked_add(limit));
-        let rested = Duration::ZERO;
         let lease = Lease {
             id,
             opened_at: now,
             age_deadline,
             requests: 0,
-            rested,
+            idle_since: now,
+            lent_at: now,
         };
         (lease, self.admit_next())
     }
@@ -459,13 +465,13 @@ impl<C> Ledger<C> {
         }
         loop {
             let own = self.shelves.newest_of(ask.worker);
-            let own_suits = own.is_some_and(|idle| ask.fresh.takes(idle.rested(now)));
+            let own_suits = own.is_some_and(|idle| ask.fresh.takes(|| idle.rested(now)));
             let from = if own_suits {
                 ask.worker
             } else {
                 let worker = self.shelves.extreme(End::Newest)?;
                 let newest = self.shelves.newest_of(worker)?;
-                if !newest.is_overdue(now) && !ask.fresh.takes(newest.rested(now)) {
+                if !newest.is_overdue(now) && !ask.fresh.takes(|| newest.rested(now)) {
                     return None;
                 }
                 worker
@@ -510,10 +516,10 @@ impl<C> Ledger<C> {
             }
             Queueing::Allowed { .. } => {}
         }
-        let want = match ask.fresh {
-            Fresh::Any => Want::Either,
-            Fresh::IdleLessThan(limit) if !limit.is_zero() => Want::Either,
-            Fresh::IdleLessThan(_) | Fresh::Only => Want::Place,
+        let want = if ask.fresh.takes_returning() {
+            Want::Either
+        } else {
+            Want::Place
         };
         let ticket = self.waiters.join(want, ask.fresh);
         // Law 7: who waits beside idle connections has room kept.
@@ -544,7 +550,7 @@ impl<C> Ledger<C> {
             let suits = self
                 .waiters
                 .fresh(taker)
-                .is_some_and(|f| f.takes(idle.rested(now)));
+                .is_some_and(|f| f.takes(|| idle.rested(now)));
             if !suits {
                 return self.retire_returned(idle, CloseReason::UnsafeGuard);
             }
