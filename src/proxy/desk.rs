@@ -66,7 +66,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(mut desk) = self.0.take() else { return };
+        let Some(mut desk) = self.0.take() else {
+            return;
+        };
         desk.input = ReadBuffer::default();
         desk.origin_in = ReadBuffer::default();
         buffer::give_back(std::mem::take(&mut desk.out));

@@ -24,14 +24,12 @@ use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::h1::framing::Framing;
-use crate::h1::head::Method;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::dial::DialError;
-use crate::net::reactor::Gone;
 use crate::net::sys;
 use crate::observe::record::End;
 use crate::observe::record::Kept;
@@ -109,13 +107,15 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(client, &desk.request, octets, unread) {
         Ok(judged) => judged,
-        Err(error) => return refuse(client, desk, began, error).await,
+        Err(error) => return refuse(client, desk, (began, None), error).await,
     };
     let plan = client.service.plan_here();
     let path = desk.request.target.path(octets);
     let found = plan.table.find(desk.request.host(octets), path);
     let Some(route) = found.and_then(|at| plan.routes.get(at)) else {
-        return Exchange::new(client, None, judged, began).fail(desk, ProxyError::NoRoute).await;
+        return Exchange::new(client, None, judged, began)
+            .fail(desk, ProxyError::NoRoute)
+            .await;
     };
     judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
     desk.record.route = Some(route.settings.name.clone());
@@ -132,7 +132,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
 pub async fn refuse(
     client: &mut Client,
     desk: &mut Desk,
-    began: Instant,
+    (began, route): (Instant, Option<&Route>),
     error: ProxyError,
 ) -> After {
     let reason = match error {
@@ -142,7 +142,7 @@ pub async fn refuse(
         ProxyError::ClientLimit => CloseReason::ClientLimit,
         _ => CloseReason::FramingError,
     };
-    account::count_error(client, None, error);
+    account::count_error(client, route, error);
     desk.out.clear();
     let settings = &client.listener.settings;
     let (method, wait) = (desk.request.method, settings.retry_after);
@@ -151,7 +151,7 @@ pub async fn refuse(
     desk.record.end = account::failed(error);
     let written = relay::flush(&client.stream, &mut desk.out, settings.write_timeout).await;
     let kept = Kept::Closed(reason);
-    account::finish(&mut desk.record, client, None, (began, kept));
+    account::finish(&mut desk.record, client, route, (began, kept));
     match written {
         Ok(()) => After::End(Ending::linger(reason)),
         Err(_) => After::End(Ending::by_peer(CloseReason::PeerRst)),
@@ -197,29 +197,38 @@ impl<'a> Exchange<'a> {
             true => MethodClass::Idempotent,
             false => MethodClass::Unsafe,
         };
-        Self { client, route, judged, began, content, method }
+        Self {
+            client,
+            route,
+            judged,
+            began,
+            content,
+            method,
+        }
     }
 
     async fn run(&mut self, desk: &mut Desk) -> After {
-        let Some(route) = self.route else { return self.fail(desk, ProxyError::NoRoute).await };
+        let Some(route) = self.route else {
+            return self.fail(desk, ProxyError::NoRoute).await;
+        };
         let outcome = self.attempts(desk, route).await;
         self.conclude(desk, route, outcome).await
     }
 
     /// The same, with a limit on the whole.
     async fn run_within(&mut self, desk: &mut Desk, limit: Duration) -> After {
-        let Some(route) = self.route else { return self.fail(desk, ProxyError::NoRoute).await };
+        let Some(route) = self.route else {
+            return self.fail(desk, ProxyError::NoRoute).await;
+        };
         let deadline = Deadline::after(limit);
         let sent_before = self.client.stream.sent();
         let outcome = {
             let attempts = self.attempts(desk, route);
             crate::net::worker::within(deadline, attempts).await
         };
-        let outcome = outcome.unwrap_or_else(|_| {
-            match self.client.stream.sent() == sent_before {
-                true => Outcomes::Failed(ProxyError::RequestDeadline),
-                false => Outcomes::BrokeOff(ProxyError::RequestDeadline),
-            }
+        let outcome = outcome.unwrap_or_else(|_| match self.client.stream.sent() == sent_before {
+            true => Outcomes::Failed(ProxyError::RequestDeadline),
+            false => Outcomes::BrokeOff(ProxyError::RequestDeadline),
         });
         self.conclude(desk, route, outcome).await
     }
@@ -262,7 +271,10 @@ impl<'a> Exchange<'a> {
                 Err(failed) => failed,
             };
             self.count_retry(upstream, again, RetryResult::Failure);
-            match self.after_failure(desk, route, lent, (failed, upload, reused)).await {
+            match self
+                .after_failure(desk, route, lent, (failed, upload, reused))
+                .await
+            {
                 Next::Stop(outcome) => return outcome,
                 Next::Again(why, course) => {
                     if course == Course::NextEndpoint {
@@ -310,7 +322,11 @@ impl<'a> Exchange<'a> {
             match acquired {
                 None => {
                     if may_wait {
-                        upstream.metrics.queue_rejected.of(QueueReject::ClientGone).inc();
+                        upstream
+                            .metrics
+                            .queue_rejected
+                            .of(QueueReject::ClientGone)
+                            .inc();
                     }
                     return Err(NotServed::ClientGone);
                 }
@@ -333,7 +349,11 @@ impl<'a> Exchange<'a> {
                     return Err(NotServed::Error(ProxyError::QueueFull));
                 }
                 Some(Err(NotAcquired::QueueTimeout)) => {
-                    upstream.metrics.queue_rejected.of(QueueReject::Timeout).inc();
+                    upstream
+                        .metrics
+                        .queue_rejected
+                        .of(QueueReject::Timeout)
+                        .inc();
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
                     return Err(NotServed::Error(ProxyError::QueueTimeout));
                 }
@@ -366,12 +386,24 @@ impl<'a> Exchange<'a> {
                     1 => 0,
                     _ => upstream.waiting_elsewhere(endpoint),
                 };
-                Queueing::Allowed { max_pending: settings.max_pending.saturating_sub(elsewhere) }
+                Queueing::Allowed {
+                    max_pending: settings.max_pending.saturating_sub(elsewhere),
+                }
             }
             false => Queueing::Refused,
         };
-        let inspect = if unsafe_method { Inspect::Socket } else { Inspect::Seen };
-        Want { fresh, queue, until: Deadline::after(settings.queue_timeout), why, inspect }
+        let inspect = if unsafe_method {
+            Inspect::Socket
+        } else {
+            Inspect::Seen
+        };
+        Want {
+            fresh,
+            queue,
+            until: Deadline::after(settings.queue_timeout),
+            why,
+            inspect,
+        }
     }
 
     async fn attempt(
@@ -404,8 +436,7 @@ impl<'a> Exchange<'a> {
         if !reused && self.method == MethodClass::Unsafe {
             self.content.replay.give_up(); // it will not be sent again whatever happens
         }
-        let progress =
-            attempt::progress(&desk.request, desk.input.held(), self.judged.framing);
+        let progress = attempt::progress(&desk.request, desk.input.held(), self.judged.framing);
         let begun = clock::now();
         let settings = &route.upstream.settings;
         let tries = desk.record.attempts;
@@ -508,9 +539,7 @@ impl<'a> Exchange<'a> {
                     upstream.metrics.stale.of(found, result).inc();
                 }
                 let (why, error) = match (stale, proof, ended) {
-                    (true, Proof::Unsent, _) => {
-                        (RetryReason::Unsent, ProxyError::StaleConnection)
-                    }
+                    (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
                     (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
                     (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
                     (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
@@ -518,7 +547,8 @@ impl<'a> Exchange<'a> {
                 next(decision, (why, error), begun)
             }
             Broken::Origin(no_answer, begun) => {
-                self.after_bad_answer(desk, upstream, lent, (no_answer, begun)).await
+                self.after_bad_answer(desk, upstream, lent, (no_answer, begun))
+                    .await
             }
         }
     }
@@ -536,7 +566,11 @@ impl<'a> Exchange<'a> {
             NoAnswer::TimedOut => {
                 retire(lent, CloseReason::Timeout);
                 let decision = self.decide(desk, upstream, Failure::HeaderTimeout);
-                next(decision, (RetryReason::Timeout, ProxyError::ResponseTimeout), begun)
+                next(
+                    decision,
+                    (RetryReason::Timeout, ProxyError::ResponseTimeout),
+                    begun,
+                )
             }
             NoAnswer::Unwanted(status, framing) => {
                 let decision = self.decide(desk, upstream, Failure::Status(status));
@@ -554,7 +588,11 @@ impl<'a> Exchange<'a> {
                     Ok(()) if clean => Verdict::Reusable,
                     _ => Verdict::Retire(CloseReason::UnreadBody),
                 });
-                next(decision, (RetryReason::Status, ProxyError::NoEndpoint), begun)
+                next(
+                    decision,
+                    (RetryReason::Status, ProxyError::NoEndpoint),
+                    begun,
+                )
             }
             NoAnswer::ClientGone => {
                 retire(lent, CloseReason::ClientGone);
@@ -564,15 +602,16 @@ impl<'a> Exchange<'a> {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::NominationsTooMany | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
             }
-            NoAnswer::Unwritable => {
-                retire(lent, CloseReason::Ours);
-                Next::Stop(broke(begun, ProxyError::Internal))
-            }
-            NoAnswer::BrokeOff { status, framing, stuck, content } => {
+            NoAnswer::BrokeOff {
+                status,
+                framing,
+                stuck,
+                content,
+            } => {
                 desk.record.status = Some(status);
                 desk.record.bytes_out = content;
                 self.after_broken_body(desk, upstream, lent, (framing, stuck, content))
@@ -596,12 +635,19 @@ impl<'a> Exchange<'a> {
                     }
                 };
                 upstream.metrics.truncated.of(word).inc();
-                (CloseReason::Truncated, Outcomes::BrokeOff(ProxyError::Truncated))
+                (
+                    CloseReason::Truncated,
+                    Outcomes::BrokeOff(ProxyError::Truncated),
+                )
             }
-            Stuck::SenderSlow => (CloseReason::Timeout, Outcomes::BrokeOff(ProxyError::BodyIdle)),
-            Stuck::Malformed(_) | Stuck::TooLarge => {
-                (CloseReason::BadResponse, Outcomes::BrokeOff(ProxyError::BadResponse))
-            }
+            Stuck::SenderSlow => (
+                CloseReason::Timeout,
+                Outcomes::BrokeOff(ProxyError::BodyIdle),
+            ),
+            Stuck::Malformed(_) | Stuck::TooLarge => (
+                CloseReason::BadResponse,
+                Outcomes::BrokeOff(ProxyError::BadResponse),
+            ),
             Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
             Stuck::Recipient(_) | Stuck::RecipientGone => {
                 save(desk, upstream, lent, (framing, content));
@@ -620,7 +666,12 @@ impl<'a> Exchange<'a> {
             None => RequestHeld::Forgotten,
         };
         let attempts = desk.record.attempts;
-        let failed = Failed { failure, method: self.method, request, attempts };
+        let failed = Failed {
+            failure,
+            method: self.method,
+            request,
+            attempts,
+        };
         let settings = &upstream.settings.retry;
         let decision = retry::decide(&failed, settings, &upstream.budget, clock::now());
         if let Decision::NotAgain(why) = decision {
@@ -660,5 +711,389 @@ impl<'a> Exchange<'a> {
             stream.poll_gone(gone, context).map(|()| None)
         })
         .await
+    }
+}
+
+impl Exchange<'_> {
+    /// Ends the exchange: the rest of the answer, an answer of our own, or an abort.
+    async fn conclude(&mut self, desk: &mut Desk, route: &Arc<Route>, outcome: Outcomes) -> After {
+        match outcome {
+            Outcomes::Answered(answer, lent, upload) => {
+                desk.record.status = Some(answer.status);
+                account::count_removed(&self.client.listener.metrics, &answer.removed);
+                match answer.kind {
+                    AnswerKind::Switched => self.tunnel(desk, route, lent).await,
+                    AnswerKind::Complete | AnswerKind::UntilClose => {
+                        self.complete(desk, route, (answer, lent, upload)).await
+                    }
+                }
+            }
+            Outcomes::Failed(error) => self.fail(desk, error).await,
+            Outcomes::ClientFailed(error) => {
+                desk.record.bytes_in = self.content.count;
+                refuse(self.client, desk, (self.began, Some(route)), error).await
+            }
+            Outcomes::BrokeOff(error) => {
+                account::count_error(self.client, Some(route), error);
+                desk.record.end = End::Failed(error);
+                let reason = match error {
+                    ProxyError::RequestTimeout => CloseReason::BodyTimeout,
+                    ProxyError::BodyTooLarge => CloseReason::BodyTooLarge,
+                    ProxyError::BadRequest => CloseReason::FramingError,
+                    _ => CloseReason::Truncated,
+                };
+                self.account(desk, Some(route), Kept::Closed(reason));
+                After::End(Ending::abort(reason))
+            }
+            Outcomes::ClientGone => {
+                account::count_error(self.client, Some(route), ProxyError::ClientGone);
+                desk.record.end = End::Failed(ProxyError::ClientGone);
+                self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
+                After::End(Ending::by_peer(CloseReason::ClientGone))
+            }
+        }
+    }
+
+    /// Gives the origin's connection back, then writes the rest of the answer: the next request
+    /// can have the connection while the client still reads.
+    async fn complete(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        (answer, lent, upload): (Answer, Lent, Upload),
+    ) -> After {
+        let settings = &route.upstream.settings;
+        let allowance = lent.allowance();
+        let leftover = desk.origin_in.unread();
+        let verdict =
+            attempt::verdict_after(&answer, upload, leftover, (settings.reuse, allowance));
+        if let Some(hint) = answer.hint {
+            take_hint(lent.endpoint(), hint, settings);
+        }
+        if let Some(origin) = &mut desk.record.origin {
+            origin.kept = match verdict {
+                Verdict::Reusable => Kept::Persists,
+                Verdict::Retire(reason) => Kept::Closed(reason),
+            };
+        }
+        lent.give_back(verdict);
+        self.client.enter(Phase::ResponseBody);
+        let patience = self.client.listener.settings.write_timeout;
+        let flushed = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        desk.record.bytes_out = answer.content;
+        if flushed.is_err() {
+            desk.record.end = End::Failed(ProxyError::ClientGone);
+            account::count_error(self.client, Some(route), ProxyError::ClientGone);
+            let ending = match flushed {
+                Err(crate::net::stream::Fault::TimedOut) => {
+                    Ending::abort(CloseReason::WriteTimeout)
+                }
+                _ => Ending::by_peer(CloseReason::PeerRst),
+            };
+            self.account(desk, Some(route), Kept::Closed(ending.reason));
+            return After::End(ending);
+        }
+        let after = self.what_next(desk, answer.client, upload).await;
+        let kept = match after {
+            After::Next => Kept::Persists,
+            After::End(ending) => Kept::Closed(ending.reason),
+        };
+        self.account(desk, Some(route), kept);
+        after
+    }
+
+    /// Whether the client's connection goes on, and if not, how it ends.
+    async fn what_next(&mut self, desk: &mut Desk, told: Persistence, upload: Upload) -> After {
+        match (told, upload) {
+            (Persistence::Persist, Upload::Whole(_)) => After::Next,
+            // It was promised that the connection goes on, so the rest of the request is read.
+            (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
+                match self.discard_request(desk).await {
+                    Ok(()) => After::Next,
+                    Err(_) => After::End(Ending::linger(CloseReason::UnreadBody)),
+                }
+            }
+            // The client said that nothing more comes, so a plain close cannot hurt its answer.
+            (Persistence::Close(reason), Upload::Whole(_))
+                if reason == CloseReason::ClientCloseHeader && desk.input.unread().is_empty() =>
+            {
+                After::End(Ending::close(reason))
+            }
+            (Persistence::Close(reason), _) => After::End(Ending::linger(reason)),
+        }
+    }
+
+    async fn discard_request(&mut self, desk: &mut Desk) -> Result<(), Stuck> {
+        let settings = &self.client.listener.settings;
+        let limit = settings.linger_timeout;
+        let most = settings.linger_bytes;
+        let stream = &self.client.stream;
+        let reader = &mut self.content.reader;
+        origin::discard_rest(stream, &mut desk.input, reader, most, limit).await
+    }
+
+    /// Answers with an error of our own; the connection goes on if the request was read whole.
+    async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
+        account::count_error(self.client, self.route.map(|route| &**route), error);
+        let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
+        let keeps = match (self.judged.asked.persistence, whole) {
+            (Persistence::Persist, true) => Persistence::Persist,
+            (Persistence::Persist, false) => Persistence::Close(CloseReason::ErrorAnswer),
+            (closes @ Persistence::Close(_), _) => closes,
+        };
+        let afterwards = match (keeps, self.judged.asked.version) {
+            (Persistence::Close(_), _) => Afterwards::Closes,
+            (Persistence::Persist, Version::Http10) => Afterwards::PersistsAsAsked,
+            (Persistence::Persist, Version::Http11) => Afterwards::Persists,
+        };
+        let settings = &self.client.listener.settings;
+        desk.out.clear();
+        let (method, wait) = (self.judged.asked.method, settings.retry_after);
+        reply::error(&mut desk.out, error, method, afterwards, wait);
+        desk.record.status = Some(error.status());
+        desk.record.end = End::Failed(error);
+        let patience = settings.write_timeout;
+        let written = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        let after = match (written, keeps) {
+            (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),
+            (Ok(()), Persistence::Persist) => After::Next,
+            (Ok(()), Persistence::Close(reason)) => After::End(Ending::linger(reason)),
+        };
+        let kept = match after {
+            After::Next => Kept::Persists,
+            After::End(ending) => Kept::Closed(ending.reason),
+        };
+        self.account(desk, self.route.map(|route| &**route), kept);
+        after
+    }
+
+    /// Carries octets both ways after a 101, until both directions have ended.
+    async fn tunnel(&mut self, desk: &mut Desk, route: &Arc<Route>, lent: Lent) -> After {
+        use crate::observe::words::ClientState;
+        let settings = &route.upstream.settings;
+        let patience = self.client.listener.settings.write_timeout;
+        if relay::flush(&self.client.stream, &mut desk.out, patience)
+            .await
+            .is_err()
+        {
+            lent.give_back(Verdict::Retire(CloseReason::Upgraded));
+            self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
+            return After::End(Ending::by_peer(CloseReason::ClientGone));
+        }
+        let open = route.metrics.tunnels.hold();
+        route.metrics.tunnels_opened.inc();
+        self.client.show(ClientState::Tunnel);
+        self.client.enter(Phase::Tunnel);
+        lent.enter(Phase::Tunnel);
+        let carried = std::cell::Cell::new(tunnel::Carried::default());
+        let end = match lent.stream() {
+            Some(stream) => {
+                let early = (desk.input.unread(), desk.origin_in.unread());
+                let idle = settings.tunnel_idle;
+                tunnel::tunnel(&self.client.stream, stream, early, idle, &carried).await
+            }
+            None => tunnel::TunnelEnd::OriginBroke,
+        };
+        drop(open);
+        lent.give_back(Verdict::Retire(CloseReason::Upgraded));
+        let tunnel::Carried { up, down } = carried.get();
+        self.content.count += up;
+        desk.record.bytes_out += down;
+        desk.record.end = End::Tunnelled;
+        let ending = match end {
+            tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
+            tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
+            tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
+            tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
+        };
+        self.account(desk, Some(route), Kept::Closed(ending.reason));
+        After::End(ending)
+    }
+
+    fn account(&self, desk: &mut Desk, route: Option<&Route>, kept: Kept) {
+        desk.record.bytes_in = self.content.count;
+        account::finish(&mut desk.record, self.client, route, (self.began, kept));
+    }
+}
+
+/// What went wrong in an attempt.
+enum Broken {
+    /// The request cannot be passed on.
+    Refused(ProxyError),
+    /// The client's side failed.
+    Client(ClientFailed, Begun),
+    /// The origin's connection ended before it answered.
+    Ended(Ended, Proof, Begun),
+    /// The origin's answer is none.
+    Origin(NoAnswer, Begun),
+}
+
+/// What follows a failed attempt.
+enum Next {
+    /// Nothing: this is how it ends.
+    Stop(Outcomes),
+    /// Another attempt, why and where.
+    Again(RetryReason, Course),
+}
+
+/// Why no connection was had.
+enum NotServed {
+    /// The client left.
+    ClientGone,
+    /// There is none.
+    Error(ProxyError),
+    /// A connect failed.
+    Dial(DialError),
+}
+
+fn next(decision: Decision, (why, error): (RetryReason, ProxyError), begun: Begun) -> Next {
+    match decision {
+        Decision::Again(course) => Next::Again(why, course),
+        Decision::NotAgain(_) => Next::Stop(broke(begun, error)),
+    }
+}
+
+fn broke(begun: Begun, error: ProxyError) -> Outcomes {
+    match begun {
+        Begun::No => Outcomes::Failed(error),
+        Begun::Yes => Outcomes::BrokeOff(error),
+    }
+}
+
+fn dial_error(error: &DialError) -> ProxyError {
+    match error {
+        DialError::Refused => ProxyError::ConnectRefused,
+        DialError::TimedOut => ProxyError::ConnectTimeout,
+        DialError::Unreachable => ProxyError::ConnectUnreachable,
+        DialError::NoPort => ProxyError::LocalPorts,
+        DialError::NoDescriptor => ProxyError::Descriptors,
+        DialError::Io(_) => ProxyError::ConnectFailed,
+    }
+}
+
+fn is_listed(settings: &crate::proxy::settings::UpstreamSettings, status: RetryStatus) -> bool {
+    let on = &settings.retry.on;
+    let listed = match status {
+        RetryStatus::BadGateway => on.bad_gateway,
+        RetryStatus::Unavailable => on.unavailable,
+        RetryStatus::GatewayTimeout => on.gateway_timeout,
+    };
+    listed == retry::Listed::In
+}
+
+/// Octets that the origin's TCP has acknowledged.
+fn acked(stream: &Stream) -> Option<u64> {
+    sys::tcp_info(stream.as_fd()).and_then(|info| info.bytes_acked)
+}
+
+fn take_hint(
+    endpoint: &Arc<Endpoint>,
+    hint: Duration,
+    settings: &crate::proxy::settings::UpstreamSettings,
+) {
+    let hinted = hint.saturating_sub(settings.idle_margin);
+    if hinted < settings.idle_timeout {
+        endpoint.set_idle_limit(hinted, CloseReason::LearnedIdle);
+    } else {
+        endpoint.set_idle_limit(settings.idle_timeout, CloseReason::IdleTimeout);
+    }
+}
+
+fn note_endpoint(desk: &mut Desk, upstream: &Upstream, endpoint: &Arc<Endpoint>) {
+    desk.record.origin = Some(OriginRecord {
+        upstream: upstream.settings.name.clone(),
+        endpoint: Some(endpoint.address),
+        conn: None,
+        nth: 0,
+        outcome: Outcome::Rejected,
+        opened: None,
+        idle: None,
+        kept: Kept::Closed(CloseReason::IoError),
+    });
+}
+
+fn note_origin(
+    desk: &mut Desk,
+    upstream: &Upstream,
+    endpoint: &Arc<Endpoint>,
+    acquired: &Acquired,
+) {
+    upstream.metrics.requests.of(acquired.outcome).inc();
+    desk.record.origin = Some(OriginRecord {
+        upstream: upstream.settings.name.clone(),
+        endpoint: Some(endpoint.address),
+        conn: acquired.lent.id(),
+        nth: acquired.lent.nth() + 1,
+        outcome: acquired.outcome,
+        opened: acquired.opened,
+        idle: acquired.idle,
+        kept: Kept::Persists,
+    });
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    desk.record.timeline.queue += micros(acquired.queued);
+    desk.record.timeline.connect += micros(acquired.connecting);
+}
+
+fn note_timeline(desk: &mut Desk, progress: &Progress, begun: Instant, route: &Route) {
+    let micros = |from: Instant, to: Instant| {
+        u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+    };
+    let now = clock::now();
+    let sent = match progress.upload() {
+        Upload::Whole(at) => at,
+        Upload::Flowing | Upload::Refused => now,
+    };
+    let timeline = &mut desk.record.timeline;
+    timeline.send = micros(begun, sent);
+    if let Some(first) = progress.first_octet() {
+        timeline.wait = micros(sent, first);
+        timeline.body = micros(first, now);
+        route
+            .upstream
+            .metrics
+            .first_byte
+            .observe_duration(first.saturating_duration_since(sent));
+    }
+}
+
+/// Reads on what is left of an answer whose client left, if it is little, so that the connection
+/// is saved (`abort_drain_bytes`). Runs by itself.
+fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (framing, read): (Framing, u64)) {
+    let most = upstream.settings.abort_drain_bytes;
+    let left = match framing {
+        Framing::Length(length) => length.saturating_sub(read),
+        // How much is left is not known, and where in a chunk we are is not kept.
+        Framing::None | Framing::Chunked | Framing::UntilClose => u64::MAX,
+    };
+    if left > most {
+        lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+        return;
+    }
+    let mut input = std::mem::take(&mut desk.origin_in);
+    let idle = upstream.settings.body_idle;
+    crate::net::worker::spawn(async move {
+        let discarded = match lent.stream() {
+            Some(stream) => {
+                origin::discard(stream, &mut input, Framing::Length(left), most, idle).await
+            }
+            None => Err(Stuck::SenderFin),
+        };
+        lent.give_back(match discarded {
+            Ok(()) if input.unread().is_empty() => Verdict::Reusable,
+            _ => Verdict::Retire(CloseReason::ClientGone),
+        });
+    });
+}
+
+/// The dice of the data plane: quick and good enough to choose among endpoints.
+struct Fast;
+
+impl Dice for Fast {
+    fn below(&mut self, bound: u32) -> u32 {
+        if bound == 0 {
+            0
+        } else {
+            fastrand::u32(..bound)
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::observe::RouteMetrics;
 use crate::observe::access_log::AccessLog;
 use crate::observe::error_log::ErrorLog;
 use crate::policy::admission::ClientTable;
-use crate::policy::hops::Trust;
+use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
@@ -160,7 +160,10 @@ impl Service {
     #[must_use]
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let plan = self.plan.load();
-        plan.upstreams.iter().flat_map(|upstream| upstream.endpoints.iter().cloned()).collect()
+        plan.upstreams
+            .iter()
+            .flat_map(|upstream| upstream.endpoints.iter().cloned())
+            .collect()
     }
 
     /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a
@@ -200,7 +203,11 @@ impl Listener {
     #[must_use]
     pub fn trust(&self, peer: IpAddr) -> Trust {
         let peer = peer.to_canonical();
-        match self.trusted_proxies.iter().any(|range| range.contains(&peer)) {
+        match self
+            .trusted_proxies
+            .iter()
+            .any(|range| range.contains(&peer))
+        {
             true => Trust::Trusted,
             false => Trust::Untrusted,
         }
@@ -219,7 +226,9 @@ impl Listener {
 
     /// The table of clients, locked.
     pub fn lock_clients(&self) -> Option<std::sync::MutexGuard<'_, ClientTable>> {
-        self.clients.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+        self.clients
+            .as_ref()
+            .map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
