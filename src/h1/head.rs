@@ -269,13 +269,7 @@ impl RequestHead {
                 limit: limits.target,
             });
         }
-        if version.contains(&b' ') || version.contains(&b'\t') {
-            return Err(MessageError::RequestLineShape);
-        }
-        if version.contains(&b'\r') {
-            return Err(MessageError::BareCarriageReturn);
-        }
-        self.version = Version::parse(version)?;
+        self.version = Version::parse(version).map_err(|error| version_error(version, error))?;
         self.method = Method::of(method);
         self.method_octets = Span::new(start, start + method.len());
         let of = match self.method {
@@ -447,6 +441,18 @@ fn field_section(
                 fields.push(lines::field_line(line, start)?);
             }
         }
+    }
+}
+
+/// A bare CR or a fourth part is a worse fault of the request line than its version.
+#[cold]
+fn version_error(version: &[u8], error: MessageError) -> MessageError {
+    if version.contains(&b'\r') {
+        MessageError::BareCarriageReturn
+    } else if version.contains(&b' ') || version.contains(&b'\t') {
+        MessageError::RequestLineShape
+    } else {
+        error
     }
 }
 

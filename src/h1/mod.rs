@@ -15,6 +15,10 @@ pub mod encode;
 pub mod body;
 pub mod persistence;
 pub mod exchange;
+#[cfg(test)]
+mod vectors;
+#[cfg(test)]
+mod laws;
 
 pub use chunked::Piece;
 pub use error::MessageError;

@@ -108,10 +108,10 @@ pub fn first_not_field_vchar(octets: &[u8]) -> Option<usize> {
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let differs = word ^ (ONES * 0x7F);
         let delete = differs.wrapping_sub(ONES) & !differs;
-        if (control | delete) & HIGHS != 0 {
-            if let Some(found) = eight.iter().position(|octet| !is_field_vchar(*octet)) {
-                return Some(at + found);
-            }
+        if (control | delete) & HIGHS != 0
+            && let Some(found) = eight.iter().position(|octet| !is_field_vchar(*octet))
+        {
+            return Some(at + found);
         }
         (rest, at) = (tail, at + 8);
     }
