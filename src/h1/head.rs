@@ -398,10 +398,12 @@ impl ResponseHead {
                 status: self.status,
             });
         }
-        if let Some(octet) = octets::first_not_field_vchar(reason).and_then(|at| reason.get(at)) {
-            return Err(match octet {
-                b'\r' => MessageError::BareCarriageReturn,
-                _ => MessageError::ReasonOctet { octet: *octet },
+        if !octets::is_field_value(reason) {
+            return Err(match octets::first_not_field_vchar(reason) {
+                Some(b'\r') => MessageError::BareCarriageReturn,
+                octet => MessageError::ReasonOctet {
+                    octet: octet.unwrap_or_default(),
+                },
             });
         }
         let end = start + line.len();
