@@ -265,7 +265,7 @@ fn complaint(vector: &Vector, play: impl Fn(&[&[u8]]) -> Vec<u8>) -> Option<Stri
     let octets = vector.octets.as_slice();
     let whole = [(play(&[octets]), "whole".to_owned())];
     // Splitting long vectors everywhere would take minutes; their beginnings and every 61st octet do.
-    let near = |at: &usize| octets.len() < 600 || at % 61 == 0 || *at < 80;
+    let near = |at: &usize| octets.len() < 600 || at.is_multiple_of(61) || *at < 80;
     let split = (0..octets.len()).filter(near).map(|at| {
         let (head, tail) = octets.split_at(at);
         (play(&[head, tail]), format!("split at {at}"))
