@@ -100,37 +100,16 @@ pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
 pub fn is_same_token(token: &[u8], known: &[u8]) -> bool {
     const FOLD: u64 = ONES * 0x20;
     let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight) | FOLD;
-    let half = |four: &[u8; 4]| u64::from(u32::from_le_bytes(*four)) | FOLD;
-    if token.len() != known.len() {
-        return false;
-    }
-    // Words at either end overlap where the length is no multiple of eight.
-    match (
-        token.first_chunk(),
-        token.last_chunk(),
-        known.first_chunk(),
-        known.last_chunk(),
-    ) {
-        (Some(a), Some(b), Some(c), Some(d)) if token.len() <= 16 => {
-            word(a) == word(c) && word(b) == word(d)
+    let (mut token, mut known) = (token, known);
+    while let (Some((left, left_tail)), Some((right, right_tail))) =
+        (token.split_first_chunk(), known.split_first_chunk())
+    {
+        if word(left) != word(right) {
+            return false;
         }
-        (Some(a), Some(_), Some(c), Some(_)) => {
-            word(a) == word(c)
-                && match (token.get(8..), known.get(8..)) {
-                    (Some(token), Some(known)) => is_same_token(token, known),
-                    _ => false,
-                }
-        }
-        _ => match (
-            token.first_chunk(),
-            token.last_chunk(),
-            known.first_chunk(),
-            known.last_chunk(),
-        ) {
-            (Some(a), Some(b), Some(c), Some(d)) => half(a) == half(c) && half(b) == half(d),
-            _ => token.iter().zip(known).all(|(a, b)| a | 0x20 == b | 0x20),
-        },
+        (token, known) = (left_tail, right_tail);
     }
+    token.len() == known.len() && token.iter().zip(known).all(|(a, b)| a | 0x20 == b | 0x20)
 }
 
 /// Whether every octet may stand in a field value.
