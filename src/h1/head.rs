@@ -244,7 +244,7 @@ impl RequestHead {
         start: usize,
         limits: &HeadLimits,
     ) -> Result<(), MessageError> {
-        let (method, rest) = part(line, octets::is_tchar);
+        let (method, rest) = octets::split_class(line, octets::is_tchar);
         let rest = match (method, rest) {
             ([], [b' ', ..] | []) => return Err(MessageError::MethodMissing),
             (_, [b' ', rest @ ..]) => rest,
@@ -255,7 +255,7 @@ impl RequestHead {
         if method.len() > METHOD_OCTETS_MAX {
             return Err(MessageError::MethodTooLong);
         }
-        let (target, rest) = part(rest, octets::is_target_char);
+        let (target, rest) = octets::split_class(rest, octets::is_target_char);
         let version = match (target, rest) {
             ([], [b' ' | b'\t', ..] | []) => return Err(MessageError::RequestLineShape),
             (_, [b' ', version @ ..]) => version,
@@ -384,7 +384,7 @@ impl ResponseHead {
     /// RFC 9112 §4: HTTP-version SP status-code SP [ reason-phrase ]. The last space is missing in
     /// the answers of many real servers that send no reason, and nothing can be hidden there.
     fn status_line(&mut self, line: &[u8], start: usize) -> Result<(), MessageError> {
-        let (version, rest) = part(line, |octet| octet != b' ');
+        let (version, rest) = octets::split_class(line, |octet| octet != b' ');
         self.version = Version::parse(version)?;
         let (status, reason) = match rest {
             [b' ', status @ ..] if status.len() == 3 => (status, &[][..]),
@@ -456,15 +456,6 @@ fn version_error(version: &[u8], error: MessageError) -> MessageError {
     } else {
         error
     }
-}
-
-/// Splits before the first octet that is not of the class.
-fn part(octets: &[u8], class: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let end = octets
-        .iter()
-        .position(|octet| !class(*octet))
-        .unwrap_or(octets.len());
-    octets.split_at_checked(end).unwrap_or_default()
 }
 
 /// Most octets of a request line, so that an endless one is refused before the whole head's limit.

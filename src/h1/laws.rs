@@ -194,13 +194,12 @@ proptest! {
 
     #[test]
     fn a_response_that_is_written_reads_as_it_was(
-        status in 200..=599_u16,
+        status in prop_oneof![200..=203_u16, 205..=303_u16, 305..=599_u16],
         reason in value(),
         lines in lines(),
-        framing in framing(),
+        framing in prop_oneof![(1..200_u64).prop_map(Framing::Length), Just(Framing::Chunked)],
         sizes in vec(0..90_usize, 0..5),
     ) {
-        prop_assume!(status != 204 && status != 304 && framing != Framing::None);
         let mut start = Vec::new();
         encode::status_line(&mut start, status, &reason).unwrap();
         let (octets, content) = write(&start, &lines, framing, &sizes);
@@ -215,11 +214,14 @@ proptest! {
     #[test]
     fn what_is_read_and_written_again_reads_the_same(octets in almost_a_message()) {
         let mut head = RequestHead::new();
-        prop_assume!(head.parse(&octets, &LIMITS) == Ok(Parsed::Complete));
+        let octets = [&octets[..], b"\r\n\r\n"].concat();
+        // Most are broken; that is the other laws' matter.
+        if head.parse(&octets, &LIMITS) != Ok(Parsed::Complete) || head.method == Method::Connect {
+            return Ok(());
+        }
         let Ok(framing) = framing::request_framing(&head, &octets) else { return Ok(()) };
         let mut again = Vec::new();
         let path = head.target.path(&octets);
-        prop_assume!(head.method != Method::Connect);
         encode::request_line(&mut again, head.method_octets.of(&octets), path).unwrap();
         for line in head.fields.lines() {
             encode::field_line(&mut again, line, &octets).unwrap();

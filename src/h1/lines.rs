@@ -75,8 +75,7 @@ impl Lines {
 /// # Errors
 /// The rule it breaks.
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
-    let colon = line.iter().position(|octet| !octets::is_tchar(*octet));
-    let Some((name, [b':', value @ ..])) = colon.and_then(|at| line.split_at_checked(at)) else {
+    let (name, [b':', value @ ..]) = octets::split_class(line, octets::is_tchar) else {
         return Err(name_error(line));
     };
     if name.is_empty() {

@@ -227,15 +227,11 @@ pub fn authority(octets: &[u8]) -> Result<Authority<'_>, MessageError> {
 }
 
 fn named(octets: &[u8]) -> Option<Authority<'_>> {
-    let ends = |octet: &u8| !octets::is_reg_name_char(*octet);
-    let end = octets.iter().position(ends).unwrap_or(octets.len());
-    let (mut host, mut rest) = octets.split_at_checked(end)?;
+    let (mut host, mut rest) = octets::split_class(octets, octets::is_reg_name_char);
     if let [b'%', ..] = rest {
         // A rare way to write a host; the escapes are kept as they are.
-        let end = octets
-            .iter()
-            .position(|octet| ends(octet) && *octet != b'%');
-        (host, rest) = octets.split_at_checked(end.unwrap_or(octets.len()))?;
+        let class = |octet| octets::is_reg_name_char(octet) || octet == b'%';
+        (host, rest) = octets::split_class(octets, class);
         if !escapes_are_whole(host) {
             return None;
         }
