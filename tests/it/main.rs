@@ -1,1 +1,1 @@
-fn main(){}
+//! Dialogues with the running binary.
