@@ -18,3 +18,6 @@
 
 mod support;
 mod framing;
+mod hops;
+mod persistence;
+mod reuse;
