@@ -21,3 +21,6 @@ mod framing;
 mod hops;
 mod persistence;
 mod reuse;
+mod bodies;
+mod pipelining;
+mod truncation;
