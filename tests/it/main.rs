@@ -24,3 +24,7 @@ mod reuse;
 mod bodies;
 mod pipelining;
 mod truncation;
+mod retries;
+mod errors;
+mod closing;
+mod tunnels;
