@@ -232,6 +232,14 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
+    /// Whether something came, with a short wait for it; what came stays to be read.
+    pub fn some_is_here(&mut self) -> bool {
+        self.patience(Duration::from_millis(50));
+        let here = !self.ahead.is_empty() || self.fill().is_ok();
+        self.patience(PATIENCE);
+        here
+    }
+
     /// What came, at least one octet and at most so many.
     pub fn some_of(&mut self, most: u64) -> Result<Vec<u8>, End> {
         let mut some = self.some()?;
