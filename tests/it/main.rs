@@ -35,3 +35,4 @@ mod admin;
 mod access_log;
 mod shutdown;
 mod settings;
+mod real;

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod proxy;
 pub mod vectors;
 pub mod bodies;
+pub mod program;
 
 pub use client::Client;
 pub use gate::Gate;
