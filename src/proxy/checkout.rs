@@ -429,13 +429,10 @@ impl Endpoint {
         } else {
             None
         };
-        let stream = match stream.attach() {
-            Ok(stream) => stream,
-            Err(_) => {
-                self.retire(lease, CloseReason::IoError);
-                self.count_closed(&facts, CloseReason::IoError);
-                return None;
-            }
+        let Ok(stream) = stream.attach() else {
+            self.retire(lease, CloseReason::IoError);
+            self.count_closed(&facts, CloseReason::IoError);
+            return None;
         };
         let dead = match (peeked, stream.look()) {
             (Some(Peeked::Nothing), _) | (None, Seen::Quiet) => None,
