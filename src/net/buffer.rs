@@ -29,7 +29,12 @@ impl ReadBuffer {
     /// A buffer with storage from the worker.
     #[must_use]
     pub fn lend() -> Self {
-        Self { octets: lend(), base: 0, floor: 0, start: 0 }
+        Self {
+            octets: lend(),
+            base: 0,
+            floor: 0,
+            start: 0,
+        }
     }
 
     /// What has been read and not consumed.
@@ -173,7 +178,9 @@ pub fn give_back(mut storage: Vec<u8>) {
 }
 
 fn lend_wide() -> Vec<u8> {
-    WIDE_SHELF.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(WIDE_OCTETS))
+    WIDE_SHELF
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(WIDE_OCTETS))
 }
 
 thread_local! {

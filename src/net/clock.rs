@@ -68,7 +68,9 @@ pub fn now() -> Instant {
 /// Now, in milliseconds since the process began.
 #[must_use]
 pub fn now_millis() -> u64 {
-    BATCH.get().map_or_else(|| since_epoch(real()), |(_, millis)| millis)
+    BATCH
+        .get()
+        .map_or_else(|| since_epoch(real()), |(_, millis)| millis)
 }
 
 /// Now, in microseconds since the process began: the scale of timelines.
@@ -86,14 +88,20 @@ pub fn begin_batch() {
 
 /// The time of day, for logs.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the file that asks the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the file that asks the clock"
+)]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
 /// The time this moment, not the batch's: for durations that a batch would hide.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the file that asks the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the file that asks the clock"
+)]
 pub fn real() -> Instant {
     Instant::now()
 }

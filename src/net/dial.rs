@@ -94,14 +94,20 @@ pub async fn dial(
     options: &DialOptions,
     deadline: Deadline,
 ) -> Result<Stream, DialError> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))
-        .map_err(DialError::from)?;
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )
+    .map_err(DialError::from)?;
     options.tcp.apply(&socket).map_err(DialError::from)?;
     if let Some(source) = options.source {
         if options.bind_no_port == Switch::On {
             sys::bind_address_no_port(socket.as_fd());
         }
-        socket.bind(&SockAddr::from(source)).map_err(DialError::from)?;
+        socket
+            .bind(&SockAddr::from(source))
+            .map_err(DialError::from)?;
     }
     match socket.connect(&SockAddr::from(to)) {
         Ok(()) => return Stream::new(socket.into(), Initially::Writable).map_err(DialError::from),

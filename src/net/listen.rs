@@ -67,7 +67,10 @@ pub fn bind(
         .map(|socket| {
             options.apply(&socket)?;
             socket.listen(backlog)?;
-            Ok(Bound { socket: socket.into(), address })
+            Ok(Bound {
+                socket: socket.into(),
+                address,
+            })
         })
         .collect()
 }
@@ -109,7 +112,11 @@ impl Bound {
     /// The kernel's, or that this thread is no worker.
     pub fn attach(self) -> io::Result<Listener> {
         let stream = Stream::new(self.socket, Initially::Listening)?;
-        Ok(Listener { stream, batch: 1, pause: PAUSE_LEAST })
+        Ok(Listener {
+            stream,
+            batch: 1,
+            pause: PAUSE_LEAST,
+        })
     }
 
     /// A second descriptor of the same socket.
@@ -117,7 +124,10 @@ impl Bound {
     /// # Errors
     /// The kernel's.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, address: self.address })
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            address: self.address,
+        })
     }
 }
 
@@ -145,7 +155,11 @@ impl Listener {
         }
         // A queue that outlasts the batch earns a larger one; an accept() that finds the queue
         // empty costs a system call, so a short queue gets a small batch.
-        self.batch = if left == 0 { (self.batch * 2).min(BATCH_MOST) } else { 1 };
+        self.batch = if left == 0 {
+            (self.batch * 2).min(BATCH_MOST)
+        } else {
+            1
+        };
         self.stream.heard();
     }
 

@@ -3,9 +3,9 @@
 //! What comes: tasks that another thread woke, streams that another worker took away, and work to
 //! be done on the worker's own thread. The eventfd is written only when the worker sleeps.
 
+use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
-use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -46,7 +46,10 @@ impl Mailbox {
 
     /// Puts a letter in, and wakes the worker if it sleeps.
     pub(super) fn post(&self, letter: Letter) {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        self.letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(letter);
         self.full.store(true, Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
             // A full eventfd counter would be the only error, and then the bell rings already.

@@ -47,8 +47,14 @@ impl Key {
     }
 
     const fn unpack(data: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "the halves of what pack() joined")]
-        Self { place: data as u32, tenant: (data >> 32) as u32 }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the halves of what pack() joined"
+        )]
+        Self {
+            place: data as u32,
+            tenant: (data >> 32) as u32,
+        }
     }
 }
 
@@ -140,12 +146,21 @@ impl Reactor {
                 Initially::Unready | Initially::Listening => 0,
                 Initially::Writable => WRITABLE,
             };
-            let source = Source { tenant, flags, armed: 0, reader: None, writer: None };
+            let source = Source {
+                tenant,
+                flags,
+                armed: 0,
+                reader: None,
+                writer: None,
+            };
             let place = sources.places.insert(source);
             if sources.due.len() <= place {
                 sources.due.resize(place + 1, [u64::MAX; 2]);
             }
-            Key { place: u32::try_from(place).unwrap_or(u32::MAX), tenant }
+            Key {
+                place: u32::try_from(place).unwrap_or(u32::MAX),
+                tenant,
+            }
         };
         let flags = match initially {
             Initially::Listening => EventFlags::IN,
@@ -165,7 +180,11 @@ impl Reactor {
     pub fn forget(&self, key: Key) {
         let mut sources = self.sources.borrow_mut();
         let place = key.place as usize;
-        if sources.places.get(place).is_some_and(|source| source.tenant == key.tenant) {
+        if sources
+            .places
+            .get(place)
+            .is_some_and(|source| source.tenant == key.tenant)
+        {
             let source = sources.places.remove(place);
             if let Some(due) = sources.due.get_mut(place) {
                 *due = [u64::MAX; 2];
@@ -185,7 +204,9 @@ impl Reactor {
     ) -> Poll<Result<(), TimedOut>> {
         let mut sources = self.sources.borrow_mut();
         let place = key.place as usize;
-        let Some(source) = sources.places.get_mut(place) else { return Poll::Ready(Ok(())) };
+        let Some(source) = sources.places.get_mut(place) else {
+            return Poll::Ready(Ok(()));
+        };
         let (ready, armed, waker, slot) = match interest {
             Interest::Read => (READABLE, READ_ARMED, &mut source.reader, 0),
             Interest::Write => (WRITABLE, WRITE_ARMED, &mut source.writer, 1),
@@ -244,7 +265,9 @@ impl Reactor {
     /// What has been seen of the socket while nobody read: the checkout's first look.
     pub fn look(&self, key: Key) -> Seen {
         let sources = self.sources.borrow();
-        let Some(source) = sources.places.get(key.place as usize) else { return Seen::Closed };
+        let Some(source) = sources.places.get(key.place as usize) else {
+            return Seen::Closed;
+        };
         if source.flags & HUNG_UP != 0 {
             Seen::Closed
         } else if source.flags & (READABLE | PEER_FIN) != 0 {
@@ -279,9 +302,23 @@ impl Reactor {
         Poll::Ready(())
     }
 
+    /// Wakes every task that waits to read: something has changed that they should look at.
+    pub fn stir_readers(&self) {
+        let mut sources = self.sources.borrow_mut();
+        for (_, source) in &mut sources.places {
+            if source.armed & READ_ARMED != 0 {
+                source.armed &= !READ_ARMED;
+                wake(source.reader.as_ref());
+            }
+        }
+    }
+
     /// A timer's place, for waits that are not for a socket.
     pub fn add_timer(&self, deadline: Deadline) -> usize {
-        let timer = Timer { due: deadline.millis(), waker: None };
+        let timer = Timer {
+            due: deadline.millis(),
+            waker: None,
+        };
         let place = self.sources.borrow_mut().timers.insert(timer);
         self.due_by(deadline.millis());
         place
@@ -303,7 +340,12 @@ impl Reactor {
     /// Registers the mailbox's bell.
     pub(super) fn register_bell(&self, bell: BorrowedFd<'_>) -> io::Result<()> {
         let data = epoll::EventData::new_u64(BELL);
-        Ok(epoll::add(&self.epoll, bell, data, EventFlags::IN | EventFlags::ET)?)
+        Ok(epoll::add(
+            &self.epoll,
+            bell,
+            data,
+            EventFlags::IN | EventFlags::ET,
+        )?)
     }
 
     /// Waits for events until one comes or a deadline falls due, at most `limit`, and wakes whom
@@ -379,7 +421,9 @@ impl AsFd for Reactor {
 
 impl Sources {
     fn on_event(&mut self, key: Key, events: EventFlags) {
-        let Some(source) = self.places.get_mut(key.place as usize) else { return };
+        let Some(source) = self.places.get_mut(key.place as usize) else {
+            return;
+        };
         if source.tenant != key.tenant {
             return; // the event of a former tenant
         }
@@ -424,10 +468,16 @@ impl Sources {
                     continue;
                 }
                 due[slot] = u64::MAX;
-                let Some(source) = self.places.get_mut(place) else { continue };
+                let Some(source) = self.places.get_mut(place) else {
+                    continue;
+                };
                 if source.armed & bit != 0 {
                     source.armed &= !bit;
-                    wake(if slot == 0 { source.reader.as_ref() } else { source.writer.as_ref() });
+                    wake(if slot == 0 {
+                        source.reader.as_ref()
+                    } else {
+                        source.writer.as_ref()
+                    });
                 }
             }
         }

@@ -79,7 +79,12 @@ impl Stream {
     /// The kernel's, or that this thread is no worker.
     pub fn new(socket: OwnedFd, initially: Initially) -> io::Result<Self> {
         let registration = Registration::new(socket.as_fd(), initially)?;
-        Ok(Self { socket, registration, received: Cell::new(0), sent: Cell::new(0) })
+        Ok(Self {
+            socket,
+            registration,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        })
     }
 
     /// Reads once into `buffer`'s spare capacity, waiting until `deadline` for something to come.
@@ -196,7 +201,9 @@ impl Stream {
     /// # Errors
     /// `TimedOut` only.
     pub async fn readable(&self, deadline: Deadline) -> Result<(), Fault> {
-        poll_fn(|context| self.poll_readable(context, deadline)).await.map_err(Fault::from)
+        poll_fn(|context| self.poll_readable(context, deadline))
+            .await
+            .map_err(Fault::from)
     }
 
     /// Ready once octets, the peer's FIN or an error wait, or the deadline has passed.
@@ -205,7 +212,8 @@ impl Stream {
         context: &Context<'_>,
         deadline: Deadline,
     ) -> Poll<Result<(), TimedOut>> {
-        self.registration.poll_ready(Interest::Read, context, deadline)
+        self.registration
+            .poll_ready(Interest::Read, context, deadline)
     }
 
     /// Awaits room in the send buffer.
@@ -213,14 +221,19 @@ impl Stream {
     /// # Errors
     /// `TimedOut` only.
     pub async fn writable(&self, deadline: Deadline) -> Result<(), Fault> {
-        poll_fn(|context| self.registration.poll_ready(Interest::Write, context, deadline))
-            .await
-            .map_err(Fault::from)
+        poll_fn(|context| {
+            self.registration
+                .poll_ready(Interest::Write, context, deadline)
+        })
+        .await
+        .map_err(Fault::from)
     }
 
     /// Ready once the peer is gone. Ask from the task that reads this stream.
     pub fn poll_gone(&self, gone: Gone, context: &Context<'_>) -> Poll<()> {
-        self.registration.reactor.poll_gone(self.registration.key, gone, context)
+        self.registration
+            .reactor
+            .poll_gone(self.registration.key, gone, context)
     }
 
     /// Sends our FIN; the peer may go on sending.
@@ -230,8 +243,7 @@ impl Stream {
 
     /// Closes by RST: the peer must not take what it has for whole.
     pub fn reset(self) {
-        let socket = socket2::SockRef::from(&self.socket);
-        let _closes_anyway = socket.set_linger(Some(Duration::ZERO));
+        reset_on_close(self.socket.as_fd());
     }
 
     /// Its registration with this worker's reactor.
@@ -267,16 +279,28 @@ impl Stream {
     /// Our address on this connection.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(&self.socket).ok().and_then(|any| any.try_into().ok())
+        rustix::net::getsockname(&self.socket)
+            .ok()
+            .and_then(|any| any.try_into().ok())
     }
 
     /// Takes the stream off its task. It stays registered with its worker, which lists it as
     /// stirred when something comes.
     #[must_use]
     pub fn detach(self) -> Detached {
-        let Self { socket, registration, received, sent } = self;
+        let Self {
+            socket,
+            registration,
+            received,
+            sent,
+        } = self;
         registration.reactor.park(registration.key);
-        Detached { socket, home: registration.detach(), received: received.get(), sent: sent.get() }
+        Detached {
+            socket,
+            home: registration.detach(),
+            received: received.get(),
+            sent: sent.get(),
+        }
     }
 }
 
@@ -286,7 +310,12 @@ impl Detached {
     /// # Errors
     /// The kernel's, when it must be registered anew.
     pub fn attach(self) -> io::Result<Stream> {
-        let Self { socket, home, received, sent } = self;
+        let Self {
+            socket,
+            home,
+            received,
+            sent,
+        } = self;
         let registration = home.attach(socket.as_fd())?;
         Ok(Stream {
             socket,
@@ -323,6 +352,14 @@ impl Detached {
             Err(_) => Peeked::Broken,
         }
     }
+}
+
+/// Has the kernel send RST instead of FIN when the socket is closed.
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    // Without it the close is an orderly one: worse, but no worse than nothing.
+    socket2::SockRef::from(&socket)
+        .set_linger(Some(Duration::ZERO))
+        .ok();
 }
 
 /// What waits on a socket.
@@ -375,7 +412,9 @@ impl AsyncWrite for Stream {
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let ready = self.registration.poll_ready(Interest::Write, context, Deadline::NEVER);
+            let ready = self
+                .registration
+                .poll_ready(Interest::Write, context, Deadline::NEVER);
             std::task::ready!(ready).unwrap_or(());
             match self.try_write(&[IoSlice::new(octets)]) {
                 Ok(0) if !octets.is_empty() => {}
@@ -438,7 +477,11 @@ impl Registration {
     fn new(socket: BorrowedFd<'_>, initially: Initially) -> io::Result<Self> {
         let reactor = worker::reactor()?;
         let key = reactor.register(socket, initially)?;
-        Ok(Self { reactor, key, forget: Forget::OnDrop })
+        Ok(Self {
+            reactor,
+            key,
+            forget: Forget::OnDrop,
+        })
     }
 
     fn poll_ready(
@@ -447,7 +490,8 @@ impl Registration {
         context: &Context<'_>,
         deadline: Deadline,
     ) -> Poll<Result<(), TimedOut>> {
-        self.reactor.poll_ready(self.key, interest, context, deadline)
+        self.reactor
+            .poll_ready(self.key, interest, context, deadline)
     }
 
     fn exhausted(&self, interest: Interest) {
@@ -462,7 +506,11 @@ impl Registration {
         self.forget = Forget::Moved;
         // A stream exists only on a worker's thread, so there is an address.
         let worker = worker::here();
-        Home { worker: HomeWorker(worker), key: self.key, forget: Forget::OnDrop }
+        Home {
+            worker: HomeWorker(worker),
+            key: self.key,
+            forget: Forget::OnDrop,
+        }
     }
 }
 
@@ -496,7 +544,11 @@ impl Home {
             let reactor = worker::reactor()?;
             reactor.unpark(self.key);
             self.forget = Forget::Moved;
-            return Ok(Registration { reactor, key: self.key, forget: Forget::OnDrop });
+            return Ok(Registration {
+                reactor,
+                key: self.key,
+                forget: Forget::OnDrop,
+            });
         }
         // The other worker's epoll must let go of the descriptor before ours takes it; its place
         // there is given back by a letter when `self` is dropped.

@@ -1,5 +1,8 @@
 //! System calls that neither socket2 nor rustix has in a safe form: the only `unsafe` here.
-#![expect(unsafe_code, reason = "system calls without a safe form; each has its SAFETY reason")]
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe form; each has its SAFETY reason"
+)]
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -68,7 +71,9 @@ pub fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
 #[cfg(target_os = "linux")]
 pub fn bind_address_no_port(socket: BorrowedFd<'_>) {
     let on: libc::c_int = 1;
-    let Ok(length) = libc::socklen_t::try_from(size_of_val(&on)) else { return };
+    let Ok(length) = libc::socklen_t::try_from(size_of_val(&on)) else {
+        return;
+    };
     // SAFETY: the pointer and the length describe `on`, which lives through the call.
     let _unsupported_is_fine = unsafe {
         libc::setsockopt(
@@ -87,7 +92,8 @@ pub fn bind_address_no_port(_socket: BorrowedFd<'_>) {}
 
 /// Octets the kernel must have written for `bytes_acked` to be true.
 #[cfg(target_os = "linux")]
-const BYTES_ACKED_END: usize = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>();
+const BYTES_ACKED_END: usize =
+    std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>();
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -77,8 +77,11 @@ static WORKERS: Mutex<Vec<Address>> = Mutex::new(Vec::new());
 pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
     let reactor = Rc::new(Reactor::new()?);
     let epoll = reactor.as_fd().try_clone_to_owned()?;
-    let shared: &'static Shared =
-        Box::leak(Box::new(Shared { index, mailbox: Mailbox::new()?, epoll }));
+    let shared: &'static Shared = Box::leak(Box::new(Shared {
+        index,
+        mailbox: Mailbox::new()?,
+        epoll,
+    }));
     let address = Address(shared);
     reactor.register_bell(shared.mailbox.bell())?;
     let local = Rc::new(Local {
@@ -90,7 +93,10 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
     });
     HERE.set(Some(Rc::clone(&local)));
     INDEX.set(index);
-    WORKERS.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+    WORKERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(address);
     clock::begin_batch();
     begin();
     async_std::task::block_on(async { local.turn_until_stopped() });
@@ -100,7 +106,10 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
 /// Every worker that has begun.
 #[must_use]
 pub fn all() -> Vec<Address> {
-    WORKERS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    WORKERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 /// Which worker this thread is.
@@ -240,7 +249,9 @@ impl Local {
 
     fn run_ready(&self) {
         for _ in 0..TASKS_PER_TURN {
-            let Some(runnable) = self.ready.borrow_mut().pop_front() else { return };
+            let Some(runnable) = self.ready.borrow_mut().pop_front() else {
+                return;
+            };
             runnable.run();
         }
     }
@@ -258,7 +269,11 @@ impl Local {
 
     fn call_hooks(&self) -> Deadline {
         let hooks = self.turn_hooks.borrow();
-        hooks.iter().map(|hook| hook()).min().unwrap_or(Deadline::NEVER)
+        hooks
+            .iter()
+            .map(|hook| hook())
+            .min()
+            .unwrap_or(Deadline::NEVER)
     }
 }
 
@@ -274,9 +289,17 @@ impl TimerPlace {
         match reactor() {
             Ok(reactor) if deadline != Deadline::NEVER => {
                 let place = reactor.add_timer(deadline);
-                Self { reactor: Some(reactor), place, deadline }
+                Self {
+                    reactor: Some(reactor),
+                    place,
+                    deadline,
+                }
             }
-            _ => Self { reactor: None, place: 0, deadline },
+            _ => Self {
+                reactor: None,
+                place: 0,
+                deadline,
+            },
         }
     }
 

@@ -139,6 +139,16 @@ impl UpstreamMetrics {
 }
 
 impl EndpointMetrics {
+    /// The gauge of connections in this state.
+    #[must_use]
+    pub fn of(&self, state: EndpointState) -> &Gauge {
+        match state {
+            EndpointState::Connecting => &self.connecting,
+            EndpointState::Active => &self.active,
+            EndpointState::Idle => &self.idle,
+        }
+    }
+
     /// The first `cap` endpoints have series of their own; all further ones share "other".
     pub(super) fn capped(
         r: &mut Registry,

@@ -11,11 +11,13 @@ use crate::observe::ExchangeRecord;
 use crate::observe::ListenerMetrics;
 use crate::observe::record::End;
 use crate::observe::record::Kept;
+use crate::observe::record::Timeline;
 use crate::observe::words::CodeClass;
 use crate::observe::words::HopField;
 use crate::policy::hops::Removed;
 use crate::proxy::client::Client;
 use crate::proxy::service::Route;
+use crate::proxy::service::Service;
 
 /// Begins the account of a client's next request.
 pub fn begin(record: &mut ExchangeRecord, client: &Client, began: Instant) {
@@ -25,7 +27,10 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client, began: Instant) {
         record.listener = Some(client.listener.settings.name.clone());
     }
     let ago = clock::now().saturating_duration_since(began);
-    record.restart(client.nth, clock::wall().checked_sub(ago).unwrap_or_else(clock::wall));
+    record.restart(
+        client.nth,
+        clock::wall().checked_sub(ago).unwrap_or_else(clock::wall),
+    );
 }
 
 /// Notes what was asked.
@@ -37,8 +42,16 @@ pub fn note_head(record: &mut ExchangeRecord, head: &RequestHead, octets: &[u8])
         Version::Http10 => 0,
         Version::Http11 => 1,
     };
-    record.user_agent.set(head.fields.first(Field::UserAgent, octets).unwrap_or_default());
-    record.referer.set(head.fields.first(Field::Referer, octets).unwrap_or_default());
+    record.user_agent.set(
+        head.fields
+            .first(Field::UserAgent, octets)
+            .unwrap_or_default(),
+    );
+    record.referer.set(
+        head.fields
+            .first(Field::Referer, octets)
+            .unwrap_or_default(),
+    );
 }
 
 /// Counts hop-by-hop fields that were taken out.
@@ -87,6 +100,23 @@ pub fn count_error(client: &Client, route: Option<&Route>, error: ProxyError) {
         None => &client.service.metrics.no_upstream,
     };
     errors.of(error).inc();
+}
+
+/// Counts a connection that was refused before it said anything.
+pub fn count_rejected(service: &Service, error: ProxyError) {
+    service.metrics.no_upstream.of(error).inc();
+}
+
+/// Writes the timeline so far as a `Server-Timing` field, for debugging.
+pub fn server_timing(out: &mut Vec<u8>, timeline: &Timeline) {
+    out.extend_from_slice(b"Server-Timing: ");
+    let parts = [("queue", timeline.queue), ("connect", timeline.connect)];
+    for (at, (name, micros)) in parts.into_iter().enumerate() {
+        let comma = if at == 0 { "" } else { ", " };
+        let text = format!("{comma}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The end of an exchange that failed so.

@@ -17,11 +17,11 @@ use crate::h1::persistence::Persistence;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
+use crate::policy::forwarded::Scheme;
 use crate::policy::hops;
 use crate::policy::hops::Announce;
-use crate::policy::hops::RequestContext;
+use crate::policy::hops::HopContext;
 use crate::policy::hops::Removed;
-use crate::policy::hops::Scheme;
 use crate::policy::hops::Upgrading;
 use crate::policy::timeouts::BodyRate;
 use crate::pool::Verdict;
@@ -47,6 +47,7 @@ use crate::proxy::relay::Source;
 use crate::proxy::relay::Stuck;
 use crate::proxy::replay::Replay;
 use crate::proxy::service::Route;
+use crate::proxy::settings::PreserveHost;
 use crate::proxy::settings::Reuse;
 
 /// A request's content, and how far it is: it outlives an attempt.
@@ -223,7 +224,9 @@ impl Sending<'_> {
         if let Some(sent) = self.content.replay.whole()
             && !sent.is_empty()
         {
-            writer.chunk_head(self.out, sent.len()).map_err(|_| Stuck::Misfit)?;
+            writer
+                .chunk_head(self.out, sent.len())
+                .map_err(|_| Stuck::Misfit)?;
             self.out.extend_from_slice(sent);
             writer.chunk_end(self.out, sent.len());
         }
@@ -234,7 +237,10 @@ impl Sending<'_> {
             stream: self.client,
             buffer: self.input,
             reader: &mut self.content.reader,
-            patience: Patience::Rate { limit: self.body_timeout, rate: &mut self.content.rate },
+            patience: Patience::Rate {
+                limit: self.body_timeout,
+                rate: &mut self.content.rate,
+            },
         };
         let mut sink = Sink {
             stream: self.origin,
@@ -248,7 +254,9 @@ impl Sending<'_> {
             replay: Some(&mut self.content.replay),
         };
         relay::pass_on(&mut source, &mut sink, &mut meter).await?;
-        relay::flush(self.origin, sink.out, self.patience).await.map_err(Stuck::Recipient)
+        relay::flush(self.origin, sink.out, self.patience)
+            .await
+            .map_err(Stuck::Recipient)
     }
 }
 
@@ -267,30 +275,27 @@ pub fn encode_request(
     let path = head.target.path(octets);
     encode::request_line(out, head.method_octets.of(octets), path)
         .map_err(|_| ProxyError::Internal)?;
-    let host = head.host(octets);
     let upgrading = match judged.asked.upgrade {
-        Upgrade::Asked => Upgrading::Upgrades,
-        Upgrade::No => Upgrading::Stays,
+        Upgrade::Asked => Upgrading::Yes,
+        Upgrade::No => Upgrading::No,
     };
     let announce = match route.upstream.settings.reuse {
         Reuse::Never => Announce::Close,
         Reuse::Safe | Reuse::Always => Announce::Nothing,
     };
-    let keeps = route.settings.preserve_host == super::settings::PreserveHost::Kept;
-    let context = RequestContext {
-        version: origin::received(head.version),
+    // An HTTP/1.0 request may come without a host; ours has to have one (RFC 9112 §3.2).
+    let keeps = route.settings.preserve_host == PreserveHost::Kept && !head.host(octets).is_empty();
+    let context = HopContext {
         client: client.address.ip(),
         trust: client.trust,
         scheme: Scheme::Http,
-        host,
-        host_to_origin: if keeps && !host.is_empty() { host } else { origin_host },
+        host_to_origin: if keeps { None } else { Some(origin_host) },
         upgrading,
         announce,
         max_forwards: judged.max_forwards,
     };
-    let removed =
-        hops::request_fields(out, &head.fields, octets, &route.settings.request, &context)
-            .map_err(|_| ProxyError::BadRequest)?;
+    let removed = hops::request_fields(out, head, octets, &route.settings.request, &context)
+        .map_err(|_| ProxyError::BadRequest)?;
     match judged.framing {
         Framing::None => {}
         Framing::Length(length) => encode::content_length(out, length),
@@ -331,7 +336,11 @@ pub fn verdict_after(
             verdict::Leftover::ExtraOctets
         },
         client: verdict::ClientStayed::ToTheEnd,
-        reuse: if reuse == Reuse::Never { verdict::Reuse::Off } else { verdict::Reuse::On },
+        reuse: if reuse == Reuse::Never {
+            verdict::Reuse::Off
+        } else {
+            verdict::Reuse::On
+        },
         allowance,
     })
 }

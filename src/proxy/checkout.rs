@@ -157,7 +157,12 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
-        Self { state: Mutex::new(State { ledger: Ledger::new(limits), wakers: Vec::new() }) }
+        Self {
+            state: Mutex::new(State {
+                ledger: Ledger::new(limits),
+                wakers: Vec::new(),
+            }),
+        }
     }
 
     /// Connections open: idle, in use and connecting.
@@ -232,7 +237,11 @@ impl Endpoint {
     /// # Errors
     /// [`NotAcquired`].
     pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
-        let ask = Ask { worker: worker::index(), fresh: want.fresh, queue: want.queue };
+        let ask = Ask {
+            worker: worker::index(),
+            fresh: want.fresh,
+            queue: want.queue,
+        };
         loop {
             let mut retired = Vec::new(); // allocates only if something retires
             let (checkout, standing) = {
@@ -334,7 +343,9 @@ impl Endpoint {
             Ok(Served::Room(permit)) => {
                 let permit = Permit::new(self, permit, want.why);
                 let begun = clock::now();
-                let lent = connect(Arc::clone(self), permit).await.map_err(NotAcquired::Dial)?;
+                let lent = connect(Arc::clone(self), permit)
+                    .await
+                    .map_err(NotAcquired::Dial)?;
                 let connecting = clock::now().saturating_duration_since(begun);
                 let opened = lent.why();
                 Ok(Acquired {
@@ -413,14 +424,15 @@ impl Endpoint {
         let Parked { stream, mut facts } = parked;
         let (worker, _) = stream.home();
         let moved = worker != worker::index();
-        let peeked = if inspect == Inspect::Socket || moved { Some(stream.peek()) } else { None };
-        let stream = match stream.attach() {
-            Ok(stream) => stream,
-            Err(_) => {
-                self.retire(lease, CloseReason::IoError);
-                self.count_closed(&facts, CloseReason::IoError);
-                return None;
-            }
+        let peeked = if inspect == Inspect::Socket || moved {
+            Some(stream.peek())
+        } else {
+            None
+        };
+        let Ok(stream) = stream.attach() else {
+            self.retire(lease, CloseReason::IoError);
+            self.count_closed(&facts, CloseReason::IoError);
+            return None;
         };
         let dead = match (peeked, stream.look()) {
             (Some(Peeked::Nothing), _) | (None, Seen::Quiet) => None,
@@ -428,7 +440,10 @@ impl Endpoint {
             (None, Seen::Stirred | Seen::Closed) => Some(reason_of(stream.peek())),
         };
         if let Some(reason) = dead {
-            self.metrics.stale.of(StaleFound::Checkout, StaleResult::Replaced).inc();
+            self.metrics
+                .stale
+                .of(StaleFound::Checkout, StaleResult::Replaced)
+                .inc();
             self.metrics.idle_close_age.observe_duration(lease.rested());
             self.close(facts, (&stream).into(), reason);
             self.retire(lease, reason);
@@ -438,7 +453,10 @@ impl Endpoint {
         if moved {
             crate::proxy::tend::watch(&stream, self, facts.live.facts().id);
         }
-        Some(Lent { conn: Some((stream, facts, lease)), endpoint: Arc::clone(self) })
+        Some(Lent {
+            conn: Some((stream, facts, lease)),
+            endpoint: Arc::clone(self),
+        })
     }
 
     fn retire(&self, lease: Lease, reason: CloseReason) {
@@ -461,8 +479,12 @@ impl Endpoint {
     fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {
         let (told_received, told_sent) = std::mem::replace(&mut facts.told, (received, sent));
         let bytes = &self.process.bytes;
-        bytes.of(Side::Upstream, Direction::Rx).add(received - told_received);
-        bytes.of(Side::Upstream, Direction::Tx).add(sent - told_sent);
+        bytes
+            .of(Side::Upstream, Direction::Rx)
+            .add(received - told_received);
+        bytes
+            .of(Side::Upstream, Direction::Tx)
+            .add(sent - told_sent);
         facts.live.received(received - told_received);
         facts.live.sent(sent - told_sent);
     }
@@ -478,7 +500,10 @@ impl Endpoint {
         let age = clock::now().saturating_duration_since(facts.opened_at);
         self.metrics.connection_age.observe_duration(age);
         if reason == CloseReason::PeerRst {
-            self.process.resets.of(Side::Upstream, By::Peer, view.phase).inc();
+            self.process
+                .resets
+                .of(Side::Upstream, By::Peer, view.phase)
+                .inc();
         }
     }
 }
@@ -493,7 +518,9 @@ impl Lent {
     /// The connection's number.
     #[must_use]
     pub fn id(&self) -> Option<ConnId> {
-        self.conn.as_ref().map(|(_, facts, _)| facts.live.facts().id)
+        self.conn
+            .as_ref()
+            .map(|(_, facts, _)| facts.live.facts().id)
     }
 
     /// Where it leads.
@@ -517,9 +544,10 @@ impl Lent {
     /// What its limits leave to it.
     #[must_use]
     pub fn allowance(&self) -> crate::pool::lease::Allowance {
-        self.conn.as_ref().map_or(crate::pool::lease::Allowance::RequestsSpent, |(.., lease)| {
-            lease.allowance(self.endpoint.upstream.max_requests, clock::now())
-        })
+        self.conn.as_ref().map_or(
+            crate::pool::lease::Allowance::RequestsSpent,
+            |(.., lease)| lease.allowance(self.endpoint.upstream.max_requests, clock::now()),
+        )
     }
 
     /// A request begins on it.
@@ -557,9 +585,16 @@ impl Lent {
         let now = clock::now();
         facts.live.enter(Phase::Idle, clock::micros(now));
         facts.counted.enter(endpoint, UpstreamState::Idle);
-        let parked = Parked { stream: stream.detach(), facts };
+        let parked = Parked {
+            stream: stream.detach(),
+            facts,
+        };
         let returned =
-            endpoint.pool.lock().ledger.give_back(parked, lease, worker::index(), verdict, now);
+            endpoint
+                .pool
+                .lock()
+                .ledger
+                .give_back(parked, lease, worker::index(), verdict, now);
         endpoint.settle(returned);
         crate::proxy::tend::on_parked();
     }
@@ -579,9 +614,19 @@ impl Lent {
         };
         let opened = if used { None } else { self.why() };
         if let (true, Some(idle)) = (used, idle) {
-            self.endpoint.metrics.idle_before_reuse.observe_duration(idle);
+            self.endpoint
+                .metrics
+                .idle_before_reuse
+                .observe_duration(idle);
         }
-        Acquired { lent: self, outcome, opened, queued, connecting: Duration::ZERO, idle }
+        Acquired {
+            lent: self,
+            outcome,
+            opened,
+            queued,
+            connecting: Duration::ZERO,
+            idle,
+        }
     }
 }
 
@@ -632,12 +677,17 @@ struct Place {
 
 impl Place {
     fn new(endpoint: &Arc<Endpoint>, ticket: Ticket) -> Self {
-        Self { endpoint: Arc::clone(endpoint), ticket: Some(ticket) }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            ticket: Some(ticket),
+        }
     }
 
     async fn served(&self) -> Served {
         poll_fn(|context| {
-            let Some(ticket) = self.ticket else { return Poll::Ready(Served::Gone) };
+            let Some(ticket) = self.ticket else {
+                return Poll::Ready(Served::Gone);
+            };
             let mut state = self.endpoint.pool.lock();
             match state.ledger.collect(ticket, clock::now()) {
                 Collected::Waiting => {
@@ -657,7 +707,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
         let cancelled = {
             let mut state = self.endpoint.pool.lock();
             drop(state.waker_of(ticket));
@@ -683,7 +735,12 @@ impl Permit {
     fn new(endpoint: &Arc<Endpoint>, permit: ConnectPermit, why: Option<OpenReason>) -> Self {
         let why = why.unwrap_or_else(|| permit.why());
         let counted = Some(Counted::new(endpoint, UpstreamState::Connecting));
-        Self { endpoint: Arc::clone(endpoint), permit: Some(permit), counted, why }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            permit: Some(permit),
+            counted,
+            why,
+        }
     }
 }
 
@@ -703,10 +760,17 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
     let deadline = Deadline::after(settings.connect_timeout);
     let dialled = dial::dial(endpoint.address, &settings.dial, deadline).await;
     let stream = dialled.inspect_err(|error| {
-        endpoint.metrics.connect_errors.of(connect_error(error)).inc();
+        endpoint
+            .metrics
+            .connect_errors
+            .of(connect_error(error))
+            .inc();
     })?;
     let now = clock::now();
-    endpoint.metrics.connect_duration.observe_duration(now.saturating_duration_since(begun));
+    endpoint
+        .metrics
+        .connect_duration
+        .observe_duration(now.saturating_duration_since(begun));
     endpoint.metrics.opened.of(permit.why).inc();
     let id = ConnId::next();
     let live = endpoint.live.open(
@@ -726,12 +790,29 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         .take()
         .unwrap_or_else(|| Counted::new(&endpoint, UpstreamState::Connecting));
     counted.enter(&endpoint, UpstreamState::Active);
-    let facts = Facts { live, opened_at: now, why: permit.why, counted, told: (0, 0) };
-    let Some(right) = permit.permit.take() else { return Err(DialError::TimedOut) };
-    let age_limit = settings.max_age.map(|age| jitter(age, settings.max_age_jitter));
-    let (lease, next) = endpoint.pool.lock().ledger.connected(right, id, age_limit, now);
+    let facts = Facts {
+        live,
+        opened_at: now,
+        why: permit.why,
+        counted,
+        told: (0, 0),
+    };
+    let Some(right) = permit.permit.take() else {
+        return Err(DialError::TimedOut);
+    };
+    let age_limit = settings
+        .max_age
+        .map(|age| jitter(age, settings.max_age_jitter));
+    let (lease, next) = endpoint
+        .pool
+        .lock()
+        .ledger
+        .connected(right, id, age_limit, now);
     endpoint.pool.wake(next);
-    Ok(Lent { conn: Some((stream, facts, lease)), endpoint })
+    Ok(Lent {
+        conn: Some((stream, facts, lease)),
+        endpoint,
+    })
 }
 
 impl Counted {
@@ -743,7 +824,8 @@ impl Counted {
     }
 
     fn enter(&mut self, endpoint: &Endpoint, state: UpstreamState) {
-        self.upstream.move_to(endpoint.metrics.connections.of(state));
+        self.upstream
+            .move_to(endpoint.metrics.connections.of(state));
         let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
         if let (Some(held), Some(metrics)) = (&mut self.endpoint, of_endpoint) {
             held.move_to(metrics.of(endpoint_state(state)));
@@ -760,7 +842,10 @@ struct Moved {
 
 impl From<&Stream> for Moved {
     fn from(stream: &Stream) -> Self {
-        Self { received: stream.received(), sent: stream.sent() }
+        Self {
+            received: stream.received(),
+            sent: stream.sent(),
+        }
     }
 }
 

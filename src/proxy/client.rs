@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
+use crate::base::names::Name;
 use crate::base::reason::By;
 use crate::base::reason::Close;
 use crate::base::reason::How;
@@ -26,9 +27,10 @@ use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
 use crate::policy::admission::ClientPlace;
-use crate::policy::hops::Trust;
+use crate::policy::forwarded::Trust;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
+use crate::proxy::service::Standing;
 
 /// A client's connection.
 pub struct Client {
@@ -91,25 +93,41 @@ impl Ending {
     /// We end it, at once.
     #[must_use]
     pub const fn close(reason: CloseReason) -> Self {
-        Self { leave: Leave::Close, by: By::Holdfast, reason }
+        Self {
+            leave: Leave::Close,
+            by: By::Holdfast,
+            reason,
+        }
     }
 
     /// We end it, in stages.
     #[must_use]
     pub const fn linger(reason: CloseReason) -> Self {
-        Self { leave: Leave::Linger, by: By::Holdfast, reason }
+        Self {
+            leave: Leave::Linger,
+            by: By::Holdfast,
+            reason,
+        }
     }
 
     /// We end it, by reset.
     #[must_use]
     pub const fn abort(reason: CloseReason) -> Self {
-        Self { leave: Leave::Abort, by: By::Holdfast, reason }
+        Self {
+            leave: Leave::Abort,
+            by: By::Holdfast,
+            reason,
+        }
     }
 
     /// The client ended it.
     #[must_use]
     pub const fn by_peer(reason: CloseReason) -> Self {
-        Self { leave: Leave::Close, by: By::Peer, reason }
+        Self {
+            leave: Leave::Close,
+            by: By::Peer,
+            reason,
+        }
     }
 }
 
@@ -120,7 +138,9 @@ impl Client {
         let (listener, service) = (Arc::clone(&places.listener), Arc::clone(&places.service));
         let now = clock::now();
         let settings = &listener.settings;
-        let age = settings.max_age.map(|age| super::checkout::jitter(age, settings.max_age_jitter));
+        let age = settings
+            .max_age
+            .map(|age| super::checkout::jitter(age, settings.max_age_jitter));
         let state = listener.metrics.connections.of(ClientState::Idle).hold();
         Self {
             stream,
@@ -146,7 +166,8 @@ impl Client {
 
     /// The gauge shows this state from now on.
     pub fn show(&mut self, state: ClientState) {
-        self.state.move_to(self.listener.metrics.connections.of(state));
+        self.state
+            .move_to(self.listener.metrics.connections.of(state));
     }
 
     /// Counts the octets that moved since the last call.
@@ -172,7 +193,12 @@ impl Client {
         match ending.leave {
             Leave::Close => {}
             Leave::Linger => {
-                let Self { stream, service, listener, .. } = self;
+                let Self {
+                    stream,
+                    service,
+                    listener,
+                    ..
+                } = self;
                 let most = listener.settings.linger_bytes;
                 let outcome = linger::linger(stream, most, deadline).await;
                 let word = match outcome {
@@ -197,7 +223,11 @@ impl Client {
         metrics.connection_age.observe_duration(age);
         let close = ending.told(phase);
         if close.how == How::Rst {
-            self.service.metrics.resets.of(Side::Client, close.by, phase).inc();
+            self.service
+                .metrics
+                .resets
+                .of(Side::Client, close.by, phase)
+                .inc();
         }
     }
 }
@@ -217,15 +247,67 @@ impl Ending {
             ) => How::Timeout,
             _ => How::Fin,
         };
-        Close { by: self.by, how, reason: self.reason, phase }
+        Close {
+            by: self.by,
+            how,
+            reason: self.reason,
+            phase,
+        }
     }
 }
 
 impl Places {
     /// Places that were taken.
     #[must_use]
-    pub fn new(listener: Arc<Listener>, service: Arc<Service>, client: Option<ClientPlace>) -> Self {
-        Self { listener, service, client }
+    pub fn new(
+        listener: &Arc<Listener>,
+        service: &Arc<Service>,
+        client: Option<ClientPlace>,
+    ) -> Self {
+        Self {
+            listener: Arc::clone(listener),
+            service: Arc::clone(service),
+            client,
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.listener.settings.name.clone()
+    }
+
+    /// How long a held client may wait: as long as an idle one.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.listener.settings.idle_timeout
+    }
+
+    /// Whether new work is taken.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.service.standing()
+    }
+
+    /// A place among the client's own, if one is free now.
+    #[must_use]
+    pub fn enter(&self, peer: SocketAddr) -> Option<ClientPlace> {
+        self.listener
+            .lock_clients()
+            .and_then(|mut table| table.enter(peer.ip()).ok())
+    }
+
+    /// These places, and one among the client's own.
+    #[must_use]
+    pub fn with(mut self, place: ClientPlace) -> Self {
+        self.client = Some(place);
+        self
     }
 }
 

@@ -66,7 +66,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(mut desk) = self.0.take() else { return };
+        let Some(mut desk) = self.0.take() else {
+            return;
+        };
         desk.input = ReadBuffer::default();
         desk.origin_in = ReadBuffer::default();
         buffer::give_back(std::mem::take(&mut desk.out));
@@ -84,9 +86,11 @@ impl Drop for Lease {
     }
 }
 
+type Desks = Vec<Box<Desk>>;
+
 thread_local! {
     // The boxes are what is kept: a desk moves by its pointer.
-    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+    static DESKS: RefCell<Desks> = const { RefCell::new(Vec::new()) };
 }
 
 /// Desks kept by an idle worker. Without their buffers they are about 3 KiB each.

@@ -79,9 +79,15 @@ pub fn judge(
         upgrade: Upgrade::No,
         persistence: persistence(client, head, octets, (framing, unread)),
         gone,
-        requests_left: settings.max_requests.map(|most| most.saturating_sub(client.nth)),
+        requests_left: settings
+            .max_requests
+            .map(|most| most.saturating_sub(client.nth)),
     };
-    Ok(Judged { asked, framing, max_forwards })
+    Ok(Judged {
+        asked,
+        framing,
+        max_forwards,
+    })
 }
 
 /// Whether the request asks for a protocol that its route allows (RFC 9110 §7.8).
@@ -94,7 +100,10 @@ pub fn upgrade(head: &RequestHead, octets: &[u8], route: &RouteSettings) -> Upgr
         return Upgrade::No;
     }
     let allowed = |protocol: &[u8]| {
-        route.upgrade.iter().any(|allowed| octets::eq_ignore_case(allowed, protocol))
+        route
+            .upgrade
+            .iter()
+            .any(|allowed| octets::eq_ignore_case(allowed, protocol))
     };
     match head.fields.list(Field::Upgrade, octets).all(allowed) {
         true => Upgrade::Asked,
@@ -112,7 +121,11 @@ fn check_expectation(head: &RequestHead, octets: &[u8]) -> Result<(), ProxyError
         .fields
         .all(Field::Expect, octets)
         .all(|value| octets::eq_ignore_case(value, b"100-continue"));
-    if known { Ok(()) } else { Err(ProxyError::ExpectationFailed) }
+    if known {
+        Ok(())
+    } else {
+        Err(ProxyError::ExpectationFailed)
+    }
 }
 
 fn persistence(
@@ -134,7 +147,10 @@ fn persistence(
     if settings.max_requests.is_some_and(|most| client.nth >= most) {
         return Persistence::Close(CloseReason::MaxRequests);
     }
-    if client.age_deadline.is_some_and(|deadline| clock::now() >= deadline) {
+    if client
+        .age_deadline
+        .is_some_and(|deadline| clock::now() >= deadline)
+    {
         return Persistence::Close(CloseReason::MaxAge);
     }
     if client.service.standing() == Standing::Draining {

@@ -40,9 +40,6 @@ use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::ReadEnd;
 use crate::policy::hops;
-use crate::policy::hops::Announce;
-use crate::policy::hops::NominationsTooMany;
-use crate::policy::hops::ResponseContext;
 use crate::policy::hops::Upgrading;
 use crate::policy::retry::RetryStatus;
 use crate::proxy::relay;
@@ -171,9 +168,7 @@ pub enum NoAnswer {
     },
     /// The head ended with the connection.
     HeadCutShort,
-    /// Its `Connection` field names more than anyone needs.
-    NominationsTooMany,
-    /// It could not be written canonically; a fault of our own.
+    /// It cannot be written canonically, or its `Connection` field names more than anyone needs.
     Unwritable,
 }
 
@@ -189,12 +184,6 @@ pub enum Ended {
 impl From<Unwritable> for NoAnswer {
     fn from(_: Unwritable) -> Self {
         Self::Unwritable
-    }
-}
-
-impl From<NominationsTooMany> for NoAnswer {
-    fn from(_: NominationsTooMany) -> Self {
-        Self::NominationsTooMany
     }
 }
 
@@ -354,11 +343,17 @@ impl Answering<'_> {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
                 Poll::Pending => {}
             }
-            client.poll_gone(gone, context).map(|()| Err(NoAnswer::ClientGone))
+            client
+                .poll_gone(gone, context)
+                .map(|()| Err(NoAnswer::ClientGone))
         })
         .await?;
         let nothing_yet = self.input.unread().is_empty();
-        match self.input.fill(origin, RESPONSE_HEAD_OCTETS_MAX, Deadline::NEVER).await {
+        match self
+            .input
+            .fill(origin, RESPONSE_HEAD_OCTETS_MAX, Deadline::NEVER)
+            .await
+        {
             Ok(ReadEnd::Octets(_)) => {
                 if progress.first_octet.get().is_none() {
                     progress.first_octet.set(Some(clock::now()));
@@ -367,9 +362,7 @@ impl Answering<'_> {
             }
             Ok(ReadEnd::Fin) if nothing_yet => Err(NoAnswer::Ended(Ended::Fin)),
             Err(Fill::Fault(_)) if nothing_yet => Err(NoAnswer::Ended(Ended::Reset)),
-            Ok(ReadEnd::Fin) | Err(Fill::Fault(_)) => {
-                Err(NoAnswer::HeadCutShort)
-            }
+            Ok(ReadEnd::Fin) | Err(Fill::Fault(_)) => Err(NoAnswer::HeadCutShort),
             Err(Fill::Full) => Err(NoAnswer::HeadTooLarge),
         }
     }
@@ -377,9 +370,13 @@ impl Answering<'_> {
     async fn pass_interim(&mut self) -> Result<(), NoAnswer> {
         let octets = self.input.unread();
         encode::status_line(self.out, self.head.status, self.head.reason.of(octets))?;
-        let context = response_context(self.head.version, Upgrading::Stays, Announce::Nothing);
-        let rules = &self.route.response;
-        hops::response_fields(self.out, &self.head.fields, octets, rules, &context)?;
+        hops::response_fields(
+            self.out,
+            self.head,
+            octets,
+            &self.route.response,
+            Upgrading::No,
+        )?;
         encode::end_of_head(self.out);
         self.progress.begun.set(Begun::Yes);
         self.input.consume(self.head.octets);
@@ -388,16 +385,14 @@ impl Answering<'_> {
             .map_err(|_| NoAnswer::ClientGone)
     }
 
-    fn switch(mut self) -> Result<Answer, NoAnswer> {
+    fn switch(self) -> Result<Answer, NoAnswer> {
         if self.asked.upgrade == Upgrade::No {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
         let octets = self.input.unread();
         encode::status_line(self.out, 101, self.head.reason.of(octets))?;
-        let context = response_context(self.head.version, Upgrading::Upgrades, Announce::Nothing);
         let rules = &self.route.response;
-        let removed =
-            hops::response_fields(self.out, &self.head.fields, octets, rules, &context)?;
+        let removed = hops::response_fields(self.out, self.head, octets, rules, Upgrading::Yes)?;
         encode::end_of_head(self.out);
         self.progress.begun.set(Begun::Yes);
         self.input.consume(self.head.octets);
@@ -424,8 +419,15 @@ impl Answering<'_> {
             let passed = self.pass_body(framing, writer, &mut content).await;
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
-                relay::flush(self.client, self.out, self.listener.write_timeout).await.ok();
-                return Err(NoAnswer::BrokeOff { status, framing, stuck, content });
+                relay::flush(self.client, self.out, self.listener.write_timeout)
+                    .await
+                    .ok();
+                return Err(NoAnswer::BrokeOff {
+                    status,
+                    framing,
+                    stuck,
+                    content,
+                });
             }
         }
         self.progress.exchange.borrow_mut().on_response_end();
@@ -461,7 +463,11 @@ impl Answering<'_> {
             writer: SinkWriter::Framed(writer),
             patience: self.listener.write_timeout,
         };
-        let mut meter = Meter { count: content, limit: None, replay: None };
+        let mut meter = Meter {
+            count: content,
+            limit: None,
+            replay: None,
+        };
         relay::pass_on(&mut source, &mut sink, &mut meter).await
     }
 
@@ -507,20 +513,8 @@ impl Answering<'_> {
         let octets = self.input.unread();
         let (head, out) = (&*self.head, &mut *self.out);
         encode::status_line(out, head.status, head.reason.of(octets))?;
-        let told = self.listener.keep_alive_header == KeepAliveField::Sent;
-        let announce = match client {
-            Persistence::Close(_) => Announce::Close,
-            Persistence::Persist if told || self.asked.version == Version::Http10 => {
-                Announce::KeepAlive
-            }
-            Persistence::Persist => Announce::Nothing,
-        };
-        let context = response_context(head.version, Upgrading::Stays, announce);
         let rules = &self.route.response;
-        let removed = hops::response_fields(out, &head.fields, octets, rules, &context)?;
-        if told && client == Persistence::Persist {
-            keep_alive(out, self.listener.idle_timeout, self.asked.requests_left);
-        }
+        let removed = hops::response_fields(out, head, octets, rules, Upgrading::No)?;
         // RFC 9110 §6.6.1: a recipient with a clock may add the Date that is missing.
         if !head.fields.has(Field::Date) {
             reply::date(out);
@@ -537,9 +531,26 @@ impl Answering<'_> {
             }
             _ => {}
         }
+        self.encode_connection(client);
         self.out.extend_from_slice(self.extra);
         encode::end_of_head(self.out);
         Ok(removed)
+    }
+
+    fn encode_connection(&mut self, client: Persistence) {
+        let out = &mut *self.out;
+        let told = self.listener.keep_alive_header == KeepAliveField::Sent;
+        match client {
+            Persistence::Close(_) => out.extend_from_slice(b"Connection: close\r\n"),
+            Persistence::Persist => {
+                if told || self.asked.version == Version::Http10 {
+                    out.extend_from_slice(b"Connection: keep-alive\r\n");
+                }
+                if told {
+                    keep_alive(out, self.listener.idle_timeout, self.asked.requests_left);
+                }
+            }
+        }
     }
 
     fn answered(
@@ -559,23 +570,6 @@ impl Answering<'_> {
             removed,
             hint: None,
         }
-    }
-}
-
-fn response_context(
-    version: Version,
-    upgrading: Upgrading,
-    announce: Announce,
-) -> ResponseContext {
-    ResponseContext { version: received(version), upgrading, announce }
-}
-
-/// A version, as the hop rules call it.
-#[must_use]
-pub fn received(version: Version) -> hops::Received {
-    match version {
-        Version::Http10 => hops::Received::Http10,
-        Version::Http11 => hops::Received::Http11,
     }
 }
 
@@ -608,14 +602,31 @@ pub async fn discard(
     most: u64,
     idle: Duration,
 ) -> Result<(), Stuck> {
-    let mut reader = BodyReader::new(framing);
+    discard_rest(origin, input, &mut BodyReader::new(framing), most, idle).await
+}
+
+/// The same, of a message whose reading has begun.
+///
+/// # Errors
+/// [`Stuck`].
+pub async fn discard_rest(
+    origin: &Stream,
+    input: &mut ReadBuffer,
+    reader: &mut BodyReader,
+    most: u64,
+    idle: Duration,
+) -> Result<(), Stuck> {
     let mut count = 0;
     let mut nowhere = Vec::new();
     let mut source = Source {
         stream: origin,
         buffer: input,
-        reader: &mut reader,
-        patience: Patience::Idle { limit: idle, recipient: origin, gone: Gone::Reset },
+        reader,
+        patience: Patience::Idle {
+            limit: idle,
+            recipient: origin,
+            gone: Gone::Reset,
+        },
     };
     let mut sink = Sink {
         stream: origin,
@@ -623,7 +634,11 @@ pub async fn discard(
         writer: SinkWriter::Discarded,
         patience: idle,
     };
-    let mut meter = Meter { count: &mut count, limit: Some(most), replay: None };
+    let mut meter = Meter {
+        count: &mut count,
+        limit: Some(most),
+        replay: None,
+    };
     relay::pass_on(&mut source, &mut sink, &mut meter).await
 }
 

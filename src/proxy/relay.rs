@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::h1::body::BodyEnd;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
-use crate::h1::body::Piece;
+use crate::h1::chunked::Piece;
 use crate::h1::error::MessageError;
 use crate::net::Deadline;
 use crate::net::Stream;
@@ -119,7 +119,11 @@ pub async fn pass_on(
     meter: &mut Meter<'_>,
 ) -> Result<(), Stuck> {
     loop {
-        match source.reader.next(source.buffer.unread()).map_err(Stuck::Malformed)? {
+        match source
+            .reader
+            .next(source.buffer.unread())
+            .map_err(Stuck::Malformed)?
+        {
             Piece::Data { skip, len } => {
                 source.buffer.consume(skip);
                 let content = source.buffer.unread().get(..len).unwrap_or_default();
@@ -155,13 +159,21 @@ impl Source<'_> {
                 });
                 slowest.min(Deadline::after(*limit))
             }
-            Patience::Idle { limit, recipient, gone } => {
+            Patience::Idle {
+                limit,
+                recipient,
+                gone,
+            } => {
                 let deadline = Deadline::after(*limit);
                 wait_watching(self.stream, recipient, *gone, deadline).await?;
                 deadline
             }
         };
-        match self.buffer.fill(self.stream, BODY_AHEAD_MAX, deadline).await {
+        match self
+            .buffer
+            .fill(self.stream, BODY_AHEAD_MAX, deadline)
+            .await
+        {
             Ok(ReadEnd::Octets(count)) => {
                 if let Patience::Rate { rate, .. } = &mut self.patience {
                     rate.on_octets(count as u64);
@@ -191,15 +203,21 @@ async fn wait_watching(
         if let std::task::Poll::Ready(ready) = sender.poll_readable(context, deadline) {
             return std::task::Poll::Ready(ready.map_err(|_| Stuck::SenderSlow));
         }
-        recipient.poll_gone(gone, context).map(|()| Err(Stuck::RecipientGone))
+        recipient
+            .poll_gone(gone, context)
+            .map(|()| Err(Stuck::RecipientGone))
     })
     .await
 }
 
 impl Sink<'_> {
     async fn put(&mut self, content: &[u8]) -> Result<(), Stuck> {
-        let SinkWriter::Framed(writer) = &mut self.writer else { return Ok(()) };
-        writer.chunk_head(self.out, content.len()).map_err(|_| Stuck::Misfit)?;
+        let SinkWriter::Framed(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        writer
+            .chunk_head(self.out, content.len())
+            .map_err(|_| Stuck::Misfit)?;
         if self.out.len() + content.len() <= GATHER_MOST {
             self.out.extend_from_slice(content);
         } else {
@@ -214,12 +232,18 @@ impl Sink<'_> {
 
     /// Writes what has been gathered.
     async fn flush(&mut self) -> Result<(), Stuck> {
-        flush(self.stream, self.out, self.patience).await.map_err(Stuck::Recipient)
+        flush(self.stream, self.out, self.patience)
+            .await
+            .map_err(Stuck::Recipient)
     }
 
     fn finish(&mut self, reader: &BodyReader) -> Result<(), Stuck> {
-        let SinkWriter::Framed(writer) = &mut self.writer else { return Ok(()) };
-        writer.finish(self.out, reader.trailers()).map_err(|_| Stuck::Misfit)
+        let SinkWriter::Framed(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        writer
+            .finish(self.out, reader.trailers())
+            .map_err(|_| Stuck::Misfit)
     }
 }
 

@@ -17,12 +17,17 @@ impl Replay {
     /// Nothing yet; at most so many octets will be kept.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { kept: Kept::Whole(Vec::new()), most }
+        Self {
+            kept: Kept::Whole(Vec::new()),
+            most,
+        }
     }
 
     /// Keeps a further piece, or forgets everything when it becomes too much.
     pub fn keep(&mut self, content: &[u8]) {
-        let Kept::Whole(octets) = &mut self.kept else { return };
+        let Kept::Whole(octets) = &mut self.kept else {
+            return;
+        };
         if octets.len() + content.len() > self.most {
             buffer::give_back(std::mem::take(octets));
             self.kept = Kept::TooLarge;

@@ -33,19 +33,47 @@ pub fn error(
 ) {
     let status = error.status();
     let mut digits = itoa::Buffer::new();
-    put(out, &["HTTP/1.1 ", digits.format(status), " ", reason_phrase(status), "\r\n"]);
+    put(
+        out,
+        &[
+            "HTTP/1.1 ",
+            digits.format(status),
+            " ",
+            reason_phrase(status),
+            "\r\n",
+        ],
+    );
     date(out);
     put(out, &["Content-Type: text/plain; charset=utf-8\r\n"]);
     encode::content_length(out, error.text().len() as u64 + 1);
     if status == 503 || status == 429 {
-        put(out, &["Retry-After: ", digits.format(retry_after.as_secs().max(1)), "\r\n"]);
+        put(
+            out,
+            &[
+                "Retry-After: ",
+                digits.format(retry_after.as_secs().max(1)),
+                "\r\n",
+            ],
+        );
     }
     if status == 405 {
-        put(out, &["Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"]);
+        put(
+            out,
+            &["Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"],
+        );
     }
     // RFC 9209 §2: our name, the registered error, and our own word for it.
     let (registered, own) = (error.proxy_status(), error.label());
-    put(out, &["Proxy-Status: holdfast; error=", registered, "; details=\"", own, "\"\r\n"]);
+    put(
+        out,
+        &[
+            "Proxy-Status: holdfast; error=",
+            registered,
+            "; details=\"",
+            own,
+            "\"\r\n",
+        ],
+    );
     match afterwards {
         Afterwards::Persists => {}
         Afterwards::PersistsAsAsked => put(out, &["Connection: keep-alive\r\n"]),
@@ -63,7 +91,10 @@ pub fn date(out: &mut Vec<u8>) {
     DATE.with_borrow_mut(|kept| {
         let now = clock::now_millis() / 1000;
         if kept.0 != Some(now) {
-            *kept = (Some(now), httpdate::fmt_http_date(on_the_second(clock::wall())));
+            *kept = (
+                Some(now),
+                httpdate::fmt_http_date(on_the_second(clock::wall())),
+            );
         }
         put(out, &["Date: ", &kept.1, "\r\n"]);
     });
@@ -77,7 +108,9 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 }
 
 fn on_the_second(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
@@ -116,10 +149,19 @@ mod tests {
     fn every_error_is_answered_with_a_named_status_and_its_own_word() {
         for &problem in ProxyError::ALL {
             let mut out = Vec::new();
-            error(&mut out, problem, Method::Get, Afterwards::Closes, Duration::from_secs(5));
+            error(
+                &mut out,
+                problem,
+                Method::Get,
+                Afterwards::Closes,
+                Duration::from_secs(5),
+            );
             let text = String::from_utf8(out).unwrap();
             assert_ne!(reason_phrase(problem.status()), "", "{problem}");
-            assert!(text.contains(&format!("details=\"{}\"", problem.label())), "{text}");
+            assert!(
+                text.contains(&format!("details=\"{}\"", problem.label())),
+                "{text}"
+            );
             assert!(text.ends_with(&format!("{}\n", problem.text())), "{text}");
         }
     }
@@ -127,7 +169,13 @@ mod tests {
     #[test]
     fn the_answer_to_head_has_a_length_and_no_content() {
         let mut out = Vec::new();
-        error(&mut out, ProxyError::Dns, Method::Head, Afterwards::Persists, Duration::ZERO);
+        error(
+            &mut out,
+            ProxyError::Dns,
+            Method::Head,
+            Afterwards::Persists,
+            Duration::ZERO,
+        );
         assert!(out.ends_with(b"\r\n\r\n"));
         assert!(String::from_utf8(out).unwrap().contains("Content-Length: "));
     }

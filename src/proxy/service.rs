@@ -21,7 +21,7 @@ use crate::observe::RouteMetrics;
 use crate::observe::access_log::AccessLog;
 use crate::observe::error_log::ErrorLog;
 use crate::policy::admission::ClientTable;
-use crate::policy::hops::Trust;
+use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
@@ -56,6 +56,17 @@ pub enum ServerTiming {
     Sent,
     /// Not.
     Omitted,
+}
+
+/// A worker's own handle on the plan: counted by that worker only.
+pub struct PlanHere(Arc<Plan>);
+
+impl std::ops::Deref for PlanHere {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
 }
 
 /// Where requests go.
@@ -160,18 +171,21 @@ impl Service {
     #[must_use]
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let plan = self.plan.load();
-        plan.upstreams.iter().flat_map(|upstream| upstream.endpoints.iter().cloned()).collect()
+        plan.upstreams
+            .iter()
+            .flat_map(|upstream| upstream.endpoints.iter().cloned())
+            .collect()
     }
 
     /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a
     /// shared count would be written by every worker for every request.
     #[must_use]
-    pub fn plan_here(&self) -> Rc<Arc<Plan>> {
+    pub fn plan_here(&self) -> Rc<PlanHere> {
         let version = self.version.load(Ordering::Relaxed);
         PLAN.with_borrow_mut(|kept| match kept {
             Some((of, plan)) if *of == version => Rc::clone(plan),
             _ => {
-                let plan = Rc::new(self.plan.load_full());
+                let plan = Rc::new(PlanHere(self.plan.load_full()));
                 *kept = Some((version, Rc::clone(&plan)));
                 plan
             }
@@ -200,7 +214,11 @@ impl Listener {
     #[must_use]
     pub fn trust(&self, peer: IpAddr) -> Trust {
         let peer = peer.to_canonical();
-        match self.trusted_proxies.iter().any(|range| range.contains(&peer)) {
+        match self
+            .trusted_proxies
+            .iter()
+            .any(|range| range.contains(&peer))
+        {
             true => Trust::Trusted,
             false => Trust::Untrusted,
         }
@@ -219,7 +237,9 @@ impl Listener {
 
     /// The table of clients, locked.
     pub fn lock_clients(&self) -> Option<std::sync::MutexGuard<'_, ClientTable>> {
-        self.clients.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+        self.clients
+            .as_ref()
+            .map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -233,5 +253,5 @@ pub enum Taken {
 }
 
 thread_local! {
-    static PLAN: RefCell<Option<(u64, Rc<Arc<Plan>>)>> = const { RefCell::new(None) };
+    static PLAN: RefCell<Option<(u64, Rc<PlanHere>)>> = const { RefCell::new(None) };
 }

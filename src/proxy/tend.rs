@@ -26,9 +26,11 @@ use crate::proxy::upstream::Endpoint;
 
 thread_local! {
     /// By place in this worker's reactor: whose connection it is.
-    static WATCHED: RefCell<Vec<Option<(Weak<Endpoint>, ConnId)>>> =
-        const { RefCell::new(Vec::new()) };
+    static WATCHED: RefCell<Vec<Option<Watched>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Whose connection, and which.
+type Watched = (Weak<Endpoint>, ConnId);
 
 static EXPIRY_WAKER: AtomicWaker = AtomicWaker::new();
 static EXPIRY_SLEEPS: AtomicBool = AtomicBool::new(false);
@@ -59,9 +61,8 @@ pub async fn bury_the_dead(reactor: Rc<Reactor>) {
     loop {
         poll_fn(|context| reactor.poll_stirred(&mut keys, context)).await;
         for key in keys.drain(..) {
-            let who = WATCHED.with_borrow(|watched| {
-                watched.get(key.place() as usize).and_then(Clone::clone)
-            });
+            let who = WATCHED
+                .with_borrow(|watched| watched.get(key.place() as usize).and_then(Clone::clone));
             if let Some((endpoint, id)) = who
                 && let Some(endpoint) = endpoint.upgrade()
             {
@@ -75,7 +76,10 @@ pub async fn bury_the_dead(reactor: Rc<Reactor>) {
 /// Runs on one worker, as long as the process.
 pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
     loop {
-        let next = endpoints().iter().filter_map(|endpoint| endpoint.expire()).min();
+        let next = endpoints()
+            .iter()
+            .filter_map(|endpoint| endpoint.expire())
+            .min();
         match next {
             Some(next) => {
                 let wait = next.saturating_duration_since(clock::now()).max(LOOK_LEAST);
@@ -96,7 +100,10 @@ async fn until_parked(endpoints: &impl Fn() -> Vec<Arc<Endpoint>>) {
         EXPIRY_SLEEPS.store(true, Ordering::Release);
         asleep = true;
         // One may have been parked between the last look and the store.
-        if endpoints().iter().any(|endpoint| endpoint.pool.counts().idle > 0) {
+        if endpoints()
+            .iter()
+            .any(|endpoint| endpoint.pool.counts().idle > 0)
+        {
             EXPIRY_SLEEPS.store(false, Ordering::Release);
             return Poll::Ready(());
         }

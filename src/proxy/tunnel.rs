@@ -53,12 +53,18 @@ pub async fn tunnel(
     let count_up = |count: u64| {
         last_moved.set(Deadline::after(idle));
         let now = carried.get();
-        carried.set(Carried { up: now.up + count, ..now });
+        carried.set(Carried {
+            up: now.up + count,
+            ..now
+        });
     };
     let count_down = |count: u64| {
         last_moved.set(Deadline::after(idle));
         let now = carried.get();
-        carried.set(Carried { down: now.down + count, ..now });
+        carried.set(Carried {
+            down: now.down + count,
+            ..now
+        });
     };
     let mut up = pin!(carry(client, origin, early_up, &last_moved, count_up));
     let mut down = pin!(carry(origin, client, early_down, &last_moved, count_down));
@@ -69,7 +75,11 @@ pub async fn tunnel(
         {
             match end {
                 Ok(()) => up_ended = Direction::Ended,
-                Err(end) => return Poll::Ready(end.seen_from(TunnelEnd::ClientBroke, TunnelEnd::OriginBroke)),
+                Err(end) => {
+                    return Poll::Ready(
+                        end.seen_from(TunnelEnd::ClientBroke, TunnelEnd::OriginBroke),
+                    );
+                }
             }
         }
         if down_ended == Direction::Flows
@@ -77,7 +87,11 @@ pub async fn tunnel(
         {
             match end {
                 Ok(()) => down_ended = Direction::Ended,
-                Err(end) => return Poll::Ready(end.seen_from(TunnelEnd::OriginBroke, TunnelEnd::ClientBroke)),
+                Err(end) => {
+                    return Poll::Ready(
+                        end.seen_from(TunnelEnd::OriginBroke, TunnelEnd::ClientBroke),
+                    );
+                }
             }
         }
         if up_ended == Direction::Ended && down_ended == Direction::Ended {
@@ -154,7 +168,9 @@ async fn read(
 async fn write_all(to: &Stream, octets: &[u8], last_moved: &Cell<Deadline>) -> Result<(), Broke> {
     let mut left = octets;
     while !left.is_empty() {
-        let count = to.try_write(&[IoSlice::new(left)]).map_err(|_| Broke::Writing)?;
+        let count = to
+            .try_write(&[IoSlice::new(left)])
+            .map_err(|_| Broke::Writing)?;
         left = left.get(count..).unwrap_or_default();
         if count == 0 {
             match to.writable(last_moved.get()).await {

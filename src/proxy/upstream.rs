@@ -1,8 +1,8 @@
 //! The origins of one name: endpoints, each with its pool, and how one is chosen.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -110,12 +110,23 @@ impl Upstream {
         });
         let candidates: Vec<Candidate> = shapes
             .iter()
-            .map(|shape| Candidate { weight: shape.weight, rank: shape.rank })
+            .map(|shape| Candidate {
+                weight: shape.weight,
+                rank: shape.rank,
+            })
             .collect();
         let balance = Balance::new(method, &candidates);
-        let limit: u64 = shapes.iter().map(|s| u64::from(s.limits.max_connections.0)).sum();
-        let limit = settings.max_connections_total.map_or(limit, |total| limit.min(total.into()));
-        #[expect(clippy::cast_precision_loss, reason = "connection limits are far below 2^52")]
+        let limit: u64 = shapes
+            .iter()
+            .map(|s| u64::from(s.limits.max_connections.0))
+            .sum();
+        let limit = settings
+            .max_connections_total
+            .map_or(limit, |total| limit.min(total.into()));
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "connection limits are far below 2^52"
+        )]
         own_metrics.limit.set(limit as f64);
         own_metrics.queue_limit.set(f64::from(settings.max_pending));
         let endpoints = shapes
@@ -137,15 +148,19 @@ impl Upstream {
             .collect();
         let (ratio, per_second) = budget;
         let budget = Budget::new(ratio, per_second, clock::now());
-        Self { settings, endpoints, metrics: own_metrics, budget, balance }
+        Self {
+            settings,
+            endpoints,
+            metrics: own_metrics,
+            budget,
+            balance,
+        }
     }
 
     /// Chooses an endpoint that was not tried yet. `None`: there is none.
     pub fn pick(&self, tried: &Tried, dice: &mut impl Dice) -> Option<(usize, &Arc<Endpoint>)> {
         let look = |at: usize| match self.endpoints.get(at) {
-            Some(endpoint) => {
-                Usable::Fit(Load(endpoint.in_flight.load(Ordering::Relaxed)))
-            }
+            Some(endpoint) => Usable::Fit(Load(endpoint.in_flight.load(Ordering::Relaxed))),
             None => Usable::Unfit(Unfit::Draining),
         };
         let at = self.balance.pick(look, dice, tried)?;
@@ -155,14 +170,20 @@ impl Upstream {
     /// Requests in line at every endpoint but this one.
     #[must_use]
     pub fn waiting_elsewhere(&self, than: &Arc<Endpoint>) -> u32 {
-        let others = self.endpoints.iter().filter(|endpoint| !Arc::ptr_eq(endpoint, than));
+        let others = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| !Arc::ptr_eq(endpoint, than));
         others.map(|endpoint| endpoint.pool.counts().waiting).sum()
     }
 
     /// Connections open at all endpoints.
     #[must_use]
     pub fn open_connections(&self) -> u32 {
-        self.endpoints.iter().map(|endpoint| endpoint.pool.open()).sum()
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.pool.open())
+            .sum()
     }
 }
 
