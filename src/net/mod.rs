@@ -18,6 +18,7 @@ pub mod linger;
 pub mod control;
 pub mod admin_serve;
 pub mod admin_client;
+pub mod demo_origin;
 
 pub use clock::Deadline;
 pub use stream::Stream;
