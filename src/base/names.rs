@@ -38,7 +38,8 @@ impl Name {
     /// # Errors
     /// When the text is not `[a-z][a-z0-9_]*`, holds `__`, or is longer than [`Name::OCTETS_MAX`].
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let legal = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
+        let legal =
+            |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
         if !text.as_bytes().first().is_some_and(u8::is_ascii_lowercase) {
             return Err("begin with a lower-case letter");
         }

@@ -335,15 +335,31 @@ mod tests {
 
     #[test]
     fn a_reason_finds_itself_at_its_index() {
-        assert!(CloseReason::ALL.iter().enumerate().all(|(at, r)| r.index() == at));
-        assert!(ProxyError::ALL.iter().enumerate().all(|(at, r)| r.index() == at));
+        assert!(
+            CloseReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, r)| r.index() == at)
+        );
+        assert!(
+            ProxyError::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, r)| r.index() == at)
+        );
     }
 
     #[test]
     fn a_clients_fault_is_answered_with_4xx_or_501_or_505() {
-        for error in ProxyError::ALL.iter().filter(|e| e.fault() == Fault::Client) {
+        for error in ProxyError::ALL
+            .iter()
+            .filter(|e| e.fault() == Fault::Client)
+        {
             let status = error.status();
-            assert!((400..500).contains(&status) || status == 501 || status == 505, "{error}");
+            assert!(
+                (400..500).contains(&status) || status == 501 || status == 505,
+                "{error}"
+            );
         }
     }
 }

@@ -28,10 +28,17 @@ impl ByteCount {
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
-            "" => return Err(format!("`{text}` has no unit; say `{text}B` or `{text}KiB`")),
+            "" => {
+                return Err(format!(
+                    "`{text}` has no unit; say `{text}B` or `{text}KiB`"
+                ));
+            }
             other => return Err(format!("`{other}` is no size unit; use B, KiB, MiB or GiB")),
         };
-        number.checked_mul(scale).map(Self).ok_or_else(|| format!("`{text}` is too large"))
+        number
+            .checked_mul(scale)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is too large"))
     }
 }
 
@@ -60,7 +67,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" => return Err(format!("`{text}` has no unit; say `{text}s`")),
         other => return Err(format!("`{other}` is no unit of time; use ms, s, m or h")),
     };
-    millis.map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is too long"))
 }
 
 /// Shows a duration as configuration writes it, in the largest unit that divides it.
@@ -107,7 +116,10 @@ fn split_unit(text: &str) -> Result<(u64, &str), String> {
     if digits == 0 {
         return Err(format!("`{text}` does not begin with a number"));
     }
-    number.parse().map(|number| (number, unit)).map_err(|_| format!("`{text}` is too large"))
+    number
+        .parse()
+        .map(|number| (number, unit))
+        .map_err(|_| format!("`{text}` is too large"))
 }
 
 #[cfg(test)]
@@ -116,7 +128,10 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_refused_with_the_unit_to_write() {
-        assert_eq!(parse_duration("5").unwrap_err(), "`5` has no unit; say `5s`");
+        assert_eq!(
+            parse_duration("5").unwrap_err(),
+            "`5` has no unit; say `5s`"
+        );
         assert!(ByteCount::parse("16").unwrap_err().contains("16KiB"));
     }
 
@@ -124,7 +139,10 @@ mod tests {
     fn durations_and_sizes_are_shown_as_they_are_written() {
         for text in ["250ms", "5s", "1m", "1h", "90s", "0s"] {
             let shown = show_duration(parse_duration(text).unwrap());
-            assert_eq!(parse_duration(&shown).unwrap(), parse_duration(text).unwrap());
+            assert_eq!(
+                parse_duration(&shown).unwrap(),
+                parse_duration(text).unwrap()
+            );
         }
         for text in ["1B", "16KiB", "3MiB", "2GiB", "0B"] {
             assert_eq!(ByteCount::parse(text).unwrap().to_string(), text);

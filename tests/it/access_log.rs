@@ -6,11 +6,20 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::origin::answer;
 
-const TIMELINE: [&str; 7] =
-    ["dns_us", "queue_us", "connect_us", "send_us", "wait_us", "body_us", "total_us"];
+const TIMELINE: [&str; 7] = [
+    "dns_us",
+    "queue_us",
+    "connect_us",
+    "send_us",
+    "wait_us",
+    "body_us",
+    "total_us",
+];
 
 fn number(line: &Value, field: &str) -> u64 {
-    line[field].as_u64().unwrap_or_else(|| panic!("{field} in {line}"))
+    line[field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{field} in {line}"))
 }
 
 #[test]
@@ -31,22 +40,42 @@ fn an_exchange_is_one_line_with_everything_in_it() {
     assert_eq!(first["upstream"], "app");
     assert_eq!(first["endpoint"], origin.address().to_string());
     assert_eq!(first["client"], client.wire.local().to_string());
-    assert_eq!((number(first, "bytes_in"), number(first, "bytes_out")), (5, 2));
+    assert_eq!(
+        (number(first, "bytes_in"), number(first, "bytes_out")),
+        (5, 2)
+    );
     assert_eq!(number(first, "attempts"), 1);
     assert_eq!(first["end"], "complete");
-    assert!(first["time"].as_str().is_some_and(|time| time.ends_with('Z')));
+    assert!(
+        first["time"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z'))
+    );
     for line in &log {
         assert!(TIMELINE.iter().all(|part| line[part].is_u64()), "{line}");
         let parts: u64 = TIMELINE[..6].iter().map(|part| number(line, part)).sum();
-        assert!(number(line, "total_us") + 1000 >= parts, "the whole is its parts: {line}");
+        assert!(
+            number(line, "total_us") + 1000 >= parts,
+            "the whole is its parts: {line}"
+        );
     }
-    assert_eq!((&first["outcome"], &second["outcome"]), (&"new".into(), &"reused".into()));
-    assert_eq!(number(second, "connect_us"), 0, "a reused connection is not connected again");
+    assert_eq!(
+        (&first["outcome"], &second["outcome"]),
+        (&"new".into(), &"reused".into())
+    );
+    assert_eq!(
+        number(second, "connect_us"),
+        0,
+        "a reused connection is not connected again"
+    );
     for id in ["client_conn", "upstream_conn"] {
         assert_eq!(number(first, id), number(second, id));
     }
     assert_ne!(number(first, "client_conn"), number(first, "upstream_conn"));
-    assert_eq!((number(first, "client_nth"), number(second, "client_nth")), (1, 2));
+    assert_eq!(
+        (number(first, "client_nth"), number(second, "client_nth")),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -135,7 +164,8 @@ fn no_peer_can_forge_a_line() {
     client.send(b"GET /%0a\"}{\"forged\":1 HTTP/1.1\r\nHost: it.test\r\n\r\n");
     client.partial_response_to("GET");
     let mut client = proxy.client();
-    client.send(b"GET /a HTTP/1.1\r\nHost: it.test\r\nUser-Agent: \"\\\xff\", \"forged\": 1\r\n\r\n");
+    client
+        .send(b"GET /a HTTP/1.1\r\nHost: it.test\r\nUser-Agent: \"\\\xff\", \"forged\": 1\r\n\r\n");
     assert_eq!(client.response().status(), 200);
     // Each line is one object, and the contract's fields are the only ones.
     for line in proxy.log(2) {
@@ -148,7 +178,9 @@ fn secrets_of_the_client_are_not_logged() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\nAuthorization: Basic canary\r\nCookie: canary\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nHost: it.test\r\nAuthorization: Basic canary\r\nCookie: canary\r\n\r\n",
+    );
     client.response();
     assert!(!proxy.log_lines(1).join("").contains("canary"));
     assert!(!proxy.stderr().contains("canary"));
@@ -165,7 +197,10 @@ fn combined_is_the_form_that_old_tools_read() {
     client.response();
     let line = &proxy.log_lines(1)[0];
     assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
-    assert!(line.ends_with("] \"GET /a HTTP/1.1\" 200 2 \"/b\" \"it\""), "{line}");
+    assert!(
+        line.ends_with("] \"GET /a HTTP/1.1\" 200 2 \"/b\" \"it\""),
+        "{line}"
+    );
 }
 
 #[test]
@@ -176,7 +211,13 @@ fn logfmt_has_the_same_fields() {
     });
     proxy.client().get("/a");
     let line = &proxy.log_lines(1)[0];
-    for part in ["method=GET", "target=/a", "status=200", "upstream=app", "total_us="] {
+    for part in [
+        "method=GET",
+        "target=/a",
+        "status=200",
+        "upstream=app",
+        "total_us=",
+    ] {
         assert!(line.contains(part), "{part} in {line}");
     }
 }
@@ -221,7 +262,9 @@ fn ten_thousand_exchanges_are_ten_thousand_lines() {
         for client in &mut clients {
             client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
         }
-        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+        clients
+            .iter_mut()
+            .for_each(|client| assert_eq!(client.response().status(), 200));
     }
     let dropped = || proxy.metric("holdfast_log_lines_dropped_total", &[]);
     crate::support::eventually("all are written or counted as dropped", || {

@@ -35,11 +35,23 @@ fn every_series_of_a_closed_set_is_there_from_the_start() {
     let web = [("listener", "web")];
     let app = [("upstream", "app")];
     for name in ["accepted_total", "rejected_total", "closed_total"] {
-        assert_eq!(proxy.metric(&format!("holdfast_client_connections_{name}"), &web), 0.0);
+        assert_eq!(
+            proxy.metric(&format!("holdfast_client_connections_{name}"), &web),
+            0.0
+        );
     }
-    for reason in ["client_limit", "listener_limit", "global_limit", "fd_pressure", "draining"] {
+    for reason in [
+        "client_limit",
+        "listener_limit",
+        "global_limit",
+        "fd_pressure",
+        "draining",
+    ] {
         let labels = [("listener", "web"), ("reason", reason)];
-        assert_eq!(proxy.metric("holdfast_client_connections_rejected_total", &labels), 0.0);
+        assert_eq!(
+            proxy.metric("holdfast_client_connections_rejected_total", &labels),
+            0.0
+        );
     }
     for state in ["active", "idle", "tunnel", "closing"] {
         let labels = [("listener", "web"), ("state", state)];
@@ -49,22 +61,56 @@ fn every_series_of_a_closed_set_is_there_from_the_start() {
         let labels = [("upstream", "app"), ("state", state)];
         assert_eq!(proxy.metric("holdfast_upstream_connections", &labels), 0.0);
     }
-    for outcome in ["reused", "new", "reused_after_wait", "new_after_wait", "rejected"] {
+    for outcome in [
+        "reused",
+        "new",
+        "reused_after_wait",
+        "new_after_wait",
+        "rejected",
+    ] {
         let labels = [("upstream", "app"), ("outcome", outcome)];
-        assert_eq!(proxy.metric("holdfast_upstream_requests_total", &labels), 0.0);
+        assert_eq!(
+            proxy.metric("holdfast_upstream_requests_total", &labels),
+            0.0
+        );
     }
-    for reason in ["idle_timeout", "max_requests", "extra_bytes", "peer_fin", "truncated"] {
+    for reason in [
+        "idle_timeout",
+        "max_requests",
+        "extra_bytes",
+        "peer_fin",
+        "truncated",
+    ] {
         let labels = [("upstream", "app"), ("reason", reason)];
-        assert_eq!(proxy.metric("holdfast_upstream_connections_closed_total", &labels), 0.0);
+        assert_eq!(
+            proxy.metric("holdfast_upstream_connections_closed_total", &labels),
+            0.0
+        );
     }
     for code in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
-        assert_eq!(proxy.metric("holdfast_requests_total", &[("code", code)]), 0.0);
+        assert_eq!(
+            proxy.metric("holdfast_requests_total", &[("code", code)]),
+            0.0
+        );
     }
-    let others = ["connections_opened_total", "retries_total", "retries_denied_total"];
-    for name in others.into_iter().chain(["queue_length", "queue_rejected_total"]) {
-        assert_eq!(proxy.metric(&format!("holdfast_upstream_{name}"), &app), 0.0);
+    let others = [
+        "connections_opened_total",
+        "retries_total",
+        "retries_denied_total",
+    ];
+    for name in others
+        .into_iter()
+        .chain(["queue_length", "queue_rejected_total"])
+    {
+        assert_eq!(
+            proxy.metric(&format!("holdfast_upstream_{name}"), &app),
+            0.0
+        );
     }
-    assert_eq!(proxy.metric("holdfast_upstream_connections_limit", &app), 128.0);
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections_limit", &app),
+        128.0
+    );
     assert_eq!(proxy.metric("holdfast_upstream_queue_limit", &app), 1024.0);
     assert!(proxy.metric("holdfast_build_info", &[]) >= 1.0);
     assert!(proxy.metric("holdfast_open_fds", &[]) > 0.0);
@@ -86,10 +132,22 @@ fn metrics_are_text_that_prometheus_reads() {
     for sample in proxy.samples() {
         let base = ["_bucket", "_sum", "_count"]
             .iter()
-            .find_map(|end| sample.name.strip_suffix(end).filter(|base| typed.contains_key(base)))
+            .find_map(|end| {
+                sample
+                    .name
+                    .strip_suffix(end)
+                    .filter(|base| typed.contains_key(base))
+            })
             .unwrap_or(&sample.name);
-        let kind = typed.get(base).unwrap_or_else(|| panic!("{base} has no TYPE"));
-        assert_eq!(*kind == "counter", sample.name.ends_with("_total"), "{}", sample.name);
+        let kind = typed
+            .get(base)
+            .unwrap_or_else(|| panic!("{base} has no TYPE"));
+        assert_eq!(
+            *kind == "counter",
+            sample.name.ends_with("_total"),
+            "{}",
+            sample.name
+        );
         assert!(!sample.value.is_nan(), "{}", sample.name);
     }
 }
@@ -106,8 +164,16 @@ fn histograms_count_what_happened() {
     proxy.metric_becomes("holdfast_request_duration_seconds_count", &[], 5.0);
     let app = [("upstream", "app")];
     proxy.metric_becomes("holdfast_upstream_first_byte_seconds_count", &app, 5.0);
-    proxy.metric_becomes("holdfast_upstream_connect_duration_seconds_count", &app, 1.0);
-    proxy.metric_becomes("holdfast_upstream_idle_before_reuse_seconds_count", &app, 4.0);
+    proxy.metric_becomes(
+        "holdfast_upstream_connect_duration_seconds_count",
+        &app,
+        1.0,
+    );
+    proxy.metric_becomes(
+        "holdfast_upstream_idle_before_reuse_seconds_count",
+        &app,
+        4.0,
+    );
     let web = [("listener", "web")];
     proxy.metric_becomes("holdfast_client_requests_per_connection_count", &web, 1.0);
     proxy.metric_becomes("holdfast_client_requests_per_connection_sum", &web, 5.0);
@@ -146,12 +212,19 @@ fn connections_can_be_seen_while_they_work() {
         all.contains("\"wait\"") && all.contains(&busy.wire.local().to_string())
     });
     let all = json(&proxy, "/connections").to_string();
-    assert!(all.contains("\"client\"") && all.contains("\"upstream\""), "{all}");
+    assert!(
+        all.contains("\"client\"") && all.contains("\"upstream\""),
+        "{all}"
+    );
     assert!(all.contains(&origin.address().to_string()), "{all}");
     gate.open();
     busy.response();
     crate::support::eventually("both are idle", || {
-        json(&proxy, "/connections").to_string().matches("\"idle\"").count() >= 2
+        json(&proxy, "/connections")
+            .to_string()
+            .matches("\"idle\"")
+            .count()
+            >= 2
     });
 }
 
@@ -161,7 +234,10 @@ fn upstreams_are_told_with_their_endpoints() {
     let proxy = Proxy::to(&origin);
     proxy.client().get("/");
     let all = json(&proxy, "/upstreams").to_string();
-    assert!(all.contains("\"app\"") && all.contains(&origin.address().to_string()), "{all}");
+    assert!(
+        all.contains("\"app\"") && all.contains(&origin.address().to_string()),
+        "{all}"
+    );
 }
 
 #[test]
@@ -179,7 +255,10 @@ fn a_slow_admin_client_holds_nobody_up() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
     let address = proxy.listener("admin");
-    let mut slow: Vec<_> = (0..100).map(|_| crate::support::Client::to(address)).collect();
-    slow.iter_mut().for_each(|client| drop(client.send_what_it_takes("GET /metr")));
+    let mut slow: Vec<_> = (0..100)
+        .map(|_| crate::support::Client::to(address))
+        .collect();
+    slow.iter_mut()
+        .for_each(|client| drop(client.send_what_it_takes("GET /metr")));
     assert_eq!(proxy.client().get("/").status(), 200);
 }

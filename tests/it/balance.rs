@@ -75,16 +75,29 @@ fn weights_count_for_the_other_balancers_too() {
 fn a_backup_is_used_only_when_the_primaries_are_down() {
     let (primary, backup) = (Origin::named("primary"), Origin::named("backup"));
     let proxy = Proxy::configured(|c| {
-        servers(c, &[table(&backup, "backup = true"), table(&primary, "weight = 1")]);
+        servers(
+            c,
+            &[
+                table(&backup, "backup = true"),
+                table(&primary, "weight = 1"),
+            ],
+        );
     });
     let mut client = proxy.client();
-    assert!(answers(&mut client, 20).iter().all(|name| name == "primary"));
+    assert!(
+        answers(&mut client, 20)
+            .iter()
+            .all(|name| name == "primary")
+    );
     assert_eq!(backup.connections(), 0);
 }
 
 #[test]
 fn a_backup_stands_in_for_primaries_that_refuse() {
-    let nowhere: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere: SocketAddr = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let backup = Origin::named("backup");
     let proxy = Proxy::configured(|c| {
         let primary = format!("{{ address = \"{nowhere}\" }}");
@@ -162,5 +175,7 @@ fn an_endpoints_own_cap_sends_the_rest_to_the_others() {
     });
     assert_eq!((origins[0].open_most(), origins[1].open_most()), (1, 5));
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
 }

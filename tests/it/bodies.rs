@@ -22,7 +22,9 @@ fn library() -> Origin {
     Origin::playing(|peer| {
         while let Some(head) = peer.head() {
             let target = head.start.split(' ').nth(1).unwrap().to_owned();
-            let Some((framing, size)) = target[1..].split_once('/') else { return };
+            let Some((framing, size)) = target[1..].split_once('/') else {
+                return;
+            };
             if framing == "upload" {
                 let hash = uploaded(peer, &head);
                 peer.send(answer(&hash));
@@ -75,10 +77,16 @@ fn downloads(framing: &str) {
     let proxy = Proxy::to(&origin);
     for size in SIZES {
         let mut client = proxy.client();
-        client.send(format!("GET /{framing}/{size} HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+        client.send(format!(
+            "GET /{framing}/{size} HTTP/1.1\r\nHost: it.test\r\n\r\n"
+        ));
         let head = client.head();
         assert_eq!(head.status(), 200);
-        assert_eq!(taken(&mut client, &head), (size, bodies::hash_of_size(size)), "{size}");
+        assert_eq!(
+            taken(&mut client, &head),
+            (size, bodies::hash_of_size(size)),
+            "{size}"
+        );
     }
 }
 
@@ -115,7 +123,11 @@ fn uploads_with_a_length_arrive_whole_on_one_connection() {
             "PUT /upload/x HTTP/1.1\r\nHost: it.test\r\nContent-Length: {size}\r\n\r\n"
         ));
         bodies::send(&mut client.wire.stream(), size).unwrap();
-        assert_eq!(client.response().text(), bodies::hash_of_size(size), "{size}");
+        assert_eq!(
+            client.response().text(),
+            bodies::hash_of_size(size),
+            "{size}"
+        );
     }
 }
 
@@ -125,9 +137,14 @@ fn uploads_in_chunks_arrive_whole_on_one_connection() {
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for size in SIZES {
-        client.send("PUT /upload/x HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client
+            .send("PUT /upload/x HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n");
         bodies::send_chunked(&mut client.wire.stream(), size).unwrap();
-        assert_eq!(client.response().text(), bodies::hash_of_size(size), "{size}");
+        assert_eq!(
+            client.response().text(),
+            bodies::hash_of_size(size),
+            "{size}"
+        );
     }
 }
 
@@ -209,7 +226,10 @@ fn a_body_that_comes_octet_by_octet_is_the_same_body() {
     client.send_octet_by_octet(&body);
     assert_eq!(client.response().text(), bodies::hash(&body));
     client.send("PUT /upload/x HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let chunks: Vec<u8> = body.iter().flat_map(|o| [b'1', b'\r', b'\n', *o, b'\r', b'\n']).collect();
+    let chunks: Vec<u8> = body
+        .iter()
+        .flat_map(|o| [b'1', b'\r', b'\n', *o, b'\r', b'\n'])
+        .collect();
     client.send_octet_by_octet(&chunks);
     client.send_octet_by_octet(b"0\r\n\r\n");
     assert_eq!(client.response().text(), bodies::hash(&body));
@@ -227,7 +247,10 @@ fn an_answer_that_comes_octet_by_octet_is_the_same_answer() {
     let mut client = proxy.client();
     for _ in 0..2 {
         let answer = client.get("/");
-        assert_eq!((answer.text().as_str(), answer.head.has("x-a")), ("hello", true));
+        assert_eq!(
+            (answer.text().as_str(), answer.head.has("x-a")),
+            ("hello", true)
+        );
     }
     assert_eq!(origin.connections(), 1);
 }
@@ -261,7 +284,9 @@ fn large_bodies_flow_both_ways_at_the_same_time() {
         peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
         let mut left = SIZE;
         while left > 0 {
-            let Ok(some) = peer.wire.some_of(left) else { return };
+            let Ok(some) = peer.wire.some_of(left) else {
+                return;
+            };
             left -= some.len() as u64;
             peer.send(some);
         }
@@ -269,11 +294,16 @@ fn large_bodies_flow_both_ways_at_the_same_time() {
     });
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
-    client.send(format!("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: {SIZE}\r\n\r\n"
+    ));
     let mut writing = client.wire.stream().try_clone().unwrap();
     let writer = std::thread::spawn(move || bodies::send(&mut writing, SIZE));
     let head = client.head();
-    assert_eq!(taken(&mut client, &head), (SIZE, bodies::hash_of_size(SIZE)));
+    assert_eq!(
+        taken(&mut client, &head),
+        (SIZE, bodies::hash_of_size(SIZE))
+    );
     writer.join().unwrap().unwrap();
 }
 
@@ -307,7 +337,9 @@ fn a_slow_reader_holds_the_origin_back() {
 fn an_early_refusal_reaches_a_client_that_is_still_uploading() {
     let origin = Origin::playing(|peer| {
         peer.head().unwrap();
-        peer.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+        peer.send(
+            "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig",
+        );
         peer.until_closed();
     });
     let proxy = Proxy::to(&origin);
@@ -345,12 +377,19 @@ fn an_early_final_answer_of_200_reaches_the_client_and_nothing_is_mixed_up() {
         assert_eq!(client.get("/next").text(), "ok");
     }
     assert_eq!(proxy.client().get("/other").text(), "ok");
-    let starts: Vec<String> =
-        origin.requests().iter().map(|seen| seen.message.head.start.clone()).collect();
-    assert!(starts.iter().all(|start| start.starts_with("GET /")), "{starts:?}");
+    let starts: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|seen| seen.message.head.start.clone())
+        .collect();
+    assert!(
+        starts.iter().all(|start| start.starts_with("GET /")),
+        "{starts:?}"
+    );
 }
 
-const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+const EXPECTING: &str =
+    "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
 #[test]
 fn an_expectation_is_passed_on_and_the_origins_100_comes_back() {
@@ -413,7 +452,9 @@ fn early_hints_are_forwarded_before_the_final_answer() {
     let origin = Origin::playing(|peer| {
         while peer.request().is_some() {
             peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
-            peer.send("HTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\nConnection: X\r\nX: 1\r\n\r\n");
+            peer.send(
+                "HTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\nConnection: X\r\nX: 1\r\n\r\n",
+            );
             peer.send(OK);
         }
     });
@@ -447,15 +488,28 @@ fn an_old_client_gets_no_interim_answers() {
 fn the_answer_to_head_keeps_its_length_and_has_no_body() {
     let origin = Origin::playing(|peer| {
         while let Some(request) = peer.request() {
-            let body = if request.head.start.starts_with("HEAD") { "" } else { "hello" };
-            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"));
+            let body = if request.head.start.starts_with("HEAD") {
+                ""
+            } else {
+                "hello"
+            };
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
+            ));
         }
     });
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for _ in 0..2 {
         client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-        assert_eq!(client.response_to("HEAD").head.field("content-length").unwrap(), "5");
+        assert_eq!(
+            client
+                .response_to("HEAD")
+                .head
+                .field("content-length")
+                .unwrap(),
+            "5"
+        );
         assert_eq!(client.get("/").text(), "hello");
     }
     assert_eq!(origin.connections(), 1);
@@ -465,9 +519,14 @@ fn the_answer_to_head_keeps_its_length_and_has_no_body() {
 fn the_answer_to_head_may_be_chunked_in_name() {
     let origin = Origin::playing(|peer| {
         while let Some(request) = peer.request() {
-            let body =
-                if request.head.start.starts_with("HEAD") { "" } else { "5\r\nhello\r\n0\r\n\r\n" };
-            peer.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+            let body = if request.head.start.starts_with("HEAD") {
+                ""
+            } else {
+                "5\r\nhello\r\n0\r\n\r\n"
+            };
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+            ));
         }
     });
     let proxy = Proxy::to(&origin);
@@ -481,7 +540,11 @@ fn the_answer_to_head_may_be_chunked_in_name() {
 fn answers_that_have_no_body_end_with_their_head() {
     let statuses = ["204 No Content", "304 Not Modified"];
     for status in statuses {
-        let length = if status.starts_with("304") { "Content-Length: 1234\r\n" } else { "" };
+        let length = if status.starts_with("304") {
+            "Content-Length: 1234\r\n"
+        } else {
+            ""
+        };
         let origin = Origin::answering(format!("HTTP/1.1 {status}\r\n{length}X-A: b\r\n\r\n"));
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
@@ -507,7 +570,10 @@ fn announced_trailers_of_an_answer_pass() {
     let answer = client.response();
     assert_eq!(answer.text(), "hello");
     assert_eq!(answer.head.field("trailer").unwrap(), "X-Checksum");
-    assert_eq!(answer.trailers, [("X-Checksum".to_owned(), b"abc".to_vec())]);
+    assert_eq!(
+        answer.trailers,
+        [("X-Checksum".to_owned(), b"abc".to_vec())]
+    );
     client.is_still_served_after_trailers();
 }
 
@@ -528,7 +594,10 @@ fn announced_trailers_of_a_request_pass() {
     assert_eq!(client.response().status(), 200);
     let request = origin.only_request();
     assert_eq!(request.text(), "hello");
-    assert_eq!(request.trailers, [("X-Checksum".to_owned(), b"abc".to_vec())]);
+    assert_eq!(
+        request.trailers,
+        [("X-Checksum".to_owned(), b"abc".to_vec())]
+    );
 }
 
 #[test]

@@ -118,7 +118,9 @@ fn what_is_read_while_lingering_is_bounded() {
     let mut client = proxy.client();
     client.send("bad\r\n\r\n");
     let piece = [b'a'; 65536];
-    let sent = (0..1000).take_while(|_| client.send_what_it_takes(piece).is_ok()).count();
+    let sent = (0..1000)
+        .take_while(|_| client.send_what_it_takes(piece).is_ok())
+        .count();
     assert!(sent < 1000, "it reads on and on");
 }
 

@@ -17,7 +17,9 @@ fn told(answer: &Message, status: u16, error: &str) {
     assert_eq!(answer.status(), status, "{:?}", answer.head);
     let told = answer.head.field("proxy-status").expect("Proxy-Status");
     let expected = format!("holdfast; error={error}");
-    let rest = told.strip_prefix(&expected).unwrap_or_else(|| panic!("{told}"));
+    let rest = told
+        .strip_prefix(&expected)
+        .unwrap_or_else(|| panic!("{told}"));
     assert!(rest.is_empty() || rest.starts_with(';'), "{told}");
     assert_ne!(answer.framing, Framing::UntilClose);
 }
@@ -31,7 +33,10 @@ fn in_front_of(address: SocketAddr) -> Proxy {
 
 #[test]
 fn a_refused_connection_is_a_502() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let proxy = in_front_of(nowhere);
     let mut client = proxy.client();
     for _ in 0..2 {
@@ -46,11 +51,15 @@ fn a_refused_connection_is_a_502() {
 fn an_origin_that_does_not_take_the_connection_is_a_504() {
     // A backlog of nothing, filled: the kernel then ignores further handshakes.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket
+        .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let short = Duration::from_millis(100);
-    let filling: Vec<_> = (0..4).map(|_| TcpStream::connect_timeout(&address, short)).collect();
+    let filling: Vec<_> = (0..4)
+        .map(|_| TcpStream::connect_timeout(&address, short))
+        .collect();
     let proxy = in_front_of(address);
     told(&proxy.client().get("/"), 504, "connection_timeout");
     proxy.errors_becomes("connect_timeout", 1.0);
@@ -71,7 +80,11 @@ fn an_answer_that_does_not_begin_in_time_is_a_504() {
     told(&client.get("/"), 504, "http_response_timeout");
     assert!(since.elapsed() >= Duration::from_millis(280));
     origin.waits_for_open(0);
-    assert_eq!(origin.request_count(), 1, "a timeout is not tried again unless listed");
+    assert_eq!(
+        origin.request_count(),
+        1,
+        "a timeout is not tried again unless listed"
+    );
     proxy.errors_becomes("response_timeout", 1.0);
     proxy.upstream_closed_becomes("timeout", 1.0);
 }
@@ -102,7 +115,11 @@ fn a_body_that_stalls_is_broken_off() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     let answer = client.partial_response_to("GET");
-    assert!(answer.cut.is_some_and(|end| end != crate::support::End::Silent));
+    assert!(
+        answer
+            .cut
+            .is_some_and(|end| end != crate::support::End::Silent)
+    );
     proxy.errors_becomes("body_idle", 1.0);
     origin.waits_for_open(0);
 }
@@ -124,36 +141,123 @@ fn a_whole_exchange_can_be_bounded() {
 const BAD_ANSWERS: &[(&str, &str)] = &[
     ("no HTTP at all", "SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     ("only an empty line", "\r\n\r\n"),
-    ("another protocol", "HTTPS/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a version of the future", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a version in lower case", "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a status of two digits", "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a status of four digits", "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a status below 100", "HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n"),
-    ("a status that is no number", "HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a status with a sign", "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("two spaces before the status", "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("a control octet in the reason", "HTTP/1.1 200 O\u{1}K\r\nContent-Length: 0\r\n\r\n"),
-    ("a leading space", " HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    (
+        "another protocol",
+        "HTTPS/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a version of the future",
+        "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a version in lower case",
+        "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a status of two digits",
+        "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a status of four digits",
+        "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a status below 100",
+        "HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a status that is no number",
+        "HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a status with a sign",
+        "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "two spaces before the status",
+        "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a control octet in the reason",
+        "HTTP/1.1 200 O\u{1}K\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a leading space",
+        " HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
     ("bare LF", "HTTP/1.1 200 OK\nContent-Length: 0\n\n"),
-    ("a bare CR in a value", "HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 0\r\n\r\n"),
-    ("NUL in a value", "HTTP/1.1 200 OK\r\nX-A: b\0c\r\nContent-Length: 0\r\n\r\n"),
-    ("a space before the colon", "HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 0\r\n\r\n"),
-    ("a space before Content-Length's colon", "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n"),
-    ("obs-fold", "HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\nContent-Length: 0\r\n\r\n"),
-    ("a line without a colon", "HTTP/1.1 200 OK\r\nfoo\r\nContent-Length: 0\r\n\r\n"),
-    ("an empty name", "HTTP/1.1 200 OK\r\n: b\r\nContent-Length: 0\r\n\r\n"),
-    ("both framings", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
-    ("a list of lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello"),
-    ("a length with a sign", "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello"),
-    ("a negative length", "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello"),
-    ("a length beyond 64 bits", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n"),
-    ("an unknown coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
-    ("a coding behind chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
-    ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
-    ("chunks in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    ("an upgrade nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    (
+        "a bare CR in a value",
+        "HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "NUL in a value",
+        "HTTP/1.1 200 OK\r\nX-A: b\0c\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a space before the colon",
+        "HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a space before Content-Length's colon",
+        "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    ),
+    (
+        "obs-fold",
+        "HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a line without a colon",
+        "HTTP/1.1 200 OK\r\nfoo\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "an empty name",
+        "HTTP/1.1 200 OK\r\n: b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "both framings",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two lengths",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    ),
+    (
+        "a list of lengths",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello",
+    ),
+    (
+        "a length with a sign",
+        "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+    ),
+    (
+        "a negative length",
+        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+    ),
+    (
+        "a length beyond 64 bits",
+        "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+    ),
+    (
+        "an unknown coding",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding behind chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunked twice",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunks in HTTP/1.0",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "an upgrade nobody asked for",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ),
 ];
 
 #[test]
@@ -186,7 +290,8 @@ fn an_answer_that_breaks_the_rules_is_a_502_and_its_connection_is_dropped() {
 
 #[test]
 fn a_bad_answer_is_bad_wherever_it_is_split() {
-    let text = "HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let text =
+        "HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
     let at = std::sync::atomic::AtomicUsize::new(1);
     let origin = Origin::playing(move |peer| {
         peer.request();
@@ -204,8 +309,13 @@ fn a_bad_answer_is_bad_wherever_it_is_split() {
 
 #[test]
 fn a_bad_chunk_breaks_the_answer_off() {
-    for body in ["x\r\nhello\r\n0\r\n\r\n", "5\r\nhelloXX0\r\n\r\n", "5\nhello\r\n0\r\n\r\n"] {
-        let octets = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{body}");
+    for body in [
+        "x\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloXX0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+    ] {
+        let octets =
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{body}");
         let origin = Origin::playing(move |peer| {
             peer.request();
             peer.send(&octets);
@@ -216,7 +326,10 @@ fn a_bad_chunk_breaks_the_answer_off() {
         client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
         // The head may not have left yet; then this is a 502 like any other bad answer.
         let answer = client.partial_response_to("GET");
-        assert!(answer.status() == 502 || answer.cut.is_some(), "{body:?}: {answer:?}");
+        assert!(
+            answer.status() == 502 || answer.cut.is_some(),
+            "{body:?}: {answer:?}"
+        );
         origin.waits_for_open(0);
     }
 }
@@ -227,14 +340,22 @@ fn a_head_larger_than_we_hold_is_a_502() {
         peer.request();
         peer.send("HTTP/1.1 200 OK\r\n");
         for nth in 0..40_000 {
-            if peer.wire.send(format!("X-{nth}: {}\r\n", "a".repeat(40))).is_err() {
+            if peer
+                .wire
+                .send(format!("X-{nth}: {}\r\n", "a".repeat(40)))
+                .is_err()
+            {
                 return;
             }
         }
         peer.until_closed();
     });
     let proxy = Proxy::to(&origin);
-    told(&proxy.client().get("/"), 502, "http_response_header_section_size");
+    told(
+        &proxy.client().get("/"),
+        502,
+        "http_response_header_section_size",
+    );
     proxy.errors_becomes("response_head_too_large", 1.0);
     origin.waits_for_open(0);
 }
@@ -256,7 +377,11 @@ fn a_line_without_an_end_is_a_502() {
 fn interim_answers_without_end_are_a_502() {
     let origin = Origin::playing(|peer| {
         peer.request();
-        while peer.wire.send("HTTP/1.1 100 Continue\r\n\r\n".repeat(1000)).is_ok() {}
+        while peer
+            .wire
+            .send("HTTP/1.1 100 Continue\r\n\r\n".repeat(1000))
+            .is_ok()
+        {}
     });
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
@@ -316,7 +441,10 @@ fn after_an_error_the_clients_connection_goes_on() {
 
 #[test]
 fn an_error_in_answer_to_head_has_no_body() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let proxy = in_front_of(nowhere);
     let mut client = proxy.client();
     for _ in 0..2 {
@@ -331,6 +459,16 @@ fn a_name_that_does_not_resolve_is_a_502() {
         c.upstream("servers", ["no-such-host.invalid:80"]);
     });
     let answer = proxy.client().get("/");
-    assert!([502, 503].contains(&answer.status()), "{}", answer.head.start);
-    assert!(answer.head.field("proxy-status").unwrap().starts_with("holdfast; error="));
+    assert!(
+        [502, 503].contains(&answer.status()),
+        "{}",
+        answer.head.start
+    );
+    assert!(
+        answer
+            .head
+            .field("proxy-status")
+            .unwrap()
+            .starts_with("holdfast; error=")
+    );
 }

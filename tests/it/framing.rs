@@ -21,7 +21,9 @@ fn forwarded() -> Vec<Vector> {
 /// Plays all of these and fails with the list of complaints.
 fn judge(vectors: &[(&Vector, Delivery)], proxy: &Proxy) {
     let address = proxy.address();
-    let complaints = vectors::all(vectors, |(vector, delivery)| vector.play(address, *delivery));
+    let complaints = vectors::all(vectors, |(vector, delivery)| {
+        vector.play(address, *delivery)
+    });
     none(complaints, vectors.len());
 }
 
@@ -36,7 +38,10 @@ fn none(complaints: Vec<String>, of: usize) {
 }
 
 fn all_splits(vectors: &[Vector]) -> Vec<(&Vector, Delivery)> {
-    vectors.iter().flat_map(|v| v.splits().into_iter().map(move |split| (v, split))).collect()
+    vectors
+        .iter()
+        .flat_map(|v| v.splits().into_iter().map(move |split| (v, split)))
+        .collect()
 }
 
 #[test]
@@ -47,7 +52,13 @@ fn a_request_that_breaks_the_framing_is_refused_and_the_origin_sees_nothing() {
     assert!(vectors.len() >= 150);
     vectors.retain(|vector| matches!(vector.origin, AtOrigin::Nothing));
     for delivery in [Delivery::Whole, Delivery::OctetByOctet] {
-        judge(&vectors.iter().map(|vector| (vector, delivery)).collect::<Vec<_>>(), &proxy);
+        judge(
+            &vectors
+                .iter()
+                .map(|vector| (vector, delivery))
+                .collect::<Vec<_>>(),
+            &proxy,
+        );
     }
     vectors::saw_nothing(&origin).unwrap();
 }
@@ -59,7 +70,13 @@ fn a_body_that_breaks_the_framing_is_refused_and_never_whole_at_the_origin() {
     let mut vectors = refused();
     vectors.retain(|vector| matches!(vector.origin, AtOrigin::Begun));
     for delivery in [Delivery::Whole, Delivery::OctetByOctet] {
-        judge(&vectors.iter().map(|vector| (vector, delivery)).collect::<Vec<_>>(), &proxy);
+        judge(
+            &vectors
+                .iter()
+                .map(|vector| (vector, delivery))
+                .collect::<Vec<_>>(),
+            &proxy,
+        );
     }
     judge(&all_splits(&vectors), &proxy);
     assert_eq!(origin.request_count(), 0, "{:#?}", origin.requests());
@@ -80,11 +97,16 @@ fn a_bad_request_behind_a_good_one_is_refused_after_the_good_one_is_answered() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
     let vectors = refused();
-    let behind: Vec<_> = vectors.iter().map(|v| (v, Delivery::BehindAnother)).collect();
+    let behind: Vec<_> = vectors
+        .iter()
+        .map(|v| (v, Delivery::BehindAnother))
+        .collect();
     judge(&behind, &proxy);
     let requests = origin.requests();
     assert_eq!(requests.len(), vectors.len());
-    let all_good = requests.iter().all(|seen| seen.message.head.start == "GET /another HTTP/1.1");
+    let all_good = requests
+        .iter()
+        .all(|seen| seen.message.head.start == "GET /another HTTP/1.1");
     assert!(all_good, "the origin saw another request than the good one");
 }
 
@@ -117,7 +139,11 @@ fn where_a_good_request_is_split_makes_no_difference() {
         let proxy = Proxy::to(&origin);
         for vector in vectors.iter().skip(*half).step_by(2) {
             origin.forget();
-            let splits: Vec<_> = vector.splits().into_iter().map(|split| (vector, split)).collect();
+            let splits: Vec<_> = vector
+                .splits()
+                .into_iter()
+                .map(|split| (vector, split))
+                .collect();
             judge(&splits, &proxy);
             let requests = origin.requests();
             assert_eq!(requests.len(), splits.len(), "{}", vector.name);
@@ -137,9 +163,18 @@ fn each_refusal_is_counted_by_its_reason() {
     let cases = [
         ("GET / HTTP/1.1\r\n\r\n", "bad_request"),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "version_unsupported"),
-        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "method_refused"),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "not_implemented"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", "expectation_failed"),
+        (
+            "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+            "method_refused",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "not_implemented",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
+            "expectation_failed",
+        ),
     ];
     for (octets, reason) in cases {
         let mut client = proxy.client();

@@ -17,8 +17,9 @@ fn forwarded(fields: &str) -> Head {
 
 /// What a client gets when the origin answers with these fields.
 fn returned(fields: &str) -> Head {
-    let origin =
-        Origin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok"));
+    let origin = Origin::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok"
+    ));
     let proxy = Proxy::to(&origin);
     proxy.client().get("/").head
 }
@@ -39,7 +40,8 @@ fn a_second_connection_line_counts() {
 
 #[test]
 fn a_list_of_nominations_is_read_whole_and_without_regard_to_case() {
-    let head = forwarded("CONNECTION: ,x-a ,\t X-b,,x-C\r\nX-A: 1\r\nx-B: 2\r\nX-c: 3\r\nX-c: 4\r\n");
+    let head =
+        forwarded("CONNECTION: ,x-a ,\t X-b,,x-C\r\nX-A: 1\r\nx-B: 2\r\nX-c: 3\r\nX-c: 4\r\n");
     assert!(!head.has("x-a") && !head.has("x-b") && !head.has("x-c"));
 }
 
@@ -55,7 +57,13 @@ fn the_old_hop_by_hop_fields_are_dropped_without_being_named() {
     let head = forwarded(
         "Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nUpgrade: h2c\r\n",
     );
-    for name in ["keep-alive", "proxy-connection", "te", "upgrade", "connection"] {
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "connection",
+    ] {
         assert!(!head.has(name), "{name} reached the origin");
     }
 }
@@ -64,14 +72,26 @@ fn the_old_hop_by_hop_fields_are_dropped_without_being_named() {
 fn the_origins_hop_by_hop_fields_are_dropped_without_being_named() {
     let head = returned("Keep-Alive: timeout=1234\r\nProxy-Connection: close\r\nUpgrade: h2c\r\n");
     assert!(!head.has("proxy-connection") && !head.has("upgrade"));
-    assert!(!head.all("keep-alive").join(",").contains("1234"), "the origin's promise is not ours");
+    assert!(
+        !head.all("keep-alive").join(",").contains("1234"),
+        "the origin's promise is not ours"
+    );
 }
 
 #[test]
 fn what_the_origin_relies_on_cannot_be_nominated_away() {
     let names = "Host, Authorization, Cookie, X-Forwarded-For, X-Forwarded-Host, Via";
-    let head = forwarded(&format!("Connection: {names}\r\nAuthorization: a\r\nCookie: b=c\r\n"));
-    for name in ["host", "authorization", "cookie", "x-forwarded-for", "x-forwarded-host", "via"] {
+    let head = forwarded(&format!(
+        "Connection: {names}\r\nAuthorization: a\r\nCookie: b=c\r\n"
+    ));
+    for name in [
+        "host",
+        "authorization",
+        "cookie",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "via",
+    ] {
         assert!(head.has(name), "{name} was stripped");
     }
 }
@@ -118,7 +138,10 @@ fn an_old_clients_version_is_told_in_via() {
     assert_eq!(client.response().status(), 200);
     let head = origin.only_request().head;
     assert_eq!(head.field("via").unwrap(), "1.0 holdfast");
-    assert!(head.start.ends_with("HTTP/1.1"), "towards the origin we speak our own version");
+    assert!(
+        head.start.ends_with("HTTP/1.1"),
+        "towards the origin we speak our own version"
+    );
 }
 
 #[test]
@@ -148,7 +171,10 @@ fn the_standard_field_can_be_had_instead() {
     assert_eq!(proxy.client().get("/").status(), 200);
     let head = origin.only_request().head;
     let forwarded = head.field("forwarded").unwrap();
-    assert!(forwarded.contains("for=127.0.0.1") && forwarded.contains("proto=http"), "{forwarded}");
+    assert!(
+        forwarded.contains("for=127.0.0.1") && forwarded.contains("proto=http"),
+        "{forwarded}"
+    );
     assert!(!head.has("x-forwarded-for"));
 }
 
@@ -219,7 +245,10 @@ fn a_field_that_the_configuration_sets_cannot_be_nominated_away() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: X-From\r\n\r\n");
     assert_eq!(client.response().status(), 200);
-    assert_eq!(origin.only_request().head.field("x-from").unwrap(), "holdfast");
+    assert_eq!(
+        origin.only_request().head.field("x-from").unwrap(),
+        "holdfast"
+    );
 }
 
 #[test]
@@ -243,7 +272,13 @@ fn what_is_removed_is_counted() {
         "GET / HTTP/1.1\r\nHost: it.test\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nTE: gzip\r\n\r\n",
     );
     assert_eq!(client.response().status(), 200);
-    for field in ["connection", "keep_alive", "proxy_connection", "te", "named"] {
+    for field in [
+        "connection",
+        "keep_alive",
+        "proxy_connection",
+        "te",
+        "named",
+    ] {
         let labels = [("listener", "web"), ("field", field)];
         proxy.metric_becomes("holdfast_hop_by_hop_removed_total", &labels, 1.0);
     }

@@ -76,7 +76,9 @@ fn exempt_clients_are_not_counted() {
         c.listener("client_exempt", ["127.0.0.0/8"]);
     });
     let mut clients: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| client.is_still_served());
+    clients
+        .iter_mut()
+        .for_each(|client| client.is_still_served());
 }
 
 #[test]
@@ -137,7 +139,10 @@ fn a_target_too_long_is_told_apart_from_fields_too_long() {
         c.listener("max_header_bytes", "1KiB");
     });
     let mut client = proxy.client();
-    client.send(format!("GET /{} HTTP/1.1\r\nHost: it.test\r\n\r\n", "a".repeat(2000)));
+    client.send(format!(
+        "GET /{} HTTP/1.1\r\nHost: it.test\r\n\r\n",
+        "a".repeat(2000)
+    ));
     assert_eq!(client.response().status(), 414);
     client.sees_a_clean_end();
     proxy.errors_becomes("uri_too_long", 1.0);
@@ -202,7 +207,9 @@ fn simultaneous_connects_are_bounded_and_all_are_served() {
     }
     origin.waits_for_requests(20);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
 }
 
 #[test]

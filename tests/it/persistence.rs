@@ -20,7 +20,10 @@ fn a_client_connection_carries_many_requests_and_so_does_the_origins() {
     assert_eq!(origin.connections(), 1);
     let labels = [("listener", "web")];
     proxy.metric_becomes("holdfast_client_keepalive_requests_total", &labels, 19.0);
-    assert_eq!(proxy.metric("holdfast_client_connections_accepted_total", &labels), 1.0);
+    assert_eq!(
+        proxy.metric("holdfast_client_connections_accepted_total", &labels),
+        1.0
+    );
 }
 
 #[test]
@@ -29,11 +32,20 @@ fn a_client_that_asks_to_close_is_told_so_and_closed() {
     let proxy = Proxy::to(&origin);
     for option in ["close", "Close", "x, close", "CLOSE ,y"] {
         let mut client = proxy.client();
-        client.send(format!("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: {option}\r\n\r\n"));
-        assert!(client.response().head.lists("connection", "close"), "{option}");
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: it.test\r\nConnection: {option}\r\n\r\n"
+        ));
+        assert!(
+            client.response().head.lists("connection", "close"),
+            "{option}"
+        );
         client.sees_a_clean_end();
     }
-    assert_eq!(origin.connections(), 1, "the origin's connection is kept nevertheless");
+    assert_eq!(
+        origin.connections(),
+        1,
+        "the origin's connection is kept nevertheless"
+    );
     proxy.client_closed_becomes("client_close_header", 4.0);
 }
 
@@ -58,7 +70,11 @@ fn an_origin_that_asks_to_close_is_not_used_again() {
 fn an_old_client_gets_one_answer_and_the_end() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
-    for extra in ["", "Connection: close\r\n", "Proxy-Connection: keep-alive\r\n"] {
+    for extra in [
+        "",
+        "Connection: close\r\n",
+        "Proxy-Connection: keep-alive\r\n",
+    ] {
         let mut client = proxy.client();
         client.send(format!("GET / HTTP/1.0\r\n{extra}\r\n"));
         let answer = client.response();
@@ -91,7 +107,10 @@ fn an_old_client_is_not_kept_when_only_the_end_can_delimit_its_answer() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.0\r\nHost: it.test\r\nConnection: keep-alive\r\n\r\n");
     let answer = client.response();
-    assert!(!answer.head.has("transfer-encoding"), "an old client knows no chunks");
+    assert!(
+        !answer.head.has("transfer-encoding"),
+        "an old client knows no chunks"
+    );
     assert!(!answer.head.lists("connection", "keep-alive"));
     assert_eq!(answer.text(), "hello");
 }
@@ -172,12 +191,21 @@ fn the_keep_alive_field_promises_a_little_less_than_we_hold() {
     });
     let mut client = proxy.client();
     client.get("/");
-    let promise = client.get("/").head.field("keep-alive").expect("a Keep-Alive field");
+    let promise = client
+        .get("/")
+        .head
+        .field("keep-alive")
+        .expect("a Keep-Alive field");
     let number = |key: &str| {
-        let found = promise.split(',').find_map(|part| part.trim().strip_prefix(key));
+        let found = promise
+            .split(',')
+            .find_map(|part| part.trim().strip_prefix(key));
         found.and_then(|text| text.trim_start_matches('=').parse::<u32>().ok())
     };
-    assert!(number("timeout").is_some_and(|s| (1..20).contains(&s)), "{promise}");
+    assert!(
+        number("timeout").is_some_and(|s| (1..20).contains(&s)),
+        "{promise}"
+    );
     // How many more there may be is told only where there is a limit: 100, and two are gone.
     assert!(number("max").is_none_or(|left| left <= 98), "{promise}");
 }
@@ -229,8 +257,16 @@ fn a_client_without_a_request_is_closed_by_fin_after_the_idle_timeout() {
     client.get("/");
     let since = Instant::now();
     client.sees_a_clean_end();
-    assert!(since.elapsed() >= Duration::from_millis(900), "too early: {:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(4), "too late: {:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_millis(900),
+        "too early: {:?}",
+        since.elapsed()
+    );
+    assert!(
+        since.elapsed() < Duration::from_secs(4),
+        "too late: {:?}",
+        since.elapsed()
+    );
     proxy.client_closed_becomes("idle_timeout", 1.0);
 }
 
@@ -263,7 +299,10 @@ fn a_head_that_trickles_gets_no_more_time() {
     client.send("GET / HTTP/1.1\r\n");
     while let Err(crate::support::End::Silent) = client.wire.some() {
         drop(client.send_what_it_takes("X-A: b\r\n"));
-        assert!(since.elapsed() < Duration::from_secs(5), "trickling keeps it open");
+        assert!(
+            since.elapsed() < Duration::from_secs(5),
+            "trickling keeps it open"
+        );
     }
 }
 

@@ -6,7 +6,9 @@ use crate::support::Proxy;
 use crate::support::origin::answer;
 
 fn gets(count: usize) -> String {
-    (0..count).map(|nth| format!("GET /{nth} HTTP/1.1\r\nHost: it.test\r\n\r\n")).collect()
+    (0..count)
+        .map(|nth| format!("GET /{nth} HTTP/1.1\r\nHost: it.test\r\n\r\n"))
+        .collect()
 }
 
 #[test]
@@ -18,7 +20,11 @@ fn answers_leave_in_the_order_of_the_requests() {
     for nth in 0..50 {
         assert_eq!(client.response().text(), format!("/{nth}"));
     }
-    assert_eq!(origin.connections(), 1, "one exchange at a time needs one connection");
+    assert_eq!(
+        origin.connections(),
+        1,
+        "one exchange at a time needs one connection"
+    );
     let labels = [("listener", "web"), ("mode", "serial")];
     assert!(proxy.metric("holdfast_client_pipelined_requests_total", &labels) > 0.0);
 }

@@ -56,7 +56,11 @@ fn hash_of(size: u64) -> String {
 }
 
 fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|octet| format!("{octet:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect()
 }
 
 /// Runs curl and hashes what it writes: the number of octets and the hash.
@@ -86,10 +90,16 @@ fn curl_hash(arguments: &[&str], url: &str) -> (u64, String) {
 /// Runs curl and returns what it wrote.
 fn curl(arguments: &[&str], url: &str) -> String {
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "300"]).args(arguments).arg(url);
+    command
+        .args(["--silent", "--show-error", "--max-time", "300"])
+        .args(arguments)
+        .arg(url);
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "curl {arguments:?} {url}: {errors}");
+    assert!(
+        output.status.success(),
+        "curl {arguments:?} {url}: {errors}"
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -118,8 +128,20 @@ fn uploads(proxy: &Proxy, folder: &std::path::Path) {
         let ways: [&[&str]; 4] = [
             &["--http1.1", "-H", "Expect:"],
             &["--http1.0", "-H", "Expect:"],
-            &["--http1.1", "-H", "Expect:", "-H", "Transfer-Encoding: chunked"],
-            &["--http1.1", "-H", "Expect: 100-continue", "--expect100-timeout", "5"],
+            &[
+                "--http1.1",
+                "-H",
+                "Expect:",
+                "-H",
+                "Transfer-Encoding: chunked",
+            ],
+            &[
+                "--http1.1",
+                "-H",
+                "Expect: 100-continue",
+                "--expect100-timeout",
+                "5",
+            ],
         ];
         for way in ways {
             // curl 7.88 never sends the last chunk of an empty file.
@@ -137,27 +159,45 @@ fn uploads(proxy: &Proxy, folder: &std::path::Path) {
 fn load(proxy: &Proxy, target: &str) {
     let url = format!("http://{}{target}", proxy.address());
     if let Some(wrk) = found("wrk") {
-        let output = Command::new(wrk).args(["-t1", "-c32", "-d1s", &url]).output().unwrap();
+        let output = Command::new(wrk)
+            .args(["-t1", "-c32", "-d1s", &url])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("requests in"), "{text}");
-        assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
+        assert!(
+            !text.contains("Non-2xx") && !text.contains("Socket errors"),
+            "{text}"
+        );
     }
     if let Some(h2load) = found("h2load") {
         let arguments = ["--h1", "-n", "3000", "-c", "30", "-t", "1", &url];
         let output = Command::new(h2load).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("3000 succeeded, 0 failed, 0 errored"), "{text}");
+        assert!(
+            text.contains("3000 succeeded, 0 failed, 0 errored"),
+            "{text}"
+        );
     }
     let opened = proxy.opened();
-    assert!(opened <= 128.0, "{opened} connections for at most 32 clients at a time");
+    assert!(
+        opened <= 128.0,
+        "{opened} connections for at most 32 clients at a time"
+    );
 }
 
 fn heads(proxy: &Proxy, target: &str, length: u64) {
     let url = format!("http://{}{target}", proxy.address());
     for version in ["--http1.1", "--http1.0"] {
         let head = curl(&[version, "--head"], &url).to_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "we answer in our own version: {head}");
-        assert!(head.contains(&format!("content-length: {length}\r\n")), "{head}");
+        assert!(
+            head.starts_with("http/1.1 200"),
+            "we answer in our own version: {head}"
+        );
+        assert!(
+            head.contains(&format!("content-length: {length}\r\n")),
+            "{head}"
+        );
     }
     // The second of two on one connection would hang or be garbled if the first left octets behind.
     let both = curl(&["--head", &url], &url);
@@ -166,7 +206,9 @@ fn heads(proxy: &Proxy, target: &str, length: u64) {
 
 #[test]
 fn node_as_origin() {
-    let (Some(node), Some(_)) = (found("node"), found("curl")) else { return };
+    let (Some(node), Some(_)) = (found("node"), found("curl")) else {
+        return;
+    };
     let folder = folder_with_piece();
     let mut command = Command::new(node);
     command.arg(script("origin.js")).arg(folder.join("piece"));
@@ -181,7 +223,9 @@ fn node_as_origin() {
 
 #[test]
 fn nginx_as_origin() {
-    let (Some(nginx), Some(_)) = (found("nginx"), found("curl")) else { return };
+    let (Some(nginx), Some(_)) = (found("nginx"), found("curl")) else {
+        return;
+    };
     let folder = folder_with_piece();
     let port = free_port();
     std::fs::create_dir_all(folder.join("www/length")).unwrap();
@@ -192,7 +236,11 @@ fn nginx_as_origin() {
     }
     std::fs::write(folder.join("nginx.conf"), nginx_config(&folder, port)).unwrap();
     let mut command = Command::new(nginx);
-    command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));
+    command
+        .arg("-p")
+        .arg(&folder)
+        .arg("-c")
+        .arg(folder.join("nginx.conf"));
     command.arg("-e").arg(folder.join("error.log"));
     let origin = Program::on_port(command, port, folder);
     let proxy = in_front_of(origin.address);
@@ -227,13 +275,29 @@ fn ranges(proxy: &Proxy) {
     let url = format!("http://{}/length/1048576", proxy.address());
     let mut whole = Vec::new();
     each_piece(1 << 20, |piece| whole.extend_from_slice(piece));
-    for (range, expected) in
-        [("0-0", &whole[..1]), ("100-199", &whole[100..200]), ("-5", &whole[whole.len() - 5..])]
-    {
+    for (range, expected) in [
+        ("0-0", &whole[..1]),
+        ("100-199", &whole[100..200]),
+        ("-5", &whole[whole.len() - 5..]),
+    ] {
         let got = curl_hash(&["--range", range], &url);
-        assert_eq!(got, (expected.len() as u64, bodies::hash(expected)), "{range}");
+        assert_eq!(
+            got,
+            (expected.len() as u64, bodies::hash(expected)),
+            "{range}"
+        );
     }
-    let status = curl(&["--range", "9999999-", "-o", "/dev/null", "-w", "%{http_code}"], &url);
+    let status = curl(
+        &[
+            "--range",
+            "9999999-",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+        ],
+        &url,
+    );
     assert_eq!(status, "416");
 }
 
@@ -241,9 +305,15 @@ fn not_modified(proxy: &Proxy) {
     let url = format!("http://{}/length/1", proxy.address());
     let head = curl(&["--head"], &url);
     let lower = head.to_lowercase();
-    let tag = lower.lines().find_map(|line| line.strip_prefix("etag: ")).expect("an ETag");
+    let tag = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("etag: "))
+        .expect("an ETag");
     let condition = format!("If-None-Match: {tag}");
-    let told = curl(&["-H", &condition, "-o", "/dev/null", "-w", "%{http_code}"], &url);
+    let told = curl(
+        &["-H", &condition, "-o", "/dev/null", "-w", "%{http_code}"],
+        &url,
+    );
     assert_eq!(told, "304");
 }
 
@@ -256,7 +326,10 @@ fn stored(proxy: &Proxy, folder: &std::path::Path) {
         std::fs::write(&file, &octets).unwrap();
         for (nth, coding) in ["X-A: b", "Transfer-Encoding: chunked"].iter().enumerate() {
             let url = format!("http://{}/stored/{size}-{nth}", proxy.address());
-            curl(&["--fail", "-H", coding, "-T", file.to_str().unwrap()], &url);
+            curl(
+                &["--fail", "-H", coding, "-T", file.to_str().unwrap()],
+                &url,
+            );
             let got = std::fs::read(folder.join(format!("www/stored/{size}-{nth}"))).unwrap();
             assert_eq!(bodies::hash(&got), bodies::hash(&octets), "{size} {coding}");
         }
@@ -265,7 +338,9 @@ fn stored(proxy: &Proxy, folder: &std::path::Path) {
 
 #[test]
 fn pythons_http_server_as_origin() {
-    let (Some(python), Some(_)) = (python_with("http.server"), found("curl")) else { return };
+    let (Some(python), Some(_)) = (python_with("http.server"), found("curl")) else {
+        return;
+    };
     let folder = folder_with_piece();
     std::fs::create_dir_all(folder.join("length")).unwrap();
     for size in sizes() {
@@ -274,7 +349,14 @@ fn pythons_http_server_as_origin() {
         each_piece(size, |piece| writer.write_all(piece).unwrap());
     }
     let mut command = Command::new(python);
-    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
+    command.args([
+        "-u",
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+    ]);
     command.arg(&folder).arg("0");
     // "Serving HTTP on 127.0.0.1 port 40123 (http://127.0.0.1:40123/) ..."
     let origin = Program::saying_its_port(command, "Serving HTTP on", folder);
@@ -283,7 +365,10 @@ fn pythons_http_server_as_origin() {
     downloads(&proxy, &["length"]);
     heads(&proxy, "/length/65536", 65536);
     let url = format!("http://{}/no-such-file", proxy.address());
-    assert_eq!(curl(&["-o", "/dev/null", "-w", "%{http_code}"], &url), "404");
+    assert_eq!(
+        curl(&["-o", "/dev/null", "-w", "%{http_code}"], &url),
+        "404"
+    );
 }
 
 #[test]
@@ -301,8 +386,18 @@ fn gunicorn_as_origin() {
             None => return,
         },
     };
-    command.args(["--bind", "127.0.0.1:0", "--worker-class", "gthread", "--threads", "64"]);
-    command.args(["--keep-alive", "5", "--chdir"]).arg(script("")).arg("origin_wsgi:app");
+    command.args([
+        "--bind",
+        "127.0.0.1:0",
+        "--worker-class",
+        "gthread",
+        "--threads",
+        "64",
+    ]);
+    command
+        .args(["--keep-alive", "5", "--chdir"])
+        .arg(script(""))
+        .arg("origin_wsgi:app");
     command.env("HOLDFAST_PIECE", folder.join("piece"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let origin = Program::saying_its_port(command, "Listening at", folder);
@@ -315,11 +410,23 @@ fn gunicorn_as_origin() {
 
 #[test]
 fn uvicorn_as_origin() {
-    let (Some(python), Some(_)) = (python_with("uvicorn"), found("curl")) else { return };
+    let (Some(python), Some(_)) = (python_with("uvicorn"), found("curl")) else {
+        return;
+    };
     let folder = folder_with_piece();
     let mut command = Command::new(python);
-    command.args(["-m", "uvicorn", "--host", "127.0.0.1", "--port", "0", "--app-dir"]);
-    command.arg(script("")).args(["--no-access-log", "origin_asgi:app"]);
+    command.args([
+        "-m",
+        "uvicorn",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--app-dir",
+    ]);
+    command
+        .arg(script(""))
+        .args(["--no-access-log", "origin_asgi:app"]);
     command.env("HOLDFAST_PIECE", folder.join("piece"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let origin = Program::saying_its_port(command, "running on", folder);
@@ -339,7 +446,10 @@ fn curl_reuses_its_connection_to_us() {
     let more: Vec<&str> = std::iter::repeat_n(url.as_str(), 9).collect();
     assert_eq!(curl(&more, &url), "ok".repeat(10));
     let labels = [("listener", "web")];
-    assert_eq!(proxy.metric("holdfast_client_connections_accepted_total", &labels), 1.0);
+    assert_eq!(
+        proxy.metric("holdfast_client_connections_accepted_total", &labels),
+        1.0
+    );
     assert_eq!(origin.connections(), 1);
 }
 

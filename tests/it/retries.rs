@@ -39,13 +39,20 @@ fn end(peer: &mut Peer, ending: Ending) {
 
 /// An address where nobody listens.
 fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn ask(proxy: &Proxy, method: &str) -> Message {
     let mut client = proxy.client();
     assert_eq!(client.get("/first").status(), 200);
-    let body = if ["POST", "PATCH", "PUT"].contains(&method) { "hello" } else { "" };
+    let body = if ["POST", "PATCH", "PUT"].contains(&method) {
+        "hello"
+    } else {
+        ""
+    };
     let length = body.len();
     client.send(format!(
         "{method} /again HTTP/1.1\r\nHost: it.test\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -54,7 +61,11 @@ fn ask(proxy: &Proxy, method: &str) -> Message {
 }
 
 fn starts(origin: &Origin) -> Vec<String> {
-    origin.requests().iter().map(|seen| seen.message.head.start.clone()).collect()
+    origin
+        .requests()
+        .iter()
+        .map(|seen| seen.message.head.start.clone())
+        .collect()
 }
 
 fn app(c: &mut Config, addresses: &[SocketAddr]) {
@@ -86,7 +97,10 @@ fn a_request_sent_again_is_the_same_to_the_octet() {
     let proxy = Proxy::to(&origin);
     assert_eq!(ask(&proxy, "PUT").status(), 200);
     let requests = origin.requests();
-    assert_eq!(requests[1].message.head.octets, requests[2].message.head.octets);
+    assert_eq!(
+        requests[1].message.head.octets,
+        requests[2].message.head.octets
+    );
     assert_eq!(requests[1].message.body, requests[2].message.body);
 }
 
@@ -99,7 +113,10 @@ fn an_unsafe_request_on_a_stale_connection_is_never_sent_twice() {
             let answer = ask(&proxy, method);
             assert_eq!(answer.status(), 502, "{method}");
             let told = answer.head.field("proxy-status").unwrap();
-            assert!(told.starts_with("holdfast; error=connection_terminated"), "{told}");
+            assert!(
+                told.starts_with("holdfast; error=connection_terminated"),
+                "{told}"
+            );
             assert_eq!(origin.request_count(), 2, "{:?}", starts(&origin));
             proxy.errors_becomes("stale_connection", 1.0);
             let labels = [("upstream", "app"), ("reason", "unsafe_method")];
@@ -110,7 +127,10 @@ fn an_unsafe_request_on_a_stale_connection_is_never_sent_twice() {
 
 #[test]
 fn a_fresh_connection_that_ends_without_an_answer_is_a_502_and_not_tried_again() {
-    for (ending, reason) in [(Ending::Fin, "empty_response"), (Ending::Reset, "upstream_reset")] {
+    for (ending, reason) in [
+        (Ending::Fin, "empty_response"),
+        (Ending::Reset, "upstream_reset"),
+    ] {
         for method in ["GET", "POST"] {
             let origin = Origin::playing(move |peer| {
                 peer.request();
@@ -140,7 +160,10 @@ fn an_empty_answer_is_tried_again_where_that_is_asked_for() {
         }
     });
     let proxy = Proxy::with(&origin, |c| {
-        c.upstream("retry.on", ["connect_failure", "stale_connection", "empty_response"]);
+        c.upstream(
+            "retry.on",
+            ["connect_failure", "stale_connection", "empty_response"],
+        );
     });
     assert_eq!(proxy.client().get("/").status(), 200);
     assert_eq!(origin.request_count(), 2);
@@ -182,7 +205,9 @@ fn a_second_stale_connection_is_not_met_since_the_second_attempt_is_fresh() {
     }
     origin.waits_for_requests(4);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
     // Four idle connections, all of which fail their next request.
     assert_eq!(clients[0].get("/again").status(), 200);
     assert_eq!(origin.connections(), 5);
@@ -197,7 +222,11 @@ fn refused_connections_send_every_request_to_the_next_endpoint() {
     let mut client = proxy.client();
     for _ in 0..5 {
         assert_eq!(client.get("/").status(), 200);
-        assert_eq!(client.post("/", b"hello").status(), 200, "nothing was sent: safe for a POST");
+        assert_eq!(
+            client.post("/", b"hello").status(),
+            200,
+            "nothing was sent: safe for a POST"
+        );
     }
     assert_eq!(origin.request_count(), 10);
     let refused = [("upstream", "app"), ("reason", "refused")];
@@ -239,7 +268,11 @@ fn a_listed_status_is_tried_again_and_the_connection_survives() {
         while let Some(request) = peer.request() {
             let first = peer.number == 0 && peer.requests == 1;
             let busy = "HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy";
-            peer.send(if first && request.head.start.starts_with("GET") { busy } else { OK });
+            peer.send(if first && request.head.start.starts_with("GET") {
+                busy
+            } else {
+                OK
+            });
         }
     });
     let proxy = Proxy::with(&origin, |c| {
@@ -286,7 +319,11 @@ fn retries_stop_when_their_budget_is_spent() {
         assert_eq!(client.get("/").status(), 502);
     }
     // One a second at most; the ten may have taken a few seconds on a busy machine.
-    assert!(origin.request_count() < 16, "{} requests", origin.request_count());
+    assert!(
+        origin.request_count() < 16,
+        "{} requests",
+        origin.request_count()
+    );
     let labels = [("upstream", "app"), ("reason", "budget")];
     assert!(proxy.metric("holdfast_upstream_retries_denied_total", &labels) >= 4.0);
 }

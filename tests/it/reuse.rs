@@ -34,7 +34,9 @@ fn ten_thousand_requests_of_64_clients_open_at_most_64_connections() {
     let mut left = REQUESTS;
     while left > 0 {
         let now = left.min(CLIENTS);
-        clients[..now].iter_mut().for_each(|client| ask(client, "/"));
+        clients[..now]
+            .iter_mut()
+            .for_each(|client| ask(client, "/"));
         for client in &mut clients[..now] {
             assert_eq!(client.response().status(), 200);
         }
@@ -46,14 +48,30 @@ fn ten_thousand_requests_of_64_clients_open_at_most_64_connections() {
     let app = [("upstream", "app")];
     let of = |outcome| [("upstream", "app"), ("outcome", outcome)];
     proxy.metric_becomes("holdfast_upstream_requests_total", &app, REQUESTS as f64);
-    proxy.metric_becomes("holdfast_requests_total", &[("code", "2xx")], REQUESTS as f64);
+    proxy.metric_becomes(
+        "holdfast_requests_total",
+        &[("code", "2xx")],
+        REQUESTS as f64,
+    );
     assert_eq!(proxy.opened(), opened as f64);
     let new = proxy.metric("holdfast_upstream_requests_total", &of("new"))
         + proxy.metric("holdfast_upstream_requests_total", &of("new_after_wait"));
-    assert!(new <= opened as f64, "{new} requests said they had opened {opened} connections");
-    assert_eq!(proxy.metric("holdfast_upstream_connections", &app), opened as f64);
-    assert_eq!(proxy.metric("holdfast_client_connections", &[("listener", "web")]), 64.0);
-    assert_eq!(proxy.metric("holdfast_upstream_connections_closed_total", &app), 0.0);
+    assert!(
+        new <= opened as f64,
+        "{new} requests said they had opened {opened} connections"
+    );
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections", &app),
+        opened as f64
+    );
+    assert_eq!(
+        proxy.metric("holdfast_client_connections", &[("listener", "web")]),
+        64.0
+    );
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections_closed_total", &app),
+        0.0
+    );
 }
 
 #[test]
@@ -78,10 +96,20 @@ fn under_a_thousand_concurrent_requests_the_origin_never_sees_an_eleventh_connec
     assert!(origin.open_most() <= 10, "{} at a time", origin.open_most());
     assert_eq!(origin.connections(), 10);
     assert_eq!(proxy.opened(), 10.0);
-    assert_eq!(proxy.metric("holdfast_upstream_connections_limit", &[("upstream", "app")]), 10.0);
+    assert_eq!(
+        proxy.metric(
+            "holdfast_upstream_connections_limit",
+            &[("upstream", "app")]
+        ),
+        10.0
+    );
     let waited = [("upstream", "app"), ("outcome", "reused_after_wait")];
     assert!(proxy.metric("holdfast_upstream_requests_total", &waited) > 0.0);
-    proxy.metric_becomes("holdfast_upstream_queue_length", &[("upstream", "app")], 0.0);
+    proxy.metric_becomes(
+        "holdfast_upstream_queue_length",
+        &[("upstream", "app")],
+        0.0,
+    );
 }
 
 #[test]
@@ -97,13 +125,22 @@ fn the_newest_idle_connection_is_used_first() {
         origin.waits_for_requests(nth + 1);
     }
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
     origin.forget();
     for _ in 0..6 {
         assert_eq!(clients[0].get("/").status(), 200);
     }
-    let used: Vec<usize> = origin.requests().iter().map(|seen| seen.connection).collect();
-    assert!(used.iter().all(|connection| *connection == used[0]), "{used:?}");
+    let used: Vec<usize> = origin
+        .requests()
+        .iter()
+        .map(|seen| seen.connection)
+        .collect();
+    assert!(
+        used.iter().all(|connection| *connection == used[0]),
+        "{used:?}"
+    );
 }
 
 #[test]
@@ -120,12 +157,18 @@ fn the_oldest_idle_connection_is_used_first_where_that_is_asked_for() {
         origin.waits_for_requests(nth + 1);
     }
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
     origin.forget();
     for _ in 0..3 {
         assert_eq!(clients[0].get("/").status(), 200);
     }
-    let mut used: Vec<usize> = origin.requests().iter().map(|seen| seen.connection).collect();
+    let mut used: Vec<usize> = origin
+        .requests()
+        .iter()
+        .map(|seen| seen.connection)
+        .collect();
     used.sort_unstable();
     assert_eq!(used, [0, 1, 2]);
 }
@@ -154,7 +197,9 @@ fn more_idle_connections_than_the_pool_keeps_are_closed() {
     clients.iter_mut().for_each(|client| ask(client, "/"));
     origin.waits_for_requests(4);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
     origin.waits_for_open(1);
     proxy.upstream_closed_becomes("pool_full", 3.0);
 }
@@ -172,7 +217,10 @@ fn a_pool_told_never_to_reuse_opens_one_for_every_request() {
     assert_eq!(origin.connections(), 3);
     proxy.upstream_closed_becomes("reuse_off", 3.0);
     let labels = [("upstream", "app"), ("reason", "never_mode")];
-    assert_eq!(proxy.metric("holdfast_upstream_connections_opened_total", &labels), 3.0);
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections_opened_total", &labels),
+        3.0
+    );
 }
 
 #[test]
@@ -187,7 +235,10 @@ fn an_unsafe_request_does_not_take_a_connection_idle_for_too_long() {
     assert_eq!(client.post("/", b"x").status(), 200);
     assert_eq!(origin.connections(), 2);
     let labels = [("upstream", "app"), ("reason", "unsafe_guard")];
-    assert_eq!(proxy.metric("holdfast_upstream_connections_opened_total", &labels), 1.0);
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections_opened_total", &labels),
+        1.0
+    );
 }
 
 #[test]
@@ -207,8 +258,14 @@ fn waiting_requests_are_served_in_the_order_of_their_coming() {
         proxy.metric_becomes("holdfast_upstream_queue_length", &app, nth as f64);
     }
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
-    let order: Vec<String> = origin.requests().iter().map(|s| s.message.head.start.clone()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
+    let order: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|s| s.message.head.start.clone())
+        .collect();
     let expected: Vec<String> = (0..6).map(|nth| format!("GET /{nth} HTTP/1.1")).collect();
     assert_eq!(order, expected);
     assert_eq!(origin.connections(), 1);
@@ -229,7 +286,10 @@ fn who_waits_too_long_gets_503_and_the_reason() {
     let answer = second.get("/");
     assert_eq!(answer.status(), 503);
     let told = answer.head.field("proxy-status").unwrap();
-    assert!(told.starts_with("holdfast; error=connection_limit_reached"), "{told}");
+    assert!(
+        told.starts_with("holdfast; error=connection_limit_reached"),
+        "{told}"
+    );
     let labels = [("upstream", "app"), ("reason", "timeout")];
     proxy.metric_becomes("holdfast_upstream_queue_rejected_total", &labels, 1.0);
     proxy.errors_becomes("queue_timeout", 1.0);
@@ -251,7 +311,11 @@ fn who_finds_the_queue_full_gets_503_at_once() {
     ask(&mut first, "/");
     origin.waits_for_requests(1);
     ask(&mut second, "/");
-    proxy.metric_becomes("holdfast_upstream_queue_length", &[("upstream", "app")], 1.0);
+    proxy.metric_becomes(
+        "holdfast_upstream_queue_length",
+        &[("upstream", "app")],
+        1.0,
+    );
     assert_eq!(third.get("/").status(), 503);
     proxy.errors_becomes("queue_full", 1.0);
     let labels = [("upstream", "app"), ("reason", "full")];
@@ -285,7 +349,11 @@ fn a_client_that_leaves_frees_its_place_in_the_queue() {
     gate.open();
     assert_eq!(first.response().status(), 200);
     assert_eq!(third.response().status(), 200);
-    let targets: Vec<String> = origin.requests().iter().map(|s| s.message.head.start.clone()).collect();
+    let targets: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|s| s.message.head.start.clone())
+        .collect();
     assert_eq!(targets, ["GET /1 HTTP/1.1", "GET /3 HTTP/1.1"]);
 }
 
@@ -300,10 +368,16 @@ fn a_cap_over_all_endpoints_holds_too() {
     });
     let mut clients: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| ask(client, "/"));
-    proxy.metric_becomes("holdfast_upstream_queue_length", &[("upstream", "app")], 3.0);
+    proxy.metric_becomes(
+        "holdfast_upstream_queue_length",
+        &[("upstream", "app")],
+        3.0,
+    );
     assert_eq!(one.open() + two.open(), 2);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
 }
 
 #[test]

@@ -43,7 +43,11 @@ fn the_most_specific_route_wins() {
         ("sub.shop.test", "/api", "any"),
     ];
     for (host, target, expected) in cases {
-        assert_eq!(ask(&proxy, host, target), (200, expected.to_owned()), "{host}{target}");
+        assert_eq!(
+            ask(&proxy, host, target),
+            (200, expected.to_owned()),
+            "{host}{target}"
+        );
     }
 }
 
@@ -65,7 +69,13 @@ fn a_404_of_ours_leaves_the_connection_open() {
     let mut client = proxy.client();
     let answer = client.get("/other");
     assert_eq!(answer.status(), 404);
-    assert!(answer.head.field("proxy-status").unwrap().starts_with("holdfast; error="));
+    assert!(
+        answer
+            .head
+            .field("proxy-status")
+            .unwrap()
+            .starts_with("holdfast; error=")
+    );
     assert_eq!(client.get("/api").status(), 200);
 }
 
@@ -115,6 +125,9 @@ fn several_listeners_serve_at_once() {
         let mut client = crate::support::Client::to(proxy.listener(listener));
         assert_eq!(client.get("/").status(), 200);
         let labels = [("listener", listener)];
-        assert_eq!(proxy.metric("holdfast_client_connections_accepted_total", &labels), 1.0);
+        assert_eq!(
+            proxy.metric("holdfast_client_connections_accepted_total", &labels),
+            1.0
+        );
     }
 }

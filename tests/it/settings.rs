@@ -20,7 +20,11 @@ fn refused(text: &str, words: &[&str]) -> Refusal {
     let refusal = Proxy::refuses(text);
     assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
     for word in words {
-        assert!(refusal.stderr.contains(word), "`{word}` is not in:\n{}", refusal.stderr);
+        assert!(
+            refusal.stderr.contains(word),
+            "`{word}` is not in:\n{}",
+            refusal.stderr
+        );
     }
     refusal
 }
@@ -41,16 +45,34 @@ format = \"xml\"
     let line = |key: &str| text.lines().position(|l| l.starts_with(key)).unwrap() + 1;
     let idle = format!("line {}", line("idle_timeout"));
     let cap = format!("line {}", line("max_connections"));
-    let words = ["idle_timeout", "`5`", "5s", "max_connections", "nodelay", "maybe", "xml", "logfmt"];
+    let words = [
+        "idle_timeout",
+        "`5`",
+        "5s",
+        "max_connections",
+        "nodelay",
+        "maybe",
+        "xml",
+        "logfmt",
+    ];
     refused(&text, &words);
     refused(&text, &[&idle, &cap]);
 }
 
 #[test]
 fn an_unknown_key_is_refused_with_the_nearest_one() {
-    refused(&format!("{GOOD}[log]\nformatt = \"json\"\n"), &["formatt", "format"]);
-    refused(&format!("{GOOD}[upstreams.app.pool]\nmax_connection = 5\n"), &["max_connections"]);
-    refused(&format!("{GOOD}[listener.web]\nbind = \"127.0.0.1:0\"\n"), &["listeners"]);
+    refused(
+        &format!("{GOOD}[log]\nformatt = \"json\"\n"),
+        &["formatt", "format"],
+    );
+    refused(
+        &format!("{GOOD}[upstreams.app.pool]\nmax_connection = 5\n"),
+        &["max_connections"],
+    );
+    refused(
+        &format!("{GOOD}[listener.web]\nbind = \"127.0.0.1:0\"\n"),
+        &["listeners"],
+    );
 }
 
 #[test]
@@ -59,7 +81,10 @@ fn a_number_where_a_unit_belongs_is_refused() {
         let text = GOOD.replace("[upstreams.app]", &format!("{key} = 10\n[upstreams.app]"));
         refused(&text, &[key, "10", "10s"]);
     }
-    let text = GOOD.replace("[upstreams.app]", "max_header_bytes = 1024\n[upstreams.app]");
+    let text = GOOD.replace(
+        "[upstreams.app]",
+        "max_header_bytes = 1024\n[upstreams.app]",
+    );
     refused(&text, &["max_header_bytes", "1024"]);
 }
 
@@ -71,14 +96,20 @@ fn nought_never_means_unlimited() {
 
 #[test]
 fn a_value_out_of_range_is_refused_with_the_range() {
-    refused(&format!("{GOOD}[upstreams.app.retry]\nattempts = 1000\n"), &["attempts", "1000", "10"]);
+    refused(
+        &format!("{GOOD}[upstreams.app.retry]\nattempts = 1000\n"),
+        &["attempts", "1000", "10"],
+    );
     let text = format!("{GOOD}[upstreams.app.retry]\nbudget_ratio = 1.5\n");
     refused(&text, &["budget_ratio", "1.5"]);
 }
 
 #[test]
 fn a_route_to_nowhere_is_refused() {
-    refused(&format!("{GOOD}[routes.main]\nupstream = \"ap\"\n"), &["ap", "app"]);
+    refused(
+        &format!("{GOOD}[routes.main]\nupstream = \"ap\"\n"),
+        &["ap", "app"],
+    );
 }
 
 #[test]
@@ -112,12 +143,19 @@ fn text_that_is_no_toml_is_refused_with_its_line() {
 fn a_file_that_is_not_there_is_refused_by_name() {
     let refusal = proxy::run(&["--config", "/no/such/file.toml"]);
     assert_eq!(refusal.code, Some(2));
-    assert!(refusal.stderr.contains("/no/such/file.toml"), "{}", refusal.stderr);
+    assert!(
+        refusal.stderr.contains("/no/such/file.toml"),
+        "{}",
+        refusal.stderr
+    );
 }
 
 #[test]
 fn a_key_of_a_later_version_is_refused_by_name() {
-    let text = GOOD.replace("[upstreams.app]", "pipelining = \"concurrent\"\n[upstreams.app]");
+    let text = GOOD.replace(
+        "[upstreams.app]",
+        "pipelining = \"concurrent\"\n[upstreams.app]",
+    );
     refused(&text, &["pipelining", "concurrent"]);
 }
 
@@ -126,7 +164,11 @@ fn a_port_in_use_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let refusal = Proxy::refuses(&GOOD.replace("127.0.0.1:0", &address));
-    assert!([Some(1), Some(2)].contains(&refusal.code), "{:?}", refusal.code);
+    assert!(
+        [Some(1), Some(2)].contains(&refusal.code),
+        "{:?}",
+        refusal.code
+    );
     assert!(refusal.stderr.contains(&address), "{}", refusal.stderr);
 }
 
@@ -140,7 +182,11 @@ fn nonsense_on_the_command_line_is_a_usage_error() {
 fn the_version_and_the_help_are_told() {
     let version = proxy::run(&["--version"]);
     assert_eq!(version.code, Some(0));
-    assert!(version.stdout.starts_with("holdfast "), "{}", version.stdout);
+    assert!(
+        version.stdout.starts_with("holdfast "),
+        "{}",
+        version.stdout
+    );
     let help = proxy::run(&["--help"]);
     assert_eq!(help.code, Some(0));
     for command in ["run", "proxy", "demo", "check"] {

@@ -38,7 +38,10 @@ fn what_is_in_flight_is_finished_and_the_exit_is_0() {
     gate.open();
     let answer = client.response();
     assert_eq!(answer.text(), "ok");
-    assert!(answer.head.lists("connection", "close"), "the client is told");
+    assert!(
+        answer.head.lists("connection", "close"),
+        "the client is told"
+    );
     client.sees_a_clean_end();
     assert_eq!(proxy.exit().code(), Some(0));
 }
@@ -52,7 +55,11 @@ fn with_nothing_in_flight_it_ends_soon() {
     let since = Instant::now();
     proxy.terminate();
     assert_eq!(proxy.exit().code(), Some(0));
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        since.elapsed()
+    );
     idle.sees_a_clean_end();
     origin.waits_for_open(0);
 }
@@ -87,8 +94,16 @@ fn what_is_not_finished_in_time_is_cut() {
     let since = Instant::now();
     proxy.terminate();
     proxy.exit();
-    assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(
+        since.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        since.elapsed()
+    );
     assert_ne!(client.wire.to_end().1, End::Silent);
 }
 

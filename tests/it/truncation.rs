@@ -30,7 +30,11 @@ fn a_body_shorter_than_its_length_is_passed_on_and_broken_off() {
     client.send("GET /bad HTTP/1.1\r\nHost: it.test\r\n\r\n");
     let answer = client.partial_response_to("GET");
     assert_eq!(answer.text(), "short");
-    assert!(matches!(answer.cut, Some(End::Closed | End::Reset)), "{:?}", answer.cut);
+    assert!(
+        matches!(answer.cut, Some(End::Closed | End::Reset)),
+        "{:?}",
+        answer.cut
+    );
     let labels = [("upstream", "app"), ("framing", "length")];
     proxy.metric_becomes("holdfast_upstream_truncated_responses_total", &labels, 1.0);
     proxy.upstream_closed_becomes("truncated", 1.0);
@@ -40,8 +44,14 @@ fn a_body_shorter_than_its_length_is_passed_on_and_broken_off() {
 #[test]
 fn chunks_that_stop_before_the_last_are_broken_off() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let cuts =
-        ["5\r\nhello\r\n", "5\r\nhello", "5\r\nhel", "5\r\nhello\r\n0\r\n", "5\r\nhello\r\n0", ""];
+    let cuts = [
+        "5\r\nhello\r\n",
+        "5\r\nhello",
+        "5\r\nhel",
+        "5\r\nhello\r\n0\r\n",
+        "5\r\nhello\r\n0",
+        "",
+    ];
     for cut in cuts {
         let octets = [head, cut].concat();
         let origin = Origin::playing(move |peer| {
@@ -52,7 +62,10 @@ fn chunks_that_stop_before_the_last_are_broken_off() {
         let mut client = proxy.client();
         client.send("GET /bad HTTP/1.1\r\nHost: it.test\r\n\r\n");
         let answer = client.partial_response_to("GET");
-        assert!(matches!(answer.cut, Some(End::Closed | End::Reset)), "{cut:?}: {answer:?}");
+        assert!(
+            matches!(answer.cut, Some(End::Closed | End::Reset)),
+            "{cut:?}: {answer:?}"
+        );
         let labels = [("upstream", "app"), ("framing", "chunked")];
         proxy.metric_becomes("holdfast_upstream_truncated_responses_total", &labels, 1.0);
     }
@@ -60,7 +73,8 @@ fn chunks_that_stop_before_the_last_are_broken_off() {
 
 #[test]
 fn an_old_client_can_tell_by_a_reset_that_chunks_were_broken_off() {
-    let origin = breaking_off("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    let origin =
+        breaking_off("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET /bad HTTP/1.0\r\nHost: it.test\r\n\r\n");

@@ -73,7 +73,10 @@ fn the_clients_end_reaches_the_origin_while_its_own_side_stays_open() {
     client.send("last");
     client.wire.half_close();
     ended.wait();
-    assert_eq!(client.wire.to_end(), (b"still talking".to_vec(), End::Closed));
+    assert_eq!(
+        client.wire.to_end(),
+        (b"still talking".to_vec(), End::Closed)
+    );
 }
 
 #[test]
@@ -125,7 +128,10 @@ fn octets_sent_before_the_101_wait_for_it() {
     client.send([UPGRADE, "too early"].concat());
     origin.waits_for_requests(1);
     std::thread::sleep(std::time::Duration::from_millis(50));
-    assert!(origin.octets().ends_with(b"\r\n\r\n"), "nothing follows the head before the 101");
+    assert!(
+        origin.octets().ends_with(b"\r\n\r\n"),
+        "nothing follows the head before the 101"
+    );
     gate.open();
     assert_eq!(client.head().status(), 101);
     assert_eq!(client.wire.take(9).unwrap(), b"too early");

@@ -36,7 +36,9 @@ pub const PIECE: usize = 65536;
 pub fn body(size: usize) -> Vec<u8> {
     let mut octets = vec![0; size];
     let mut pattern = Pattern::new(size as u64);
-    octets.chunks_mut(PIECE).for_each(|piece| pattern.fill(piece));
+    octets
+        .chunks_mut(PIECE)
+        .for_each(|piece| pattern.fill(piece));
     octets
 }
 
@@ -45,7 +47,11 @@ pub fn hash(octets: &[u8]) -> String {
 }
 
 fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect()
 }
 
 /// The hash of the body of this size.

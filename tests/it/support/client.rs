@@ -20,7 +20,9 @@ impl Client {
     #[track_caller]
     pub fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the proxy accepts");
-        Self { wire: Wire::new(stream) }
+        Self {
+            wire: Wire::new(stream),
+        }
     }
 
     /// Sends it all; the proxy must take it.
@@ -54,7 +56,9 @@ impl Client {
     /// The next head, informational ones included.
     #[track_caller]
     pub fn head(&mut self) -> Head {
-        self.wire.head().unwrap_or_else(|end| panic!("{end:?} where a head was due"))
+        self.wire
+            .head()
+            .unwrap_or_else(|end| panic!("{end:?} where a head was due"))
     }
 
     /// The final response to a GET or the like, whole; informational ones are a failure.
@@ -73,7 +77,11 @@ impl Client {
     #[track_caller]
     pub fn partial_response_to(&mut self, method: &str) -> Message {
         let head = self.head();
-        assert!(head.status() >= 200, "an interim response came: {}", head.start);
+        assert!(
+            head.status() >= 200,
+            "an interim response came: {}",
+            head.start
+        );
         let framing = head.response_framing(method);
         self.wire.rest_of(head, framing)
     }

@@ -89,7 +89,8 @@ impl Config {
 
     /// The key of the route `main`, which then sends everything to `app`.
     pub fn route(&mut self, key: &str, value: impl Value) -> &mut Self {
-        self.set("routes.main.upstream", "app").set(&format!("routes.main.{key}"), value)
+        self.set("routes.main.upstream", "app")
+            .set(&format!("routes.main.{key}"), value)
     }
 
     pub fn forget(&mut self, key: &str) -> &mut Self {
@@ -103,6 +104,9 @@ impl Config {
     }
 
     pub fn text(&self) -> String {
-        self.0.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
+        self.0
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect()
     }
 }

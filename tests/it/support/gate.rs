@@ -24,7 +24,11 @@ impl Gate {
     #[track_caller]
     pub fn wait(&self) {
         let open = self.0.0.lock().unwrap();
-        let (open, _) = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+        let (open, _) = self
+            .0
+            .1
+            .wait_timeout_while(open, PATIENCE, |open| !*open)
+            .unwrap();
         assert!(*open, "the gate was never opened");
     }
 }

@@ -10,8 +10,12 @@ pub struct Sample {
 
 /// Reads the Prometheus text format, strictly enough to notice when it is not.
 pub fn samples(text: &str) -> Vec<Sample> {
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: `{line}`"))).collect()
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| sample(line).unwrap_or_else(|| panic!("no sample: `{line}`")))
+        .collect()
 }
 
 fn sample(line: &str) -> Option<Sample> {
@@ -21,7 +25,11 @@ fn sample(line: &str) -> Option<Sample> {
         value => value.parse().ok()?,
     };
     let Some((name, labels)) = series.split_once('{') else {
-        return Some(Sample { name: series.to_owned(), labels: BTreeMap::new(), value });
+        return Some(Sample {
+            name: series.to_owned(),
+            labels: BTreeMap::new(),
+            value,
+        });
     };
     let mut found = BTreeMap::new();
     for label in labels.strip_suffix('}')?.split("\",") {
@@ -29,7 +37,11 @@ fn sample(line: &str) -> Option<Sample> {
             found.insert(key.to_owned(), text.trim_end_matches('"').to_owned());
         }
     }
-    Some(Sample { name: name.to_owned(), labels: found, value })
+    Some(Sample {
+        name: name.to_owned(),
+        labels: found,
+        value,
+    })
 }
 
 /// The sum over the series that have these labels among theirs; `None` when there is none.
@@ -38,5 +50,7 @@ pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f6
         let has = |(key, text): &(&str, &str)| sample.labels.get(*key).is_some_and(|t| t == text);
         sample.name == name && labels.iter().all(has)
     });
-    matching.map(|sample| sample.value).reduce(|sum, value| sum + value)
+    matching
+        .map(|sample| sample.value)
+        .reduce(|sum, value| sum + value)
 }

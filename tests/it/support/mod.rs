@@ -40,5 +40,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Octets as they may be read in a failure message.
 pub fn shown(octets: &[u8]) -> String {
-    octets.escape_ascii().to_string().replace("\\r\\n", "\\r\\n\n")
+    octets
+        .escape_ascii()
+        .to_string()
+        .replace("\\r\\n", "\\r\\n\n")
 }

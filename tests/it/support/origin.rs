@@ -147,7 +147,10 @@ impl Origin {
     /// Every octet that ever came, connection after connection.
     pub fn octets(&self) -> Vec<u8> {
         let connections = self.record.connections.lock().unwrap();
-        connections.iter().flat_map(|seen| seen.lock().unwrap().clone()).collect()
+        connections
+            .iter()
+            .flat_map(|seen| seen.lock().unwrap().clone())
+            .collect()
     }
 
     /// Forgets the requests and octets so far; the connections' counts stay.
@@ -160,12 +163,16 @@ impl Origin {
 
     #[track_caller]
     pub fn waits_for_requests(&self, count: usize) {
-        eventually(&format!("{count} requests at the origin"), || self.request_count() >= count);
+        eventually(&format!("{count} requests at the origin"), || {
+            self.request_count() >= count
+        });
     }
 
     #[track_caller]
     pub fn waits_for_open(&self, count: usize) {
-        eventually(&format!("{count} open connections at the origin"), || self.open() == count);
+        eventually(&format!("{count} open connections at the origin"), || {
+            self.open() == count
+        });
     }
 }
 
@@ -173,7 +180,10 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.record.over.store(true, Ordering::SeqCst);
         // Wakes the accepting thread so that it sees the end and frees the port.
-        drop(TcpStream::connect_timeout(&self.address, Duration::from_secs(1)));
+        drop(TcpStream::connect_timeout(
+            &self.address,
+            Duration::from_secs(1),
+        ));
     }
 }
 
@@ -239,7 +249,11 @@ impl Peer {
 
 /// A 200 with this text.
 pub fn answer(text: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    )
+    .into_bytes()
 }
 
 fn accept<S>(stream: TcpStream, record: &Arc<Record>, script: &Arc<S>)
@@ -255,10 +269,18 @@ where
     let record = Arc::clone(record);
     let script = Arc::clone(script);
     let play = move || {
-        let mut peer = Peer { wire, number, requests: 0, record };
+        let mut peer = Peer {
+            wire,
+            number,
+            requests: 0,
+            record,
+        };
         script(&mut peer);
     };
-    thread::Builder::new().stack_size(256 * 1024).spawn(play).unwrap();
+    thread::Builder::new()
+        .stack_size(256 * 1024)
+        .spawn(play)
+        .unwrap();
 }
 
 impl Drop for Peer {

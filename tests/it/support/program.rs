@@ -38,14 +38,18 @@ pub fn folder_with_piece() -> PathBuf {
 
 /// The script of this name among the tests' peers.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/peers")
+        .join(name)
 }
 
 /// Where a program is, or `None` after saying that the test is skipped without it.
 pub fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
-    let program = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    let program = folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
     if program.is_none() {
         eprintln!("skipped: there is no `{name}` on this machine");
     }
@@ -58,7 +62,10 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     let has = |python: &&&str| {
         let mut command = Command::new(python);
         command.args(["-c", &format!("import {module}")]);
-        command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        command
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
     };
     let python = pythons.iter().find(has).map(PathBuf::from);
     if python.is_none() {
@@ -69,7 +76,11 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
 
 /// A port that was free a moment ago, for programs that cannot take port 0.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 impl Program {
@@ -101,7 +112,12 @@ impl Program {
                 // What it says later is read and dropped, so that its pipe never fills.
                 std::thread::spawn(move || said.iter().for_each(drop));
                 let address = SocketAddr::from(([127, 0, 0, 1], port));
-                return Self { child, address, folder }.reachable();
+                return Self {
+                    child,
+                    address,
+                    folder,
+                }
+                .reachable();
             }
             all += &line;
         }
@@ -114,7 +130,12 @@ impl Program {
         listen(child.stdout.take().unwrap(), say.clone());
         listen(child.stderr.take().unwrap(), say);
         std::thread::spawn(move || said.iter().for_each(drop));
-        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), folder }.reachable()
+        Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            folder,
+        }
+        .reachable()
     }
 
     fn reachable(mut self) -> Self {
@@ -143,8 +164,13 @@ impl Drop for Program {
 }
 
 fn started(command: &mut Command) -> Child {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 fn listen(pipe: impl Read + Send + 'static, say: mpsc::Sender<String>) {

@@ -47,8 +47,10 @@ pub struct Refusal {
 
 /// The program under test. `HOLDFAST_BIN` names another than the one cargo has just built.
 pub fn binary() -> PathBuf {
-    std::env::var_os("HOLDFAST_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_holdfast")), PathBuf::from)
+    std::env::var_os("HOLDFAST_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_holdfast")),
+        PathBuf::from,
+    )
 }
 
 /// A folder of this test's own.
@@ -114,7 +116,14 @@ impl Proxy {
         let stdout = collected(child.stdout.take().unwrap());
         let stderr = collected(child.stderr.take().unwrap());
         let addresses = BTreeMap::new();
-        let mut proxy = Self { child, folder, addresses, stdout, stderr, ended: false };
+        let mut proxy = Self {
+            child,
+            folder,
+            addresses,
+            stdout,
+            stderr,
+            ended: false,
+        };
         proxy.wait_for_listeners(config);
         proxy
     }
@@ -125,7 +134,10 @@ impl Proxy {
         for line in config.text().lines() {
             let bind = line.split_once(".bind = ").map(|(table, _)| table);
             let off = line.ends_with("\"off\"");
-            due.extend(bind.filter(|_| !off).map(|t| t.trim_start_matches("listeners.").to_owned()));
+            due.extend(
+                bind.filter(|_| !off)
+                    .map(|t| t.trim_start_matches("listeners.").to_owned()),
+            );
         }
         let deadline = Instant::now() + PATIENCE;
         while !due.iter().all(|name| self.addresses.contains_key(name)) {
@@ -133,19 +145,33 @@ impl Proxy {
                 self.ended = true;
                 // The last words may still be on their way through the pipe.
                 thread::sleep(std::time::Duration::from_millis(50));
-                panic!("it ended at start: {status}\n{}\n{}", config.text(), self.stderr());
+                panic!(
+                    "it ended at start: {status}\n{}\n{}",
+                    config.text(),
+                    self.stderr()
+                );
             }
             if Instant::now() > deadline {
                 self.ended = true;
                 drop(self.child.kill());
-                panic!("no `listening` for {due:?}\n{}\n{}", config.text(), self.stderr());
+                panic!(
+                    "no `listening` for {due:?}\n{}\n{}",
+                    config.text(),
+                    self.stderr()
+                );
             }
             for line in self.stderr.lock().unwrap().iter() {
-                let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+                let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
+                    continue;
+                };
                 if line["event"] == "listening" {
-                    let name = line["listener"].as_str().expect("a listener's name").to_owned();
+                    let name = line["listener"]
+                        .as_str()
+                        .expect("a listener's name")
+                        .to_owned();
                     let address = line["address"].as_str().expect("an address").parse();
-                    self.addresses.insert(name, address.expect("an address with its port"));
+                    self.addresses
+                        .insert(name, address.expect("an address with its port"));
                 }
             }
             thread::sleep(std::time::Duration::from_millis(1));
@@ -169,7 +195,10 @@ impl Proxy {
 
     #[track_caller]
     pub fn listener(&self, name: &str) -> SocketAddr {
-        *self.addresses.get(name).unwrap_or_else(|| panic!("no listener `{name}`"))
+        *self
+            .addresses
+            .get(name)
+            .unwrap_or_else(|| panic!("no listener `{name}`"))
     }
 
     #[track_caller]
@@ -181,7 +210,9 @@ impl Proxy {
     #[track_caller]
     pub fn admin(&self, path: &str) -> (u16, String) {
         let mut client = Client::to(self.listener("admin"));
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        ));
         let response = client.response();
         (response.status(), response.text())
     }
@@ -216,7 +247,10 @@ impl Proxy {
     /// Connections opened to the upstream `app`, for all reasons.
     #[track_caller]
     pub fn opened(&self) -> f64 {
-        self.metric("holdfast_upstream_connections_opened_total", &[("upstream", "app")])
+        self.metric(
+            "holdfast_upstream_connections_opened_total",
+            &[("upstream", "app")],
+        )
     }
 
     /// Connections to the upstream `app` that were closed for this reason.
@@ -251,7 +285,10 @@ impl Proxy {
     #[track_caller]
     pub fn log(&self, count: usize) -> Vec<serde_json::Value> {
         let lines = self.log_lines(count);
-        lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .collect()
     }
 
     pub fn stderr(&self) -> String {
@@ -295,7 +332,10 @@ impl Drop for Proxy {
         if thread::panicking() {
             let stdout = self.stdout.lock().unwrap().clone();
             let last = stdout.len().saturating_sub(20);
-            eprintln!("--- stderr\n{stderr}\n--- stdout\n{}", stdout[last..].join("\n"));
+            eprintln!(
+                "--- stderr\n{stderr}\n--- stdout\n{}",
+                stdout[last..].join("\n")
+            );
         } else {
             assert!(!crashed, "it had ended by itself: {found:?}\n{stderr}");
             assert!(!panicked, "it panicked:\n{stderr}");

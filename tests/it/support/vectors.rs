@@ -49,12 +49,17 @@ pub fn read(text: &str) -> Vec<Vector> {
             }
         }
     }
-    assert!(vectors.iter().all(|v| !v.statuses.is_empty() && !v.octets.is_empty()));
+    assert!(
+        vectors
+            .iter()
+            .all(|v| !v.statuses.is_empty() && !v.octets.is_empty())
+    );
     vectors
 }
 
 fn number(text: &str) -> u16 {
-    text.parse().unwrap_or_else(|_| panic!("`{text}` is no status"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("`{text}` is no status"))
 }
 
 /// `\r \n \t \\ \xNN`, and `\*40000(a)` for so many of an octet; the file's own line ends do not count.
@@ -113,7 +118,10 @@ impl Vector {
     /// Every place worth splitting at: all of them, or an even choice where there are too many.
     pub fn splits(&self) -> Vec<Delivery> {
         let step = (self.octets.len() / 400).max(1) * if self.octets.len() > 400 { 8 } else { 1 };
-        (1..self.octets.len()).step_by(step).map(Delivery::SplitAt).collect()
+        (1..self.octets.len())
+            .step_by(step)
+            .map(Delivery::SplitAt)
+            .collect()
     }
 
     /// Plays it and judges the answer; what the origin saw is judged by the caller.
@@ -141,8 +149,15 @@ impl Vector {
                 }
             }
         }
-        let head = client.wire.head().map_err(|end| format!("no answer, {end:?}"))?;
-        let method = if self.octets.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let head = client
+            .wire
+            .head()
+            .map_err(|end| format!("no answer, {end:?}"))?;
+        let method = if self.octets.starts_with(b"HEAD ") {
+            "HEAD"
+        } else {
+            "GET"
+        };
         let framing = head.response_framing(method);
         let answer = client.wire.rest_of(head, framing);
         if !self.statuses.contains(&answer.status()) || answer.cut.is_some() {
@@ -152,7 +167,10 @@ impl Vector {
             return Ok(());
         }
         if framing == Framing::UntilClose || !answer.head.lists("connection", "close") {
-            return Err(format!("not a framed answer with `Connection: close`: {:?}", answer.head));
+            return Err(format!(
+                "not a framed answer with `Connection: close`: {:?}",
+                answer.head
+            ));
         }
         match client.wire.to_end() {
             (rest, End::Closed) if rest.is_empty() => Ok(()),
@@ -162,12 +180,22 @@ impl Vector {
 
     /// Whether the request that reached the origin is the expected one.
     pub fn is_canonical(&self, got: &Message) -> Result<(), String> {
-        let AtOrigin::Request(expected) = &self.origin else { return Ok(()) };
-        let end = expected.windows(4).position(|w| w == b"\r\n\r\n").expect("an end of the head");
+        let AtOrigin::Request(expected) = &self.origin else {
+            return Ok(());
+        };
+        let end = expected
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("an end of the head");
         let mut lines: Vec<Vec<u8>> = vec![got.head.start.clone().into_bytes()];
         for (name, value) in &got.head.fields {
             // What every request gets from us on its way is the business of other dialogues.
-            let ours = ["via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+            let ours = [
+                "via",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+            ];
             if !ours.contains(&name.to_ascii_lowercase().as_str()) {
                 lines.push([name.as_bytes(), b": ", value].concat());
             }
@@ -175,7 +203,11 @@ impl Vector {
         let head = lines.join(&b"\r\n"[..]);
         if head != expected[..end] || got.body != expected[end + 4..] {
             let body = got.body.escape_ascii();
-            return Err(format!("{}: the origin got {} {body}", self.name, head.escape_ascii()));
+            return Err(format!(
+                "{}: the origin got {} {body}",
+                self.name,
+                head.escape_ascii()
+            ));
         }
         Ok(())
     }
@@ -207,5 +239,9 @@ const THREADS: usize = 32;
 /// The origin must not have seen an octet.
 pub fn saw_nothing(origin: &Origin) -> Result<(), String> {
     let octets = origin.octets();
-    if octets.is_empty() { Ok(()) } else { Err(format!("it saw {}", super::shown(&octets))) }
+    if octets.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("it saw {}", super::shown(&octets)))
+    }
 }

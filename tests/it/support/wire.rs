@@ -75,37 +75,55 @@ impl Head {
 
     /// The values of all lines of the field.
     pub fn all(&self, name: &str) -> Vec<String> {
-        let lines = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        lines.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
+        let lines = self
+            .fields
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        lines
+            .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            .collect()
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+        self.fields
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name))
     }
 
     /// Whether a field's list, over all its lines, has this member; letter case does not count.
     pub fn lists(&self, name: &str, member: &str) -> bool {
         let all = self.all(name).join(",");
-        all.split(',').any(|token| token.trim().eq_ignore_ascii_case(member))
+        all.split(',')
+            .any(|token| token.trim().eq_ignore_ascii_case(member))
     }
 
     /// The status code of a status line.
     #[track_caller]
     pub fn status(&self) -> u16 {
-        let code = self.start.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let code = self
+            .start
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok());
         code.unwrap_or_else(|| panic!("no status in `{}`", self.start))
     }
 
     fn length(&self) -> Option<u64> {
         self.field("content-length").map(|text| {
-            assert!(!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()), "length `{text}`");
+            assert!(
+                !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()),
+                "length `{text}`"
+            );
             text.parse().unwrap()
         })
     }
 
     fn is_chunked(&self) -> bool {
         let codings = self.field("transfer-encoding");
-        assert!(codings.is_none() || !self.has("content-length"), "two framings: {self:?}");
+        assert!(
+            codings.is_none() || !self.has("content-length"),
+            "two framings: {self:?}"
+        );
         codings.is_some_and(|codings| {
             assert_eq!(codings, "chunked", "a coding we do not write");
             true
@@ -150,7 +168,12 @@ impl Message {
     /// The message itself, which must have come whole.
     #[track_caller]
     pub fn whole(self) -> Self {
-        assert_eq!(self.cut, None, "cut short after {} octets of body", self.body.len());
+        assert_eq!(
+            self.cut,
+            None,
+            "cut short after {} octets of body",
+            self.body.len()
+        );
         self
     }
 }
@@ -160,12 +183,19 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, ahead: Vec::new(), seen: Arc::default() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+            seen: Arc::default(),
+        }
     }
 
     /// Everything that comes is also recorded there.
     pub fn recording(stream: TcpStream, seen: Arc<Mutex<Vec<u8>>>) -> Self {
-        Self { seen, ..Self::new(stream) }
+        Self {
+            seen,
+            ..Self::new(stream)
+        }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -273,7 +303,11 @@ impl Wire {
         loop {
             if let Some(at) = self.ahead[from..].iter().position(|octet| *octet == b'\n') {
                 let mut line: Vec<u8> = self.ahead.drain(..=from + at).collect();
-                assert!(line.ends_with(b"\r\n"), "a bare LF: {}", line.escape_ascii());
+                assert!(
+                    line.ends_with(b"\r\n"),
+                    "a bare LF: {}",
+                    line.escape_ascii()
+                );
                 line.truncate(line.len() - 2);
                 assert!(!line.contains(&b'\r'), "a bare CR: {}", line.escape_ascii());
                 return Ok(line);
@@ -292,9 +326,15 @@ impl Wire {
             if line.is_empty() {
                 return Ok(fields);
             }
-            let colon = line.iter().position(|octet| *octet == b':').expect("a field has a colon");
+            let colon = line
+                .iter()
+                .position(|octet| *octet == b':')
+                .expect("a field has a colon");
             let name = String::from_utf8(line[..colon].to_vec()).expect("a name is a token");
-            assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()), "`{name}`");
+            assert!(
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()),
+                "`{name}`"
+            );
             fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
         }
     }
@@ -306,13 +346,23 @@ impl Wire {
         octets.extend_from_slice(b"\r\n");
         let start = String::from_utf8_lossy(&line).into_owned();
         let fields = self.fields(&mut octets)?;
-        Ok(Head { start, fields, octets })
+        Ok(Head {
+            start,
+            fields,
+            octets,
+        })
     }
 
     /// The rest of a message whose head was read.
     pub fn rest_of(&mut self, head: Head, framing: Framing) -> Message {
         let (body, trailers) = (Vec::new(), Vec::new());
-        let mut message = Message { head, framing, body, trailers, cut: None };
+        let mut message = Message {
+            head,
+            framing,
+            body,
+            trailers,
+            cut: None,
+        };
         message.cut = match framing {
             Framing::None => None,
             Framing::Length(length) => self.length_body(length, &mut message.body).err(),

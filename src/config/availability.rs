@@ -1,0 +1,241 @@
+//! Settings that are known and do not act yet: refused by name, never silently ignored.
+//!
+//! A default that does not act yet is let pass, since nobody asked for it; what somebody wrote is
+//! refused unless it says what happens anyway. The table shrinks as features land.
+
+use super::complaint::Complaint;
+use super::complaint::Complaints;
+use super::complaint::Place;
+use super::raw::Node;
+use super::raw::Raw;
+use super::raw::Table;
+
+/// Complains about every value that asks for something not yet available.
+pub fn check(root: &Table, complaints: &mut Complaints) {
+    walk(root, &mut Vec::new(), &mut |path, node| {
+        let rule = NOT_YET.iter().find(|rule| rule.is_for(path));
+        if let Some(rule) = rule.filter(|rule| !rule.accepts.takes(node)) {
+            let allowed = rule.accepts.allowed();
+            let says = format!(
+                "`{}` is not yet available: {} ({allowed})",
+                node.shown(),
+                rule.because
+            );
+            complaints.add(Complaint {
+                key: node.key.clone(),
+                says,
+                place: node.place.clone(),
+            });
+        }
+    });
+}
+
+/// One line of the table.
+struct NotYet {
+    /// The key; `*` is any name.
+    key: &'static str,
+    /// What may be written all the same.
+    accepts: Accepts,
+    /// What does not happen yet.
+    because: &'static str,
+}
+
+/// Which values may be written.
+enum Accepts {
+    /// None: the key is left out.
+    Nothing,
+    /// These, which say what happens anyway.
+    Only(&'static [&'static str]),
+    /// All but these.
+    AllBut(&'static [&'static str]),
+    /// All that do not begin so.
+    NoPrefix(&'static [&'static str]),
+}
+
+/// The table. The first line that fits a key decides about it.
+const NOT_YET: &[NotYet] = &[
+    NotYet {
+        key: "server.watch_config",
+        accepts: Accepts::Only(&["false"]),
+        because: "files are not watched",
+    },
+    NotYet {
+        key: "metrics.tcp_info_interval",
+        accepts: Accepts::Only(&["off"]),
+        because: "TCP_INFO is not sampled",
+    },
+    NotYet {
+        key: "drain.delay",
+        accepts: Accepts::Only(&["0s"]),
+        because: "a drain is not announced",
+    },
+    NotYet {
+        key: "drain.idle_grace",
+        accepts: Accepts::Only(&["0s"]),
+        because: "idle clients are closed at once",
+    },
+    NotYet {
+        key: "drain.spread",
+        accepts: Accepts::Only(&["0s"]),
+        because: "idle clients are closed at once",
+    },
+    NotYet {
+        key: "drain.tunnel_timeout",
+        accepts: Accepts::Nothing,
+        because: "tunnels share drain.timeout",
+    },
+    NotYet {
+        key: "drain.websocket_close",
+        accepts: Accepts::Only(&["false"]),
+        because: "WebSockets are not told of a drain",
+    },
+    NotYet {
+        key: "drain.at_deadline",
+        accepts: Accepts::Nothing,
+        because: "a drain has one way to end",
+    },
+    NotYet {
+        key: "dns.keep_last_good",
+        accepts: Accepts::Nothing,
+        because: "the last good answer is kept for ever",
+    },
+    NotYet {
+        key: "dns.removal_grace",
+        accepts: Accepts::Nothing,
+        because: "addresses that leave a name are not drained",
+    },
+    NotYet {
+        key: "listeners.*.bind",
+        accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
+        because: "listeners accept on TCP only",
+    },
+    NotYet {
+        key: "listeners.*.client_key",
+        accepts: Accepts::Only(&["peer"]),
+        because: "clients are told apart by their address only",
+    },
+    NotYet {
+        key: "listeners.*.proxy_protocol",
+        accepts: Accepts::Only(&["off"]),
+        because: "the PROXY protocol is not read",
+    },
+    NotYet {
+        key: "listeners.*.pipelining",
+        accepts: Accepts::AllBut(&["concurrent"]),
+        because: "one exchange is served at a time",
+    },
+    NotYet {
+        key: "upstreams.*.balance",
+        accepts: Accepts::AllBut(&["ewma", "hash"]),
+        because: "there is no such balancer",
+    },
+    NotYet {
+        key: "upstreams.*.hash_key",
+        accepts: Accepts::Nothing,
+        because: "there is no hash balancer",
+    },
+    NotYet {
+        key: "upstreams.*.slow_start",
+        accepts: Accepts::Only(&["off"]),
+        because: "new endpoints get their whole share at once",
+    },
+    NotYet {
+        key: "upstreams.*.pool.min_idle",
+        accepts: Accepts::Only(&["0"]),
+        because: "connections are made when they are needed",
+    },
+    NotYet {
+        key: "upstreams.*.pool.idle_learning",
+        accepts: Accepts::Only(&["false"]),
+        because: "idle limits are not learned",
+    },
+    NotYet {
+        key: "upstreams.*.pool.idle_floor",
+        accepts: Accepts::Nothing,
+        because: "idle limits are not learned",
+    },
+    NotYet {
+        key: "upstreams.*.pool.rebalance",
+        accepts: Accepts::Only(&["false"]),
+        because: "connections are not rebalanced",
+    },
+    NotYet {
+        key: "upstreams.*.pool.queue",
+        accepts: Accepts::Only(&["fifo"]),
+        because: "the oldest waiter is next",
+    },
+    NotYet {
+        key: "upstreams.*.connect.source_addresses",
+        accepts: Accepts::Nothing,
+        because: "the kernel chooses the source address",
+    },
+    NotYet {
+        key: "upstreams.*.connect.port_reserve",
+        accepts: Accepts::Nothing,
+        because: "local ports are not counted",
+    },
+    NotYet {
+        key: "upstreams.*.health.failures",
+        accepts: Accepts::Only(&["off"]),
+        because: "endpoints are not ejected",
+    },
+    NotYet {
+        key: "upstreams.*.health.active_path",
+        accepts: Accepts::Only(&["off"]),
+        because: "endpoints are not probed",
+    },
+    NotYet {
+        key: "upstreams.*.health.*",
+        accepts: Accepts::Nothing,
+        because: "endpoints are neither ejected nor probed",
+    },
+];
+
+impl NotYet {
+    fn is_for(&self, path: &[&str]) -> bool {
+        let mut pattern = self.key.split('.');
+        let fits = path
+            .iter()
+            .all(|name| pattern.next().is_some_and(|p| p == "*" || p == *name));
+        fits && pattern.next().is_none()
+    }
+}
+
+impl Accepts {
+    fn takes(&self, node: &Node) -> bool {
+        let text = match &node.value {
+            Raw::Text(text) => text.clone(),
+            other => other.as_toml(),
+        };
+        match self {
+            Self::Nothing => false,
+            Self::Only(values) => values.contains(&text.as_str()),
+            Self::AllBut(values) => !values.contains(&text.as_str()),
+            Self::NoPrefix(prefixes) => !prefixes.iter().any(|prefix| text.starts_with(prefix)),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        match self {
+            Self::Nothing => "leave the key out".to_owned(),
+            Self::Only(values) => format!("{}, or leave the key out", values.join(", ")),
+            Self::AllBut(values) => format!("anything but {}", values.join(", ")),
+            Self::NoPrefix(prefixes) => format!("nothing that begins with {}", prefixes.join(", ")),
+        }
+    }
+}
+
+/// Visits every value that somebody wrote, with the path at which it is in effect. Items of a list
+/// have the path of the list.
+fn walk<'t>(table: &'t Table, path: &mut Vec<&'t str>, visit: &mut impl FnMut(&[&str], &Node)) {
+    for (name, node) in table {
+        path.push(name);
+        match &node.value {
+            Raw::Table(table) => walk(table, path, visit),
+            _ if node.place == Place::Default => {}
+            Raw::List(nodes) => nodes.iter().for_each(|node| visit(path, node)),
+            Raw::Text(_) | Raw::Whole(_) | Raw::Decimal(_) | Raw::Switch(_) => visit(path, node),
+        }
+        path.pop();
+    }
+}

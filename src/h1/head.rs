@@ -1,0 +1,593 @@
+//! Heads: start line and field section of a request or a response, read in place.
+//!
+//! `parse` is called with the same octets and more of them until it says `Complete`; it goes on
+//! where it stopped. A complete head is a legal one: target, version and `Host` have been checked.
+//! What its framing is, `framing` says. Absent on purpose: copying, and repairing.
+
+use crate::base::units::ByteCount;
+use crate::h1::error::MessageError;
+use crate::h1::fields::FieldSection;
+use crate::h1::fields::Span;
+use crate::h1::lines;
+use crate::h1::lines::Lines;
+use crate::h1::lines::NextLine;
+use crate::h1::octets;
+use crate::h1::target::HostNeed;
+use crate::h1::target::Target;
+use crate::h1::target::TargetOf;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Most octets, the empty line included.
+    pub octets: ByteCount,
+    /// Most field lines.
+    pub fields: u32,
+    /// Most octets of a request target.
+    pub target: ByteCount,
+}
+
+/// Whether the head is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More octets are needed.
+    Partial,
+    /// The head is whole and legal.
+    Complete,
+}
+
+/// The methods whose meaning we know. Methods are case-sensitive (RFC 9110 §9.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+    /// `DELETE`
+    Delete,
+    /// `OPTIONS`
+    Options,
+    /// `TRACE`
+    Trace,
+    /// `CONNECT`
+    Connect,
+    /// `PATCH`
+    Patch,
+    /// Any other token; forwarded as sent.
+    Other,
+}
+
+impl Method {
+    /// Recognises a method.
+    #[must_use]
+    pub fn of(octets: &[u8]) -> Self {
+        match octets {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"CONNECT" => Self::Connect,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it asks for nothing to be changed (RFC 9110 §9.2.1).
+    #[must_use]
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
+
+    /// Whether sending it twice is meant to do what sending it once does (RFC 9110 §9.2.2).
+    #[must_use]
+    pub const fn is_idempotent(self) -> bool {
+        self.is_safe() || matches!(self, Self::Put | Self::Delete)
+    }
+}
+
+/// The version a sender speaks. A higher minor version is read as the highest we know
+/// (RFC 9110 §2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1 to HTTP/1.9
+    Http11,
+}
+
+impl Version {
+    fn parse(octets: &[u8]) -> Result<Self, MessageError> {
+        match octets {
+            b"HTTP/1.1" => Ok(Self::Http11),
+            b"HTTP/1.0" => Ok(Self::Http10),
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(Self::Http11),
+            [
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                major @ b'0'..=b'9',
+                b'.',
+                b'0'..=b'9',
+            ] => Err(MessageError::VersionUnsupported {
+                major: major - b'0',
+            }),
+            _ => Err(MessageError::VersionMalformed),
+        }
+    }
+}
+
+/// Where the reading of a head stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but octets of the first line.
+    Start,
+    /// One empty line was skipped.
+    AfterEmptyLine,
+    /// The start line is read.
+    Fields,
+    /// The head is whole.
+    Complete,
+}
+
+/// The head of a request.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The method as sent.
+    pub method_octets: Span,
+    /// The target.
+    pub target: Target,
+    /// The version.
+    pub version: Version,
+    /// The field section.
+    pub fields: FieldSection,
+    /// The head's length in the buffer, an empty line before it included.
+    pub octets: usize,
+    stage: Stage,
+    lines: Lines,
+}
+
+impl RequestHead {
+    /// A head that has not arrived.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            method: Method::Other,
+            method_octets: Span::EMPTY,
+            target: Target::EMPTY,
+            version: Version::Http11,
+            fields: FieldSection::new(),
+            octets: 0,
+            stage: Stage::Start,
+            lines: Lines::default(),
+        }
+    }
+
+    /// Goes on reading. `octets` begins where it began before.
+    ///
+    /// # Errors
+    /// The first rule that the head breaks, which is the same however the octets were split.
+    pub fn parse(&mut self, octets: &[u8], limits: &HeadLimits) -> Result<Parsed, MessageError> {
+        let end_max = limits.octets.as_len();
+        while matches!(self.stage, Stage::Start | Stage::AfterEmptyLine) {
+            let line_max = self.lines.at().saturating_add(request_line_max(limits));
+            match self.lines.next(octets, line_max.min(end_max))? {
+                NextLine::Partial => return Ok(Parsed::Partial),
+                NextLine::Overrun if line_max < end_max => {
+                    return Err(MessageError::TargetTooLong {
+                        limit: limits.target,
+                    });
+                }
+                NextLine::Overrun => {
+                    return Err(MessageError::HeadTooLong {
+                        limit: limits.octets,
+                    });
+                }
+                // RFC 9112 §2.2: a server should ignore at least one empty line before the
+                // request line. One it is.
+                NextLine::Line { line: [], .. } => match self.stage {
+                    Stage::Start => self.stage = Stage::AfterEmptyLine,
+                    Stage::AfterEmptyLine | Stage::Fields | Stage::Complete => {
+                        return Err(MessageError::EmptyLines);
+                    }
+                },
+                NextLine::Line { start, line } => {
+                    self.request_line(line, start, limits)?;
+                    self.stage = Stage::Fields;
+                }
+            }
+        }
+        if self.stage == Stage::Fields {
+            match field_section(&mut self.fields, &mut self.lines, octets, limits)? {
+                Parsed::Partial => return Ok(Parsed::Partial),
+                Parsed::Complete => self.finish(octets)?,
+            }
+        }
+        Ok(Parsed::Complete)
+    }
+
+    /// The host the request is for. Empty only where an HTTP/1.0 request named none.
+    #[must_use]
+    pub fn host<'a>(&self, octets: &'a [u8]) -> &'a [u8] {
+        self.target.host(&self.fields, octets)
+    }
+
+    /// Makes ready for the next message and keeps the memory.
+    pub fn reset(&mut self) {
+        self.fields.clear();
+        self.stage = Stage::Start;
+        self.lines = Lines::default();
+        self.octets = 0;
+    }
+
+    /// Makes ready for the next message and gives the memory back, for a connection that idles.
+    pub fn shrink_to_idle(&mut self) {
+        self.reset();
+        self.fields.release();
+    }
+
+    /// RFC 9112 §3: method SP request-target SP HTTP-version. Single spaces and no others: §3 lets a
+    /// recipient be lenient here, and warns of what comes of it.
+    fn request_line(
+        &mut self,
+        line: &[u8],
+        start: usize,
+        limits: &HeadLimits,
+    ) -> Result<(), MessageError> {
+        let (method, rest) = octets::split_class(line, octets::is_tchar);
+        let rest = match (method, rest) {
+            ([], [b' ', ..] | []) => return Err(MessageError::MethodMissing),
+            (_, [b' ', rest @ ..]) => rest,
+            (_, [] | [b'\t', ..]) => return Err(MessageError::RequestLineShape),
+            (_, [b'\r', ..]) => return Err(MessageError::BareCarriageReturn),
+            (_, [octet, ..]) => return Err(MessageError::MethodOctet { octet: *octet }),
+        };
+        if method.len() > METHOD_OCTETS_MAX {
+            return Err(MessageError::MethodTooLong);
+        }
+        let (target, rest) = octets::split_class(rest, octets::is_target_char);
+        let version = match (target, rest) {
+            ([], [b' ' | b'\t', ..] | []) => return Err(MessageError::RequestLineShape),
+            (_, [b' ', version @ ..]) => version,
+            // HTTP/0.9's request line, which has no version, ends here as well.
+            (_, [] | [b'\t', ..]) => return Err(MessageError::RequestLineShape),
+            (_, [b'\r', ..]) => return Err(MessageError::BareCarriageReturn),
+            (_, [octet, ..]) => return Err(MessageError::TargetOctet { octet: *octet }),
+        };
+        if target.len() > limits.target.as_len() {
+            return Err(MessageError::TargetTooLong {
+                limit: limits.target,
+            });
+        }
+        self.version = Version::parse(version).map_err(|error| version_error(version, error))?;
+        self.method = Method::of(method);
+        self.method_octets = Span::new(start, start + method.len());
+        let of = match self.method {
+            Method::Connect => TargetOf::Connect,
+            Method::Options => TargetOf::Options,
+            Method::Get
+            | Method::Head
+            | Method::Post
+            | Method::Put
+            | Method::Delete
+            | Method::Trace
+            | Method::Patch
+            | Method::Other => TargetOf::Any,
+        };
+        self.target = Target::parse(target, start + method.len() + 1, of)?;
+        Ok(())
+    }
+
+    fn finish(&mut self, octets: &[u8]) -> Result<(), MessageError> {
+        let need = match self.version {
+            Version::Http11 => HostNeed::Required,
+            Version::Http10 => HostNeed::Optional,
+        };
+        self.target.check_host(&self.fields, octets, need)?;
+        self.octets = self.lines.at();
+        self.stage = Stage::Complete;
+        Ok(())
+    }
+}
+
+impl Default for RequestHead {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// The status code, 100 to 599.
+    pub status: u16,
+    /// The reason phrase as sent, perhaps empty.
+    pub reason: Span,
+    /// The version.
+    pub version: Version,
+    /// The field section.
+    pub fields: FieldSection,
+    /// The head's length in the buffer.
+    pub octets: usize,
+    stage: Stage,
+    lines: Lines,
+}
+
+impl ResponseHead {
+    /// A head that has not arrived.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            status: 0,
+            reason: Span::EMPTY,
+            version: Version::Http11,
+            fields: FieldSection::new(),
+            octets: 0,
+            stage: Stage::Start,
+            lines: Lines::default(),
+        }
+    }
+
+    /// Goes on reading. `octets` begins where it began before.
+    ///
+    /// # Errors
+    /// The first rule that the head breaks, which is the same however the octets were split.
+    pub fn parse(&mut self, octets: &[u8], limits: &HeadLimits) -> Result<Parsed, MessageError> {
+        if self.stage == Stage::Start {
+            match self.lines.next(octets, limits.octets.as_len())? {
+                NextLine::Partial => return Ok(Parsed::Partial),
+                NextLine::Overrun => {
+                    return Err(MessageError::HeadTooLong {
+                        limit: limits.octets,
+                    });
+                }
+                NextLine::Line { start, line } => self.status_line(line, start)?,
+            }
+            self.stage = Stage::Fields;
+        }
+        if self.stage == Stage::Fields {
+            match field_section(&mut self.fields, &mut self.lines, octets, limits)? {
+                Parsed::Partial => return Ok(Parsed::Partial),
+                Parsed::Complete => {
+                    self.octets = self.lines.at();
+                    self.stage = Stage::Complete;
+                }
+            }
+        }
+        Ok(Parsed::Complete)
+    }
+
+    /// Makes ready for the next message and keeps the memory.
+    pub fn reset(&mut self) {
+        self.fields.clear();
+        self.stage = Stage::Start;
+        self.lines = Lines::default();
+        self.octets = 0;
+    }
+
+    /// Makes ready for the next message and gives the memory back, for a connection that idles.
+    pub fn shrink_to_idle(&mut self) {
+        self.reset();
+        self.fields.release();
+    }
+
+    /// RFC 9112 §4: HTTP-version SP status-code SP [ reason-phrase ]. The last space is missing in
+    /// the answers of many real servers that send no reason, and nothing can be hidden there.
+    fn status_line(&mut self, line: &[u8], start: usize) -> Result<(), MessageError> {
+        let (version, rest) = octets::split_class(line, |octet| octet != b' ');
+        self.version = Version::parse(version)?;
+        let (status, reason) = match rest {
+            [b' ', status @ ..] if status.len() == 3 => (status, &[][..]),
+            [b' ', a, b, c, b' ', reason @ ..] => (&[*a, *b, *c][..], reason),
+            _ => return Err(MessageError::StatusLineShape),
+        };
+        let number = octets::decimal(status).and_then(|number| u16::try_from(number).ok());
+        self.status = number.ok_or(MessageError::StatusLineShape)?;
+        if !(100..=599).contains(&self.status) {
+            return Err(MessageError::StatusRange {
+                status: self.status,
+            });
+        }
+        if !octets::is_field_value(reason) {
+            return Err(match octets::first_not_field_vchar(reason) {
+                Some(b'\r') => MessageError::BareCarriageReturn,
+                octet => MessageError::ReasonOctet {
+                    octet: octet.unwrap_or_default(),
+                },
+            });
+        }
+        let end = start + line.len();
+        self.reason = Span::new(end - reason.len(), end);
+        Ok(())
+    }
+}
+
+impl Default for ResponseHead {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn field_section(
+    fields: &mut FieldSection,
+    lines: &mut Lines,
+    octets: &[u8],
+    limits: &HeadLimits,
+) -> Result<Parsed, MessageError> {
+    let end_max = limits.octets.as_len();
+    loop {
+        match lines.next(octets, end_max)? {
+            NextLine::Partial => return Ok(Parsed::Partial),
+            NextLine::Overrun => {
+                return Err(MessageError::HeadTooLong {
+                    limit: limits.octets,
+                });
+            }
+            NextLine::Line { line: [], .. } => return Ok(Parsed::Complete),
+            NextLine::Line { start, line } => {
+                if fields.lines().len() >= limits.fields as usize {
+                    return Err(MessageError::FieldsTooMany {
+                        limit: limits.fields,
+                    });
+                }
+                fields.push(lines::field_line(line, start)?);
+            }
+        }
+    }
+}
+
+/// A bare CR or a fourth part is a worse fault of the request line than its version.
+#[cold]
+fn version_error(version: &[u8], error: MessageError) -> MessageError {
+    if version.contains(&b'\r') {
+        MessageError::BareCarriageReturn
+    } else if version.contains(&b' ') || version.contains(&b'\t') {
+        MessageError::RequestLineShape
+    } else {
+        error
+    }
+}
+
+/// Most octets of a request line, so that an endless one is refused before the whole head's limit.
+fn request_line_max(limits: &HeadLimits) -> usize {
+    limits
+        .target
+        .as_len()
+        .saturating_add(METHOD_OCTETS_MAX + "  HTTP/1.1\r\n".len())
+}
+
+/// Longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 octets. Longer:
+/// `MethodTooLong`, 400, close.
+pub const METHOD_OCTETS_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        octets: ByteCount(256),
+        fields: 4,
+        target: ByteCount(32),
+    };
+
+    fn request(octets: &[u8]) -> Result<Parsed, MessageError> {
+        RequestHead::new().parse(octets, &LIMITS)
+    }
+
+    fn padded(length: usize) -> Vec<u8> {
+        let fixed = b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+        let value = "v".repeat(length - fixed);
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n").into_bytes()
+    }
+
+    #[test]
+    fn a_head_of_just_the_limit_passes_and_one_octet_more_does_not() {
+        assert_eq!(request(&padded(256)), Ok(Parsed::Complete));
+        let limit = LIMITS.octets;
+        assert_eq!(
+            request(&padded(257)),
+            Err(MessageError::HeadTooLong { limit })
+        );
+        assert_eq!(request(&padded(257)[..255]), Ok(Parsed::Partial));
+        assert_eq!(
+            request(&padded(257)[..256]),
+            Err(MessageError::HeadTooLong { limit })
+        );
+    }
+
+    #[test]
+    fn a_target_of_just_the_limit_passes_and_one_octet_more_does_not() {
+        let with = |length: usize| {
+            format!(
+                "GET /{} HTTP/1.1\r\nHost: a\r\n\r\n",
+                "p".repeat(length - 1)
+            )
+            .into_bytes()
+        };
+        assert_eq!(request(&with(32)), Ok(Parsed::Complete));
+        let limit = LIMITS.target;
+        assert_eq!(
+            request(&with(33)),
+            Err(MessageError::TargetTooLong { limit })
+        );
+    }
+
+    #[test]
+    fn an_endless_request_line_is_a_long_target() {
+        let limit = LIMITS.target;
+        assert_eq!(
+            request(&[b'a'; 80]),
+            Err(MessageError::TargetTooLong { limit })
+        );
+    }
+
+    #[test]
+    fn as_many_fields_as_allowed_pass_and_one_more_does_not() {
+        let with = |count: usize| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                "X: y\r\n".repeat(count)
+            )
+            .into_bytes()
+        };
+        assert_eq!(request(&with(3)), Ok(Parsed::Complete));
+        assert_eq!(
+            request(&with(4)),
+            Err(MessageError::FieldsTooMany { limit: 4 })
+        );
+    }
+
+    #[test]
+    fn a_method_of_32_octets_passes_and_one_of_33_does_not() {
+        let with = |length: usize| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(length));
+        assert_eq!(request(with(32).as_bytes()), Ok(Parsed::Complete));
+        assert_eq!(
+            request(with(33).as_bytes()),
+            Err(MessageError::MethodTooLong)
+        );
+    }
+
+    #[test]
+    fn the_next_head_is_read_into_the_same_memory() {
+        let mut head = RequestHead::new();
+        let octets = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nPUT /b HTTP/1.0\r\n\r\n";
+        assert_eq!(head.parse(octets, &LIMITS), Ok(Parsed::Complete));
+        assert_eq!(head.octets, 28);
+        let rest = &octets[head.octets..];
+        head.reset();
+        assert_eq!(head.parse(rest, &LIMITS), Ok(Parsed::Complete));
+        assert_eq!((head.method, head.version), (Method::Put, Version::Http10));
+        assert_eq!(head.target.path(rest), b"/b");
+        assert!(head.fields.lines().is_empty());
+        assert_eq!(head.host(rest), b"");
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_read_as_the_one_we_know() {
+        assert_eq!(
+            request(b"GET / HTTP/1.7\r\nHost: a\r\n\r\n"),
+            Ok(Parsed::Complete)
+        );
+        let error = MessageError::VersionUnsupported { major: 2 };
+        assert_eq!(request(b"PRI * HTTP/2.0\r\n\r\n"), Err(error));
+    }
+
+    #[test]
+    fn safe_methods_are_idempotent_and_post_is_neither() {
+        assert!(Method::Get.is_safe() && Method::Get.is_idempotent());
+        assert!(!Method::Put.is_safe() && Method::Put.is_idempotent());
+        assert!(!Method::Post.is_idempotent() && !Method::Patch.is_idempotent());
+        assert_eq!(Method::of(b"get"), Method::Other);
+        assert!(!Method::Other.is_idempotent());
+    }
+}

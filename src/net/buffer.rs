@@ -1,0 +1,208 @@
+//! Buffers: owned by the worker, lent while octets are in flight, given back when a connection idles.
+//!
+//! An idle connection owns none (21 KB against 0.8 KB per idle connection, measured). A
+//! [`ReadBuffer`] keeps the octets of a message head in place while its body flows behind it, so
+//! that a request stays readable until it cannot be retried any more.
+
+use std::cell::RefCell;
+
+use crate::net::clock::Deadline;
+use crate::net::stream::Fault;
+use crate::net::stream::ReadEnd;
+use crate::net::stream::Stream;
+
+/// Octets read ahead of a connection's parser, with a head held at the front.
+///
+/// ```text
+///   | held head | consumed | unread | spare |
+///   base      floor      start    len     capacity
+/// ```
+#[derive(Default)]
+pub struct ReadBuffer {
+    octets: Vec<u8>,
+    base: usize,
+    floor: usize,
+    start: usize,
+}
+
+impl ReadBuffer {
+    /// A buffer with storage from the worker.
+    #[must_use]
+    pub fn lend() -> Self {
+        Self {
+            octets: lend(),
+            base: 0,
+            floor: 0,
+            start: 0,
+        }
+    }
+
+    /// What has been read and not consumed.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.octets.get(self.start..).unwrap_or_default()
+    }
+
+    /// Marks so many unread octets as consumed.
+    pub fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.octets.len() - self.start);
+        self.start = (self.start + count).min(self.octets.len());
+        if self.start == self.octets.len() {
+            // Nothing is unread: the next read may use everything behind the held head.
+            self.octets.truncate(self.floor);
+            self.start = self.floor;
+        }
+    }
+
+    /// Consumes the next `count` octets but keeps them readable through [`Self::held`].
+    pub fn hold(&mut self, count: usize) {
+        self.base = self.start;
+        self.start = (self.start + count).min(self.octets.len());
+        self.floor = self.start;
+    }
+
+    /// The held head.
+    #[must_use]
+    pub fn held(&self) -> &[u8] {
+        self.octets.get(self.base..self.floor).unwrap_or_default()
+    }
+
+    /// The held head, and what is unread behind it.
+    #[must_use]
+    pub fn split(&self) -> (&[u8], &[u8]) {
+        (self.held(), self.unread())
+    }
+
+    /// Lets the held head go.
+    pub fn release(&mut self) {
+        self.base = 0;
+        self.floor = 0;
+        if self.start == self.octets.len() {
+            self.octets.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Reads once, waiting until `deadline`. Makes room first: moves what is unread to the front,
+    /// and where even that leaves none, grows up to `most` octets. Cancel: nothing is lost.
+    ///
+    /// # Errors
+    /// [`Fill::Full`], when `most` octets are unread already; else the stream's fault.
+    pub async fn fill(
+        &mut self,
+        stream: &Stream,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<ReadEnd, Fill> {
+        stream.readable(deadline).await.map_err(Fill::Fault)?;
+        loop {
+            self.make_room(most)?;
+            if let Some(end) = stream.try_read(&mut self.octets).map_err(Fill::Fault)? {
+                return Ok(end);
+            }
+            stream.readable(deadline).await.map_err(Fill::Fault)?;
+        }
+    }
+
+    /// Takes larger storage, for a body that is worth larger reads.
+    pub fn widen(&mut self) {
+        if self.octets.capacity() >= WIDE_OCTETS {
+            return;
+        }
+        let mut wide = lend_wide();
+        wide.extend_from_slice(&self.octets);
+        give_back(std::mem::replace(&mut self.octets, wide));
+    }
+
+    /// Whether nothing is unread and nothing held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    fn make_room(&mut self, most: usize) -> Result<(), Fill> {
+        if self.octets.capacity() - self.octets.len() >= READ_LEAST {
+            return Ok(());
+        }
+        if self.start > self.floor {
+            self.octets.drain(self.floor..self.start);
+            self.start = self.floor;
+        }
+        if self.octets.capacity() - self.octets.len() < READ_LEAST {
+            let unread = self.octets.len() - self.start;
+            if unread >= most {
+                return Err(Fill::Full);
+            }
+            self.octets.reserve(BUFFER_OCTETS);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.octets));
+    }
+}
+
+/// Why a buffer could not be filled.
+#[derive(Debug)]
+pub enum Fill {
+    /// It holds as much unread as it may.
+    Full,
+    /// The stream's fault.
+    Fault(Fault),
+}
+
+/// Storage from the worker: empty, with [`BUFFER_OCTETS`] of room at least.
+#[must_use]
+pub fn lend() -> Vec<u8> {
+    SHELF
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(BUFFER_OCTETS))
+}
+
+/// Gives storage back to the worker.
+pub fn give_back(mut storage: Vec<u8>) {
+    storage.clear();
+    let (shelf, most) = match storage.capacity() {
+        BUFFER_OCTETS..WIDE_OCTETS => (&SHELF, SHELF_BUFFERS_MAX),
+        WIDE_OCTETS..=KEPT_OCTETS_MAX => (&WIDE_SHELF, WIDE_SHELF_BUFFERS_MAX),
+        _ => return,
+    };
+    shelf.with_borrow_mut(|shelf| {
+        if shelf.len() < most {
+            shelf.push(storage);
+        }
+    });
+}
+
+fn lend_wide() -> Vec<u8> {
+    WIDE_SHELF
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(WIDE_OCTETS))
+}
+
+thread_local! {
+    static SHELF: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static WIDE_SHELF: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Octets of a buffer: one read of a small message, and of most medium ones with their head.
+pub const BUFFER_OCTETS: usize = 20 * 1024;
+
+/// Octets of a buffer for a large body: fewer, larger reads.
+pub const WIDE_OCTETS: usize = 128 * 1024;
+
+/// Buffers that grew beyond this are not kept: one large head must not cost memory for ever.
+const KEPT_OCTETS_MAX: usize = 256 * 1024;
+
+/// Wide buffers kept by an idle worker: 16 × 128 KiB is 2 MiB.
+const WIDE_SHELF_BUFFERS_MAX: usize = 16;
+
+/// Buffers kept by an idle worker: 64 × 20 KiB is 1.25 MiB.
+const SHELF_BUFFERS_MAX: usize = 64;
+
+/// Room below which octets are moved to the front or storage grows, so that reads stay worth their
+/// system call.
+const READ_LEAST: usize = 2 * 1024;

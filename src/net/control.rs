@@ -1,0 +1,75 @@
+//! The control plane's runtime: what async-std runs for us, away from the workers.
+//!
+//! Signals, names and timers of the process as a whole. The admin listener stands beside it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_signal::Signal;
+use async_signal::Signals;
+use async_std::net::ToSocketAddrs;
+use futures::StreamExt;
+
+/// Runs the control plane on this thread until `future` ends.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    async_std::task::block_on(future)
+}
+
+/// Starts a task of the control plane.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    drop(async_std::task::spawn(future)); // dropping the handle detaches the task
+}
+
+/// Sleeps on the control plane.
+pub async fn sleep(duration: Duration) {
+    async_std::task::sleep(duration).await;
+}
+
+/// Awaits `future` for so long. `None`: the time passed first.
+pub async fn within<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
+    async_std::future::timeout(duration, future).await.ok()
+}
+
+/// What an operator asked by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// TERM or INT: end after what is in flight; the second time: at once.
+    Stop,
+    /// HUP: read the configuration again and reopen files.
+    Reload,
+}
+
+/// The signals of this process, from now on.
+pub struct Asks(Signals);
+
+impl Asks {
+    /// Takes over TERM, INT and HUP.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Self> {
+        Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map(Self)
+    }
+
+    /// Awaits the next one. Cancel: none is lost.
+    pub async fn next(&mut self) -> Asked {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Signal::Term | Signal::Int)) => return Asked::Stop,
+                Some(Ok(Signal::Hup)) => return Asked::Reload,
+                Some(_) => {}
+                None => return Asked::Stop,
+            }
+        }
+    }
+}
+
+/// Resolves a name with the system's resolver, on a thread that may block.
+///
+/// # Errors
+/// The resolver's.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs().await?.collect())
+}

@@ -1,0 +1,171 @@
+//! Connecting to an origin within a deadline, with failures sorted into kinds.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::SockAddr;
+use socket2::Socket;
+use socket2::TcpKeepalive;
+use socket2::Type;
+
+use crate::net::clock::Deadline;
+use crate::net::reactor::Initially;
+use crate::net::stream::Fault;
+use crate::net::stream::Stream;
+use crate::net::sys;
+
+/// Options of a TCP socket, the same on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// `TCP_NODELAY`: small writes leave at once. Writes are coalesced already.
+    pub nodelay: Switch,
+    /// `SO_KEEPALIVE` after so much silence; `None`: none are sent.
+    pub keepalive_time: Option<Duration>,
+    /// Between two keep-alive probes.
+    pub keepalive_interval: Duration,
+    /// Probes before the connection is given up.
+    pub keepalive_retries: u32,
+    /// `TCP_USER_TIMEOUT`: how long sent octets may stay unacknowledged; `None`: the system's.
+    pub user_timeout: Option<Duration>,
+    /// `TCP_QUICKACK`: whether received octets are acknowledged at once.
+    pub quickack: QuickAck,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Whether received octets are acknowledged at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuickAck {
+    /// As the kernel decides.
+    Auto,
+    /// At once, from the first segment on.
+    On,
+    /// Delayed.
+    Off,
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct DialOptions {
+    /// The socket's options.
+    pub tcp: TcpOptions,
+    /// The address to connect from.
+    pub source: Option<SocketAddr>,
+    /// Whether the port is chosen by connect() rather than bind() (`IP_BIND_ADDRESS_NO_PORT`).
+    pub bind_no_port: Switch,
+}
+
+/// Why a connect failed.
+#[derive(Debug)]
+pub enum DialError {
+    /// The endpoint answered with a reset: nobody listens.
+    Refused,
+    /// The deadline passed, or the kernel gave up.
+    TimedOut,
+    /// No route, or the network says that the host is not there.
+    Unreachable,
+    /// No local port is free towards the endpoint (EADDRNOTAVAIL, EADDRINUSE): our trouble.
+    NoPort,
+    /// No descriptor is free (EMFILE, ENFILE): our trouble.
+    NoDescriptor,
+    /// Anything else.
+    Io(io::Error),
+}
+
+/// Connects. Cancel: the socket closes.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial(
+    to: SocketAddr,
+    options: &DialOptions,
+    deadline: Deadline,
+) -> Result<Stream, DialError> {
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )
+    .map_err(DialError::from)?;
+    options.tcp.apply(&socket).map_err(DialError::from)?;
+    if let Some(source) = options.source {
+        if options.bind_no_port == Switch::On {
+            sys::bind_address_no_port(socket.as_fd());
+        }
+        socket
+            .bind(&SockAddr::from(source))
+            .map_err(DialError::from)?;
+    }
+    match socket.connect(&SockAddr::from(to)) {
+        Ok(()) => return Stream::new(socket.into(), Initially::Writable).map_err(DialError::from),
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = Stream::new(OwnedFd::from(socket), Initially::Unready).map_err(DialError::from)?;
+    match stream.writable(deadline).await {
+        Ok(()) => {}
+        Err(Fault::TimedOut | Fault::Reset) => return Err(DialError::TimedOut),
+        Err(Fault::Io(error)) => return Err(error.into()),
+    }
+    match stream.take_error() {
+        Ok(None) => Ok(stream),
+        Ok(Some(error)) | Err(error) => Err(error.into()),
+    }
+}
+
+impl TcpOptions {
+    /// Sets the options. On a listening socket, accepted ones inherit them where the kernel does.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn apply(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay == Switch::On)?;
+        if let Some(time) = self.keepalive_time {
+            let keepalive = TcpKeepalive::new()
+                .with_time(time)
+                .with_interval(self.keepalive_interval)
+                .with_retries(self.keepalive_retries);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            if self.user_timeout.is_some() {
+                socket.set_tcp_user_timeout(self.user_timeout)?;
+            }
+            match self.quickack {
+                QuickAck::Auto => {}
+                QuickAck::On => socket.set_tcp_quickack(true)?,
+                QuickAck::Off => socket.set_tcp_quickack(false)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::CONNREFUSED | Errno::CONNRESET) => Self::Refused,
+            Some(Errno::TIMEDOUT) => Self::TimedOut,
+            Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN) => {
+                Self::Unreachable
+            }
+            Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Self::NoPort,
+            Some(Errno::MFILE | Errno::NFILE) => Self::NoDescriptor,
+            _ => Self::Io(error),
+        }
+    }
+}

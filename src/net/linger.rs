@@ -1,0 +1,46 @@
+//! Closing in stages, so that the last answer is not destroyed by a reset (RFC 9112 §9.6).
+//!
+//! A close with unread octets in the receive buffer makes the kernel send RST, and a RST makes the
+//! client's kernel throw away an answer that the client has not read yet. So: send FIN, read and
+//! discard within bounds, then close.
+
+use crate::net::buffer;
+use crate::net::clock::Deadline;
+use crate::net::stream::Fault;
+use crate::net::stream::ReadEnd;
+use crate::net::stream::Stream;
+
+/// How a close in stages went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer sent its FIN: it has read everything.
+    Clean,
+    /// The peer did not close in time, or sent more than we care to discard.
+    TimedOut,
+    /// The peer reset the connection.
+    Reset,
+}
+
+/// Sends FIN, discards at most `most` octets until `deadline`, then closes. Cancel: closes at once.
+pub async fn linger(stream: Stream, most: u64, deadline: Deadline) -> Outcome {
+    stream.shut_down_write();
+    let mut discard = buffer::lend();
+    let mut left = most;
+    let outcome = loop {
+        discard.clear();
+        match stream.read(&mut discard, deadline).await {
+            Ok(ReadEnd::Fin) => break Outcome::Clean,
+            Ok(ReadEnd::Octets(count)) => match left.checked_sub(count as u64) {
+                Some(rest) => left = rest,
+                None => break Outcome::TimedOut,
+            },
+            Err(Fault::TimedOut) => break Outcome::TimedOut,
+            Err(Fault::Reset | Fault::Io(_)) => break Outcome::Reset,
+        }
+    };
+    buffer::give_back(discard);
+    if outcome == Outcome::TimedOut {
+        stream.reset();
+    }
+    outcome
+}

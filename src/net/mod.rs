@@ -1,0 +1,23 @@
+//! Floor 4: sockets, workers and the clock. The only floor that knows a runtime.
+//!
+//! A worker is one thread with its own listening sockets, its own edge-triggered epoll and its own
+//! tasks. What a worker owns stays on it; what crosses does so as a [`stream::Detached`] stream or a
+//! letter to its mailbox. The control plane (signals, names, the admin listener) runs on async-std,
+//! away from the workers. Absent on purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
+
+pub mod sys;
+pub mod clock;
+mod mailbox;
+pub mod reactor;
+pub mod worker;
+pub mod stream;
+pub mod buffer;
+pub mod dial;
+pub mod listen;
+pub mod linger;
+pub mod control;
+pub mod admin_serve;
+pub mod admin_client;
+
+pub use clock::Deadline;
+pub use stream::Stream;

@@ -1,0 +1,120 @@
+//! System calls that neither socket2 nor rustix has in a safe form: the only `unsafe` here.
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe form; each has its SAFETY reason"
+)]
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+
+/// What the kernel knows of a TCP connection (`TCP_INFO`, tcp(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed round trip time, microseconds.
+    pub rtt_micros: u32,
+    /// Congestion window, segments.
+    pub congestion_window: u32,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+    /// Segments sent and not yet acknowledged.
+    pub unacknowledged: u32,
+    /// Octets not yet sent; 0 on kernels before 4.6.
+    pub unsent_octets: u32,
+    /// Octets that the peer's TCP has acknowledged; `None` on kernels before 4.1.
+    pub bytes_acked: Option<u64>,
+}
+
+/// Asks `TCP_INFO`. `None` where the system has none or the socket is no TCP socket.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the pointer and the length describe memory that we own and that lives through the
+    // call; the kernel writes at most `length` octets and sets `length` to what it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: the memory began as zeroes and every field is an integer, for which any octets are a
+    // value, however much of it the kernel filled.
+    let info = unsafe { info.assume_init() };
+    let has_acked = usize::try_from(length).is_ok_and(|length| length >= BYTES_ACKED_END);
+    Some(TcpInfo {
+        rtt_micros: info.tcpi_rtt,
+        congestion_window: info.tcpi_snd_cwnd,
+        retransmits: info.tcpi_total_retrans,
+        unacknowledged: info.tcpi_unacked,
+        unsent_octets: info.tcpi_notsent_bytes,
+        bytes_acked: has_acked.then_some(info.tcpi_bytes_acked),
+    })
+}
+
+/// Asks `TCP_INFO`: not on this system.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
+    None
+}
+
+/// Lets connect() choose the local port, so that a port may serve several destinations
+/// (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). A system without it binds as ever.
+#[cfg(target_os = "linux")]
+pub fn bind_address_no_port(socket: BorrowedFd<'_>) {
+    let on: libc::c_int = 1;
+    let Ok(length) = libc::socklen_t::try_from(size_of_val(&on)) else {
+        return;
+    };
+    // SAFETY: the pointer and the length describe `on`, which lives through the call.
+    let _unsupported_is_fine = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+}
+
+/// Lets connect() choose the local port: not on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn bind_address_no_port(_socket: BorrowedFd<'_>) {}
+
+/// Octets the kernel must have written for `bytes_acked` to be true.
+#[cfg(target_os = "linux")]
+const BYTES_ACKED_END: usize =
+    std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>();
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::net::TcpStream;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_kernel_counts_the_octets_that_a_peer_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut there, _) = listener.accept().unwrap();
+        let before = tcp_info(here.as_fd()).unwrap().bytes_acked.unwrap();
+        here.write_all(&[0; 1000]).unwrap();
+        there.read_exact(&mut [0; 1000]).unwrap();
+        there.write_all(b"x").unwrap(); // carries the acknowledgement
+        here.read_exact(&mut [0; 1]).unwrap();
+        let after = tcp_info(here.as_fd()).unwrap().bytes_acked.unwrap();
+        assert_eq!(after - before, 1000);
+    }
+}

@@ -1,0 +1,344 @@
+//! A worker: one thread, its tasks, and where it sleeps.
+//!
+//! The thread runs under the runtime's `block_on`, tasks are the runtime's own kind (`async_task`),
+//! and the worker itself decides what runs next and parks in its own epoll. Leaving the parking to
+//! the runtime costs a second epoll and an eventfd write a turn.
+//!
+//! Absent on purpose: work stealing. A connection stays where it was accepted.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_task::Runnable;
+
+use crate::net::clock;
+use crate::net::clock::Deadline;
+use crate::net::mailbox::Letter;
+use crate::net::mailbox::Mailbox;
+use crate::net::mailbox::Sleep;
+use crate::net::reactor::Bell;
+use crate::net::reactor::Key;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::TimedOut;
+
+/// A worker as other threads see it. Lives as long as the process.
+#[derive(Clone, Copy)]
+pub struct Address(&'static Shared);
+
+struct Shared {
+    index: usize,
+    mailbox: Mailbox,
+    /// The reactor's epoll, so that another worker can take a socket out of it.
+    epoll: OwnedFd,
+}
+
+struct Local {
+    address: Address,
+    reactor: Rc<Reactor>,
+    ready: RefCell<VecDeque<Runnable>>,
+    turn_hooks: RefCell<Vec<TurnHook>>,
+    stop: Cell<Stop>,
+}
+
+/// Called once a turn, before the worker sleeps; answers when it wants to be called again.
+type TurnHook = Box<dyn Fn() -> Deadline>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    NotYet,
+    Now,
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+    static INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+static WORKERS: Mutex<Vec<Address>> = Mutex::new(Vec::new());
+
+/// Runs a worker on this thread until [`stop`] is called on it: `begin` spawns its first tasks.
+///
+/// # Errors
+/// The kernel's, when epoll or eventfd cannot be had.
+pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
+    let reactor = Rc::new(Reactor::new()?);
+    let epoll = reactor.as_fd().try_clone_to_owned()?;
+    let shared: &'static Shared = Box::leak(Box::new(Shared {
+        index,
+        mailbox: Mailbox::new()?,
+        epoll,
+    }));
+    let address = Address(shared);
+    reactor.register_bell(shared.mailbox.bell())?;
+    let local = Rc::new(Local {
+        address,
+        reactor,
+        ready: RefCell::default(),
+        turn_hooks: RefCell::default(),
+        stop: Cell::new(Stop::NotYet),
+    });
+    HERE.set(Some(Rc::clone(&local)));
+    INDEX.set(index);
+    WORKERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(address);
+    clock::begin_batch();
+    begin();
+    async_std::task::block_on(async { local.turn_until_stopped() });
+    Ok(())
+}
+
+/// Every worker that has begun.
+#[must_use]
+pub fn all() -> Vec<Address> {
+    WORKERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// Which worker this thread is.
+#[must_use]
+pub fn here() -> Option<Address> {
+    HERE.with_borrow(|here| here.as_ref().map(|local| local.address))
+}
+
+/// This worker's number; `usize::MAX` on threads that are no workers.
+#[must_use]
+pub fn index() -> usize {
+    INDEX.get()
+}
+
+/// This worker's reactor. Errors: the thread is no worker.
+pub fn reactor() -> io::Result<Rc<Reactor>> {
+    HERE.with_borrow(|here| here.as_ref().map(|local| Rc::clone(&local.reactor)))
+        .ok_or_else(|| io::Error::other("not on a worker's thread"))
+}
+
+/// Starts a task on this worker; it runs until it ends. On a thread that is no worker it is dropped.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    HERE.with_borrow(|here| {
+        let Some(local) = here else { return };
+        let address = local.address;
+        let (runnable, task) =
+            async_task::spawn_local(future, move |runnable| schedule(address, runnable));
+        runnable.schedule();
+        task.detach();
+    });
+}
+
+/// Has `hook` called once a turn, before the worker sleeps; it answers when it wants another call.
+pub fn each_turn(hook: impl Fn() -> Deadline + 'static) {
+    HERE.with_borrow(|here| {
+        if let Some(local) = here {
+            local.turn_hooks.borrow_mut().push(Box::new(hook));
+        }
+    });
+}
+
+/// Ends this worker's loop after the turn.
+pub fn stop() {
+    HERE.with_borrow(|here| {
+        if let Some(local) = here {
+            local.stop.set(Stop::Now);
+        }
+    });
+}
+
+/// Awaits `future` until `deadline`. Cancel: whatever `future` does when dropped.
+///
+/// # Errors
+/// [`TimedOut`], when the deadline passed first.
+pub async fn within<T>(deadline: Deadline, future: impl Future<Output = T>) -> Result<T, TimedOut> {
+    let timer = TimerPlace::new(deadline);
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(value) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(value));
+        }
+        timer.poll(context).map(|()| Err(TimedOut))
+    })
+    .await
+}
+
+/// Awaits the deadline.
+pub async fn sleep_until(deadline: Deadline) {
+    let timer = TimerPlace::new(deadline);
+    poll_fn(|context| timer.poll(context)).await;
+}
+
+/// Lets every other runnable task of this worker run first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Address {
+    /// Which worker.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.index
+    }
+
+    /// Has the worker do something on its own thread.
+    pub fn post(self, work: impl FnOnce() + Send + 'static) {
+        self.0.mailbox.post(Letter::Work(Box::new(work)));
+    }
+
+    /// Takes a socket out of the worker's epoll, from any thread: epoll_ctl(2) allows it.
+    pub(super) fn release(self, socket: BorrowedFd<'_>) {
+        let _gone_already = rustix::event::epoll::delete(&self.0.epoll, socket);
+    }
+
+    /// Has the worker forget a registration whose stream has left it.
+    pub(super) fn forget(self, key: Key) {
+        if self.0.index == index() {
+            HERE.with_borrow(|here| {
+                if let Some(local) = here {
+                    local.reactor.forget(key);
+                }
+            });
+        } else {
+            self.0.mailbox.post(Letter::Forget(key));
+        }
+    }
+}
+
+impl Local {
+    fn turn_until_stopped(&self) {
+        let mut letters = Vec::new();
+        while self.stop.get() == Stop::NotYet {
+            self.run_ready();
+            self.read_letters(&mut letters);
+            let again_by = self.call_hooks();
+            let may_sleep = self.ready.borrow().is_empty() && self.stop.get() == Stop::NotYet;
+            let limit = match (may_sleep, self.address.0.mailbox.fall_asleep()) {
+                (true, Sleep::Sound) => until(again_by),
+                _ => Some(Duration::ZERO),
+            };
+            let bell = self.reactor.wait(limit);
+            self.address.0.mailbox.wake_up();
+            if bell == Bell::Rang {
+                self.address.0.mailbox.still();
+            }
+        }
+    }
+
+    fn run_ready(&self) {
+        for _ in 0..TASKS_PER_TURN {
+            let Some(runnable) = self.ready.borrow_mut().pop_front() else {
+                return;
+            };
+            runnable.run();
+        }
+    }
+
+    fn read_letters(&self, letters: &mut Vec<Letter>) {
+        self.address.0.mailbox.collect(letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Task(runnable) => self.ready.borrow_mut().push_back(runnable),
+                Letter::Forget(key) => self.reactor.forget(key),
+                Letter::Work(work) => work(),
+            }
+        }
+    }
+
+    fn call_hooks(&self) -> Deadline {
+        let hooks = self.turn_hooks.borrow();
+        hooks
+            .iter()
+            .map(|hook| hook())
+            .min()
+            .unwrap_or(Deadline::NEVER)
+    }
+}
+
+/// A place among the reactor's timers, given back when dropped.
+struct TimerPlace {
+    reactor: Option<Rc<Reactor>>,
+    place: usize,
+    deadline: Deadline,
+}
+
+impl TimerPlace {
+    fn new(deadline: Deadline) -> Self {
+        match reactor() {
+            Ok(reactor) if deadline != Deadline::NEVER => {
+                let place = reactor.add_timer(deadline);
+                Self {
+                    reactor: Some(reactor),
+                    place,
+                    deadline,
+                }
+            }
+            _ => Self {
+                reactor: None,
+                place: 0,
+                deadline,
+            },
+        }
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.deadline.passed() {
+            return Poll::Ready(());
+        }
+        if let Some(reactor) = &self.reactor {
+            reactor.arm_timer(self.place, context);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for TimerPlace {
+    fn drop(&mut self) {
+        if let Some(reactor) = &self.reactor {
+            reactor.remove_timer(self.place);
+        }
+    }
+}
+
+fn schedule(address: Address, runnable: Runnable) {
+    if address.0.index == index() {
+        HERE.with_borrow(|here| {
+            if let Some(local) = here {
+                local.ready.borrow_mut().push_back(runnable);
+            }
+        });
+    } else {
+        address.0.mailbox.post(Letter::Task(runnable));
+    }
+}
+
+fn until(deadline: Deadline) -> Option<Duration> {
+    (deadline != Deadline::NEVER)
+        .then(|| Duration::from_millis(deadline.millis().saturating_sub(clock::now_millis())))
+}
+
+/// Tasks run before the next look at epoll: enough to use a batch of events up, few enough that
+/// tasks which wake each other cannot starve the sockets.
+const TASKS_PER_TURN: usize = 1024;

@@ -1,0 +1,360 @@
+//! All that is counted, made at start from the shape of the configuration.
+//!
+//! Handles are resolved once; on the path of a request nothing is looked up. Only what something
+//! feeds is registered: a series that could not move would be a lie.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::base::ProxyError;
+use crate::base::names::Name;
+use crate::base::reason::By;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
+use crate::observe::counter::Counter;
+use crate::observe::gauge::Level;
+use crate::observe::listener_metrics::ListenerMetrics;
+use crate::observe::process::ProcessMetrics;
+use crate::observe::registry::Info;
+use crate::observe::registry::Registry;
+use crate::observe::route_metrics::RouteMetrics;
+use crate::observe::table::Table;
+use crate::observe::table::Table2;
+use crate::observe::table::Table3;
+use crate::observe::upstream_metrics::EndpointMetrics;
+use crate::observe::upstream_metrics::UpstreamMetrics;
+use crate::observe::words::Direction;
+use crate::observe::words::GracefulOutcome;
+use crate::observe::words::Word;
+
+/// What there is to count: the names of a configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    /// Listeners, in the order of the configuration.
+    pub listeners: Vec<Name>,
+    /// Routes.
+    pub routes: Vec<Name>,
+    /// Upstreams.
+    pub upstreams: Vec<UpstreamShape>,
+    /// Worker threads; each has a lane of its own.
+    pub workers: usize,
+}
+
+/// One upstream's names.
+#[derive(Clone, Debug)]
+pub struct UpstreamShape {
+    /// Its name.
+    pub name: Name,
+    /// Its endpoints as configured, `host:port`.
+    pub endpoints: Vec<String>,
+    /// Most endpoints with series of their own; further ones are counted as "other".
+    pub max_endpoint_series: usize,
+}
+
+/// Everything that is counted. The vectors are in the order of the shape.
+#[derive(Debug)]
+pub struct Metrics {
+    /// The client side.
+    pub listeners: Vec<Arc<ListenerMetrics>>,
+    /// Requests.
+    pub routes: Vec<Arc<RouteMetrics>>,
+    /// Requests that no route matched, under an empty `route`.
+    pub no_route: Arc<RouteMetrics>,
+    /// The origin side.
+    pub upstreams: Vec<Arc<UpstreamMetrics>>,
+    /// Answers of our own to requests that reached no upstream, under an empty `upstream`.
+    pub no_upstream: Table<ProxyError, Counter>,
+    /// Connections reset: on which side, by whom, and in which phase.
+    pub resets: Table3<Side, By, Phase, Counter>,
+    /// Connections closed in stages, and how that ended.
+    pub graceful_closes: Table2<Side, GracefulOutcome, Counter>,
+    /// Octets on the wire.
+    pub bytes: Table2<Side, Direction, Counter>,
+    /// 0 serving, 1 draining.
+    pub drain_state: Level,
+    /// Access log lines given up because the writer could not keep pace.
+    pub log_lines_dropped: Counter,
+    /// Tasks that panicked; each cost one connection.
+    pub panics: Counter,
+    process: ProcessMetrics,
+    registry: Mutex<Registry>,
+}
+
+impl Metrics {
+    /// Everything at 0.
+    #[must_use]
+    pub fn new(shape: &Shape) -> Arc<Self> {
+        let mut registry = Registry::new(shape.workers);
+        let r = &mut registry;
+        let listener = |name: &Name| Arc::new(ListenerMetrics::new(r, name.as_str()));
+        let listeners = shape.listeners.iter().map(listener).collect();
+        let route = |name: &Name| Arc::new(RouteMetrics::new(r, name.as_str()));
+        let routes = shape.routes.iter().map(route).collect();
+        let upstreams = shape
+            .upstreams
+            .iter()
+            .map(|shape| upstream(r, shape))
+            .collect();
+        let build = Info {
+            name: "holdfast_build_info",
+            help: "1, labelled with the version.",
+        };
+        r.level(build, &[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1.0);
+        Arc::new(Self {
+            listeners,
+            routes,
+            no_route: Arc::new(RouteMetrics::new(r, "")),
+            upstreams,
+            no_upstream: UpstreamMetrics::errors_without_upstream(r),
+            resets: Table3::new(|side: Side, by: By, phase: Phase| {
+                let origin = ("origin", by.label());
+                r.counter(
+                    RESETS,
+                    &[("side", side.label()), origin, ("phase", phase.label())],
+                )
+            }),
+            graceful_closes: Table2::new(|side: Side, outcome: GracefulOutcome| {
+                r.counter(
+                    GRACEFUL,
+                    &[("side", side.label()), ("outcome", outcome.label())],
+                )
+            }),
+            bytes: Table2::new(|side: Side, direction: Direction| {
+                r.counter(
+                    BYTES,
+                    &[("side", side.label()), ("direction", direction.label())],
+                )
+            }),
+            drain_state: r.level(DRAIN_STATE, &[]),
+            log_lines_dropped: r.counter(LOG_DROPPED, &[]),
+            panics: r.counter(PANICS, &[]),
+            process: ProcessMetrics::new(r),
+            registry: Mutex::new(registry),
+        })
+    }
+
+    /// All of it as Prometheus text, version 0.0.4.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        self.process.refresh();
+        self.registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .expose()
+    }
+}
+
+fn upstream(r: &mut Registry, shape: &UpstreamShape) -> Arc<UpstreamMetrics> {
+    let (name, cap) = (shape.name.as_str(), shape.max_endpoint_series);
+    let endpoints = EndpointMetrics::capped(r, name, &shape.endpoints, cap);
+    Arc::new(UpstreamMetrics::new(r, name, endpoints))
+}
+
+const RESETS: Info = Info {
+    name: "holdfast_connection_resets_total",
+    help: "Connections reset: on which side, by whom, in which phase.",
+};
+const GRACEFUL: Info = Info {
+    name: "holdfast_graceful_closes_total",
+    help: "Connections closed in stages, and how that ended.",
+};
+const BYTES: Info = Info {
+    name: "holdfast_bytes_total",
+    help: "Octets received and sent.",
+};
+const DRAIN_STATE: Info = Info {
+    name: "holdfast_drain_state",
+    help: "0 while serving, 1 while draining.",
+};
+const LOG_DROPPED: Info = Info {
+    name: "holdfast_log_lines_dropped_total",
+    help: "Access log lines given up because the writer could not keep pace.",
+};
+const PANICS: Info = Info {
+    name: "holdfast_panics_total",
+    help: "Tasks that panicked; each cost a connection.",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::CloseReason;
+    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
+
+    fn shape() -> Shape {
+        let name = |text| Name::parse(text).unwrap();
+        let endpoints = (0..4).map(|port| format!("127.0.0.1:{port}")).collect();
+        Shape {
+            listeners: vec![name("web"), name("other")],
+            routes: vec![name("all")],
+            upstreams: vec![UpstreamShape {
+                name: name("app"),
+                endpoints,
+                max_endpoint_series: 2,
+            }],
+            workers: 2,
+        }
+    }
+
+    /// One line of an exposition.
+    struct Sample {
+        name: String,
+        labels: BTreeMap<String, String>,
+        value: f64,
+    }
+
+    fn samples(text: &str) -> Vec<Sample> {
+        let pair = |pair: &str| {
+            let (key, value) = pair.split_once("=\"").unwrap();
+            (key.to_owned(), value.strip_suffix('"').unwrap().to_owned())
+        };
+        let sample = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let pairs = labels
+                .strip_suffix('}')
+                .unwrap()
+                .split(',')
+                .filter(|pair| !pair.is_empty());
+            Sample {
+                name: name.to_owned(),
+                labels: pairs.map(pair).collect(),
+                value: value.parse().unwrap(),
+            }
+        };
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(sample)
+            .collect()
+    }
+
+    fn values(text: &str, name: &str, label: &str) -> BTreeSet<String> {
+        let named = samples(text)
+            .into_iter()
+            .filter(|sample| sample.name == name);
+        named
+            .filter_map(|mut sample| sample.labels.remove(label))
+            .collect()
+    }
+
+    fn words(list: &str) -> BTreeSet<String> {
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn no_series_is_there_twice_and_every_family_is_told_once() {
+        let text = Metrics::new(&shape()).expose();
+        let mut lines = BTreeSet::new();
+        for sample in samples(&text) {
+            let shown = format!("{} {:?}", sample.name, sample.labels);
+            assert!(lines.insert(shown.clone()), "{shown}");
+        }
+        for line in text.lines().filter(|line| line.starts_with('#')) {
+            assert!(lines.insert(line.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_closed_label_set_is_there_from_the_start() {
+        let text = Metrics::new(&shape()).expose();
+        for line in CLOSED_SETS.lines() {
+            let mut parts = line.splitn(3, ' ');
+            let (name, label) = (parts.next().unwrap(), parts.next().unwrap());
+            let name = format!("holdfast_{name}");
+            assert_eq!(
+                values(&text, &name, label),
+                words(parts.next().unwrap()),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reason_of_floor_0_has_its_series() {
+        let text = Metrics::new(&shape()).expose();
+        let name = "holdfast_upstream_connections_closed_total";
+        assert_eq!(values(&text, name, "reason").len(), CloseReason::ALL.len());
+        let name = "holdfast_proxy_errors_total";
+        assert_eq!(values(&text, name, "reason").len(), ProxyError::ALL.len());
+        let name = "holdfast_connection_resets_total";
+        assert_eq!(values(&text, name, "phase").len(), Phase::ALL.len());
+    }
+
+    #[test]
+    fn a_count_is_nought_until_something_happens() {
+        for sample in samples(&Metrics::new(&shape()).expose()) {
+            if sample.name.starts_with("holdfast_") && sample.name.ends_with("_total") {
+                assert!(sample.value.abs() < f64::EPSILON, "{}", sample.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_shown_under_its_own_labels() {
+        let metrics = Metrics::new(&shape());
+        metrics.listeners[1]
+            .closed
+            .of(By::Peer, CloseReason::PeerFin)
+            .add(3);
+        metrics.resets.of(Side::Client, By::Peer, Phase::Wait).inc();
+        let text = metrics.expose();
+        for line in [
+            r#"closed_total{listener="other",by="peer",reason="peer_fin"} 3"#,
+            r#"closed_total{listener="web",by="peer",reason="peer_fin"} 0"#,
+            r#"resets_total{side="client",origin="peer",phase="wait"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn endpoints_beyond_the_cap_share_one_series() {
+        let metrics = Metrics::new(&shape());
+        for endpoint in 0..4 {
+            metrics.upstreams[0].endpoint(endpoint).unwrap().idle.inc();
+        }
+        let text = metrics.expose();
+        let name = "holdfast_upstream_endpoint_connections";
+        let expected = words("127.0.0.1:0 127.0.0.1:1 other");
+        assert_eq!(values(&text, name, "endpoint"), expected);
+        assert!(text.contains(r#"{upstream="app",endpoint="other",state="idle"} 2"#));
+    }
+
+    #[test]
+    fn a_limit_that_is_off_is_infinite() {
+        let metrics = Metrics::new(&shape());
+        metrics.listeners[0].limit.set(f64::INFINITY);
+        let text = metrics.expose();
+        let limit = r#"holdfast_client_connections_limit{listener="web"} inf"#;
+        assert!(text.contains(limit));
+    }
+
+    /// `metrics.md`, as name, label and set.
+    const CLOSED_SETS: &str = "\
+client_connections state active idle tunnel closing
+client_connections_rejected_total reason global_limit listener_limit client_limit fd_pressure draining proxy_protocol_error
+client_connections_closed_total by peer holdfast
+client_half_closed_total action finish abort
+client_pipelined_requests_total mode serial concurrent
+hop_by_hop_removed_total field connection keep_alive proxy_connection te named
+requests_total code 1xx 2xx 3xx 4xx 5xx
+upstream_requests_total outcome reused new reused_after_wait new_after_wait rejected
+upstream_connections_opened_total reason empty_pool all_busy unsafe_guard retry warm canary health never_mode
+upstream_connections_closed_total by peer holdfast
+upstream_connections state connecting active idle draining canary
+upstream_idle_limit_seconds source config hint learned floor
+upstream_stale_connections_total found checkout write read
+upstream_stale_connections_total result replaced retried failed
+upstream_connect_errors_total reason refused timeout unreachable no_port dns other
+upstream_queue_rejected_total reason full timeout client_gone
+upstream_retries_total result success failure
+upstream_retries_denied_total reason budget unsafe_method body_not_buffered attempts
+upstream_truncated_responses_total framing length chunked
+connection_resets_total side client upstream
+connection_resets_total origin peer holdfast
+graceful_closes_total outcome clean timed_out reset
+bytes_total direction rx tx";
+}

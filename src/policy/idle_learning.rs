@@ -1,0 +1,236 @@
+//! How long an endpoint's connections may idle, from what is configured, told and seen.
+//!
+//! An origin that closes an idle connection just as a request is sent on it costs that request; so
+//! we close first. The limit is the least of the configured one, the origin's `Keep-Alive: timeout`
+//! hint and the age at which it was seen to close, the latter two less a margin. Of an origin that
+//! nothing is known of we assume little: the floor. Absent on purpose: the canary connection that
+//! finds out; `proxy` keeps it and tells what became of it.
+
+use std::time::Duration;
+
+/// Which rule set the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleSource {
+    /// The configured `idle_timeout`.
+    Config,
+    /// The origin's `Keep-Alive: timeout`.
+    Hint,
+    /// What was seen.
+    Learned,
+    /// Nothing is known yet.
+    Floor,
+}
+
+impl IdleSource {
+    /// The word in metrics and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Hint => "hint",
+            Self::Learned => "learned",
+            Self::Floor => "floor",
+        }
+    }
+}
+
+/// Whether limits are learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learning {
+    /// `idle_learning = true`.
+    On,
+    /// The configured limit is all.
+    Off,
+}
+
+/// The settings of one upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleSettings {
+    /// `idle_timeout`: never longer than this.
+    pub idle_timeout: Duration,
+    /// `idle_learning`.
+    pub learning: Learning,
+    /// `idle_floor`: the limit of an endpoint of which nothing is known.
+    pub floor: Duration,
+    /// `idle_margin`: how much earlier than the origin we close.
+    pub margin: Duration,
+}
+
+/// What is known of one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct IdleLimit {
+    settings: IdleSettings,
+    hint: Option<Duration>,
+    seen: Seen,
+}
+
+/// What was seen of the origin's own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    /// A connection idled this long and was still open; nothing is known beyond.
+    Survived(Duration),
+    /// The origin closed one that had idled this long.
+    Closed(Duration),
+}
+
+impl IdleLimit {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new(settings: IdleSettings) -> Self {
+        Self {
+            settings,
+            hint: None,
+            seen: Seen::Nothing,
+        }
+    }
+
+    /// The settings changed; what is known stays.
+    pub fn set_settings(&mut self, settings: IdleSettings) {
+        self.settings = settings;
+    }
+
+    /// An answer carried `Keep-Alive: timeout=`; the latest counts.
+    pub fn on_hint(&mut self, timeout: Duration) {
+        self.hint = Some(timeout);
+    }
+
+    /// The origin closed a connection that had been idle for `age`. The least age counts: an
+    /// origin of several processes, or a device between, may have several limits.
+    pub fn on_idle_close(&mut self, age: Duration) {
+        self.seen = match self.seen {
+            Seen::Closed(known) => Seen::Closed(known.min(age)),
+            Seen::Nothing | Seen::Survived(_) => Seen::Closed(age),
+        };
+    }
+
+    /// The canary was idle for `age` and is still open: the origin's limit is longer than that,
+    /// even if it once closed earlier (a restart looks like an idle close).
+    pub fn on_canary_survived(&mut self, age: Duration) {
+        self.seen = match self.seen {
+            Seen::Closed(known) if known > age => Seen::Closed(known),
+            Seen::Closed(_) | Seen::Nothing => Seen::Survived(age),
+            Seen::Survived(known) => Seen::Survived(known.max(age)),
+        };
+    }
+
+    /// The limit now, and which rule set it.
+    #[must_use]
+    pub fn effective(&self) -> (Duration, IdleSource) {
+        let settings = &self.settings;
+        let configured = (settings.idle_timeout, IdleSource::Config);
+        if settings.learning == Learning::Off {
+            return configured;
+        }
+        let less = |limit: Duration| limit.saturating_sub(settings.margin);
+        let hint = self.hint.map(|hint| (less(hint), IdleSource::Hint));
+        let seen = match self.seen {
+            Seen::Closed(age) => Some((less(age), IdleSource::Learned)),
+            // A hint says more than a canary that is still growing old. Without one, what was
+            // survived is known to be safe, and so is the floor's guess while that is longer.
+            Seen::Survived(_) | Seen::Nothing if hint.is_some() => None,
+            Seen::Survived(age) if age > settings.floor => Some((age, IdleSource::Learned)),
+            Seen::Survived(_) | Seen::Nothing => Some((settings.floor, IdleSource::Floor)),
+        };
+        // Among equals the operator's word, then the origin's.
+        [Some(configured), hint, seen]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(limit, _)| *limit)
+            .unwrap_or(configured)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn limit() -> IdleLimit {
+        IdleLimit::new(IdleSettings {
+            idle_timeout: secs(60),
+            learning: Learning::On,
+            floor: secs(4),
+            margin: secs(1),
+        })
+    }
+
+    #[test]
+    fn an_unknown_origin_has_the_floor() {
+        assert_eq!(limit().effective(), (secs(4), IdleSource::Floor));
+    }
+
+    #[test]
+    fn without_learning_the_configured_limit_is_all() {
+        let mut limit = limit();
+        limit.on_hint(secs(5));
+        limit.on_idle_close(secs(3));
+        limit.set_settings(IdleSettings {
+            learning: Learning::Off,
+            ..limit.settings
+        });
+        assert_eq!(limit.effective(), (secs(60), IdleSource::Config));
+    }
+
+    #[test]
+    fn a_hint_counts_less_the_margin() {
+        let mut limit = limit();
+        limit.on_hint(secs(30));
+        assert_eq!(limit.effective(), (secs(29), IdleSource::Hint));
+        limit.on_hint(secs(600));
+        assert_eq!(limit.effective(), (secs(60), IdleSource::Config));
+    }
+
+    #[test]
+    fn a_close_that_was_seen_counts_less_the_margin_even_below_the_floor() {
+        let mut limit = limit();
+        limit.on_idle_close(secs(3));
+        assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
+        limit.on_idle_close(secs(20));
+        assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
+    }
+
+    #[test]
+    fn an_origin_that_closes_earlier_than_it_says_is_believed_by_its_deeds() {
+        let mut limit = limit();
+        limit.on_hint(secs(30));
+        limit.on_idle_close(secs(10));
+        assert_eq!(limit.effective(), (secs(9), IdleSource::Learned));
+    }
+
+    #[test]
+    fn a_canary_that_survives_raises_the_limit_again() {
+        let mut limit = limit();
+        limit.on_idle_close(secs(3));
+        limit.on_canary_survived(secs(2));
+        assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
+        limit.on_canary_survived(secs(12));
+        assert_eq!(limit.effective(), (secs(12), IdleSource::Learned));
+        limit.on_canary_survived(secs(90));
+        assert_eq!(limit.effective(), (secs(60), IdleSource::Config));
+    }
+
+    #[test]
+    fn a_limit_shorter_than_the_margin_leaves_nothing_to_reuse() {
+        let mut limit = limit();
+        limit.on_idle_close(Duration::from_millis(300));
+        assert_eq!(limit.effective(), (Duration::ZERO, IdleSource::Learned));
+    }
+
+    #[test]
+    fn each_source_has_its_own_word() {
+        let sources = [
+            IdleSource::Config,
+            IdleSource::Hint,
+            IdleSource::Learned,
+            IdleSource::Floor,
+        ];
+        assert_eq!(
+            sources.map(IdleSource::label),
+            ["config", "hint", "learned", "floor"]
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! Floor 2: decisions. Pure functions and small structs; time and dice are arguments, and what is
+//! decided is returned as a value with its reason.
+
+pub mod balance;
+pub mod route;
+pub mod retry;
+pub mod admission;
+pub mod timeouts;
+pub mod drain;
+pub mod idle_learning;
+pub mod header_rules;
+pub mod forwarded;
+pub mod hops;

@@ -1,0 +1,577 @@
+//! Whether a request that failed is sent again, and whether there is budget for it.
+//!
+//! The table of the behaviour contract (4.7.3) as one function. RFC 9110 §9.2.2 lets a gateway
+//! repeat idempotent requests by itself, and others only when it knows that the origin did not
+//! act on them; the latter is what a proof says. Absent on purpose: how a proof is had (`net`),
+//! and the octets to send again (`proxy`).
+
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What failed, before any octet of an answer went to the client unless it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The connect failed, was refused or timed out: nothing was sent.
+    Connect,
+    /// An idle connection was found dead before anything was sent on it.
+    DeadAtCheckout,
+    /// A reused connection ended before it answered.
+    ReusedEnded(Proof),
+    /// A new connection ended before it answered.
+    FreshEnded,
+    /// The answer's head did not come in time.
+    HeaderTimeout,
+    /// An answer came with this status code; its body was drained.
+    Status(RetryStatus),
+    /// Anything, after the client was sent part of an answer.
+    AfterAnswerBegan,
+}
+
+/// What is known of a request on a reused connection that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The origin's TCP had not taken an octet of it when the origin had already closed.
+    Unsent,
+    /// The origin may have acted on it.
+    Unknown,
+}
+
+/// The status codes that may be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryStatus {
+    /// 502.
+    BadGateway,
+    /// 503.
+    Unavailable,
+    /// 504.
+    GatewayTimeout,
+}
+
+impl RetryStatus {
+    /// Reads a status code. None: it is not one that may be listed.
+    #[must_use]
+    pub fn of(status: u16) -> Option<Self> {
+        match status {
+            502 => Some(Self::BadGateway),
+            503 => Some(Self::Unavailable),
+            504 => Some(Self::GatewayTimeout),
+            _ => None,
+        }
+    }
+}
+
+/// Whether doing a request twice is as good as once (RFC 9110 §9.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MethodClass {
+    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
+    Idempotent,
+    /// Any other, unknown ones included.
+    Unsafe,
+}
+
+impl MethodClass {
+    /// The class of a method; methods are case-sensitive (RFC 9110 §9.1).
+    #[must_use]
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE" => Self::Idempotent,
+            _ => Self::Unsafe,
+        }
+    }
+}
+
+/// Whether the request can still be sent whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestHeld {
+    /// All that was read of it is still there.
+    Replayable,
+    /// It outgrew the replay buffer.
+    Forgotten,
+}
+
+/// When requests that are not idempotent are sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsafeMethods {
+    /// Only when nothing was sent.
+    Never,
+    /// Also when it is proven that nothing arrived.
+    Proven,
+    /// Whenever an idempotent one would be.
+    Always,
+}
+
+/// Whether a kind of failure is listed in `retry.on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// It is.
+    In,
+    /// It is not.
+    Out,
+}
+
+/// `retry.on`, one answer for each word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// `connect_failure`.
+    pub connect_failure: Listed,
+    /// `stale_connection`.
+    pub stale_connection: Listed,
+    /// `empty_response`.
+    pub empty_response: Listed,
+    /// `timeout`.
+    pub timeout: Listed,
+    /// `502`.
+    pub bad_gateway: Listed,
+    /// `503`.
+    pub unavailable: Listed,
+    /// `504`.
+    pub gateway_timeout: Listed,
+}
+
+impl RetryOn {
+    /// The default: `connect_failure` and `stale_connection`, which no origin acted on or which
+    /// are the price of reuse.
+    pub const DEFAULT: Self = Self {
+        connect_failure: Listed::In,
+        stale_connection: Listed::In,
+        empty_response: Listed::Out,
+        timeout: Listed::Out,
+        bad_gateway: Listed::Out,
+        unavailable: Listed::Out,
+        gateway_timeout: Listed::Out,
+    };
+}
+
+/// The settings of one upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Most attempts, the first one included.
+    pub attempts: u32,
+    /// Which failures are worth another attempt.
+    pub on: RetryOn,
+    /// When requests that are not idempotent are sent again.
+    pub unsafe_methods: UnsafeMethods,
+}
+
+/// A failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What failed.
+    pub failure: Failure,
+    /// Of which class the request is.
+    pub method: MethodClass,
+    /// Whether it can be sent again.
+    pub request: RequestHeld,
+    /// Attempts made, this one included.
+    pub attempts: u32,
+}
+
+/// Where the next attempt goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Another connection of the same pool, idle or new: this was no attempt and costs nothing.
+    AnotherConnection,
+    /// A new connection, at the same endpoint or another.
+    FreshConnection,
+    /// Another endpoint if there is one, on a new connection.
+    NextEndpoint,
+}
+
+/// Why a request is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAgain {
+    /// The client has part of an answer.
+    AnswerBegan,
+    /// The failure is not listed.
+    NotListed,
+    /// The origin may have acted on it, and once more would be twice.
+    UnsafeMethod,
+    /// It had its attempts.
+    Attempts,
+    /// It is too large to be kept.
+    BodyNotBuffered,
+    /// Too many requests are being repeated already.
+    Budget,
+}
+
+impl NotAgain {
+    /// The word in metrics and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::AnswerBegan => "answer_began",
+            Self::NotListed => "not_listed",
+            Self::UnsafeMethod => "unsafe_method",
+            Self::Attempts => "attempts",
+            Self::BodyNotBuffered => "body_not_buffered",
+            Self::Budget => "budget",
+        }
+    }
+}
+
+/// Whether to send again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, and there.
+    Again(Course),
+    /// No, and why.
+    NotAgain(NotAgain),
+}
+
+/// Decides, and charges the budget if the answer is another attempt.
+pub fn decide(
+    failed: &Failed,
+    settings: &RetrySettings,
+    budget: &Budget,
+    now: Instant,
+) -> Decision {
+    match course(failed, settings) {
+        Ok(Course::AnotherConnection) => Decision::Again(Course::AnotherConnection),
+        Ok(course) => match budget.withdraw(now) {
+            Charge::Paid => Decision::Again(course),
+            Charge::Refused => Decision::NotAgain(NotAgain::Budget),
+        },
+        Err(why) => Decision::NotAgain(why),
+    }
+}
+
+/// The table.
+fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAgain> {
+    let on = &settings.on;
+    let (listed, course) = match failed.failure {
+        Failure::AfterAnswerBegan => return Err(NotAgain::AnswerBegan),
+        Failure::DeadAtCheckout => return Ok(Course::AnotherConnection),
+        Failure::Connect => (on.connect_failure, Course::NextEndpoint),
+        Failure::ReusedEnded(_) => (on.stale_connection, Course::FreshConnection),
+        Failure::FreshEnded => (on.empty_response, Course::NextEndpoint),
+        Failure::HeaderTimeout => (on.timeout, Course::NextEndpoint),
+        Failure::Status(RetryStatus::BadGateway) => (on.bad_gateway, Course::NextEndpoint),
+        Failure::Status(RetryStatus::Unavailable) => (on.unavailable, Course::NextEndpoint),
+        Failure::Status(RetryStatus::GatewayTimeout) => (on.gateway_timeout, Course::NextEndpoint),
+    };
+    if listed == Listed::Out {
+        return Err(NotAgain::NotListed);
+    }
+    // RFC 9110 §9.2.2: not unless it is idempotent, or known not to have been applied.
+    if failed.method == MethodClass::Unsafe && !is_harmless(failed.failure, settings.unsafe_methods)
+    {
+        return Err(NotAgain::UnsafeMethod);
+    }
+    if failed.attempts >= settings.attempts {
+        return Err(NotAgain::Attempts);
+    }
+    if failed.request == RequestHeld::Forgotten {
+        return Err(NotAgain::BodyNotBuffered);
+    }
+    Ok(course)
+}
+
+/// Whether a request that is not idempotent may be sent again after this failure.
+fn is_harmless(failure: Failure, unsafe_methods: UnsafeMethods) -> bool {
+    match (failure, unsafe_methods) {
+        (Failure::Connect | Failure::DeadAtCheckout, _) | (_, UnsafeMethods::Always) => true,
+        (Failure::ReusedEnded(Proof::Unsent), UnsafeMethods::Proven) => true,
+        (_, UnsafeMethods::Proven | UnsafeMethods::Never) => false,
+    }
+}
+
+/// Whether the budget bore a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// It did, and is the poorer for it.
+    Paid,
+    /// It did not.
+    Refused,
+}
+
+/// The retry budget of one upstream: each request deposits `ratio` of a retry, time deposits
+/// `per_second`, each retry costs one. So an origin in trouble gets a fraction more load and not
+/// a multiple. Shared by all workers: a deposit is one addition, and only a retry looks at time.
+#[derive(Debug)]
+pub struct Budget {
+    /// Thousandths of a retry that each request deposits.
+    ratio: i64,
+    /// Retries a second that are deposited whatever the load.
+    per_second: u32,
+    since: Instant,
+    /// Milliseconds after `since` up to which time was paid for.
+    paid_until: AtomicU64,
+    /// Thousandths of a retry.
+    balance: AtomicI64,
+}
+
+impl Budget {
+    /// A budget with one second's worth in it. `ratio` is between 0 and 1.
+    #[must_use]
+    pub fn new(ratio: f64, per_second: u32, now: Instant) -> Self {
+        // A float cast saturates, and the clamp keeps it within 0 to 1000.
+        let ratio = (ratio.clamp(0.0, 1.0) * RETRY as f64).round() as i64;
+        let balance = AtomicI64::new(i64::from(per_second) * RETRY);
+        Self {
+            ratio,
+            per_second,
+            since: now,
+            paid_until: AtomicU64::new(0),
+            balance,
+        }
+    }
+
+    /// A request begins.
+    pub fn on_request(&self) {
+        // Workers that read at once may overshoot the reserve by a deposit each; no matter.
+        if self.balance.load(Ordering::Relaxed) < RESERVE {
+            self.balance.fetch_add(self.ratio, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes one retry out, if there is one.
+    pub fn withdraw(&self, now: Instant) -> Charge {
+        self.pay_for_time(now);
+        let take = |balance: i64| (balance >= RETRY).then_some(balance - RETRY);
+        match self
+            .balance
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        {
+            Ok(_) => Charge::Paid,
+            Err(_) => Charge::Refused,
+        }
+    }
+
+    /// Deposits what time has earned, a second's worth at most: the floor is a rate, not savings.
+    fn pay_for_time(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.since).as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        let paid = self.paid_until.fetch_max(millis, Ordering::Relaxed);
+        let elapsed = i64::try_from(millis.saturating_sub(paid)).unwrap_or(i64::MAX);
+        let earned = elapsed
+            .min(SECOND_MILLIS)
+            .saturating_mul(i64::from(self.per_second));
+        if earned > 0 {
+            let cap = RESERVE.max(i64::from(self.per_second) * RETRY);
+            let add = |balance: i64| Some((balance.saturating_add(earned)).min(cap.max(balance)));
+            // The function always gives a value, so the result holds nothing to act on.
+            self.balance
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+                .ok();
+        }
+    }
+}
+
+/// One retry, in thousandths.
+const RETRY: i64 = 1000;
+
+/// Milliseconds in a second; a millisecond at one retry a second earns one thousandth.
+const SECOND_MILLIS: i64 = Duration::from_secs(1).as_millis() as i64;
+
+/// Most that requests can save up: 100 retries. Enough for the idle connections of a pool that
+/// all went stale at once; little enough that an origin which fails after a long calm is not
+/// flooded. Beyond it deposits are dropped.
+const RESERVE: i64 = 100 * RETRY;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can only be had from the clock"
+    )]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    const ALL: RetryOn = RetryOn {
+        connect_failure: Listed::In,
+        stale_connection: Listed::In,
+        empty_response: Listed::In,
+        timeout: Listed::In,
+        bad_gateway: Listed::In,
+        unavailable: Listed::In,
+        gateway_timeout: Listed::In,
+    };
+
+    const NONE: RetryOn = RetryOn {
+        connect_failure: Listed::Out,
+        stale_connection: Listed::Out,
+        ..RetryOn::DEFAULT
+    };
+
+    fn settings(on: RetryOn, unsafe_methods: UnsafeMethods) -> RetrySettings {
+        RetrySettings {
+            attempts: 2,
+            on,
+            unsafe_methods,
+        }
+    }
+
+    fn tell(failure: Failure, method: MethodClass, settings: &RetrySettings) -> Decision {
+        let failed = Failed {
+            failure,
+            method,
+            request: RequestHeld::Replayable,
+            attempts: 1,
+        };
+        decide(&failed, settings, &Budget::new(0.0, 1, start()), start())
+    }
+
+    const FRESH: Decision = Decision::Again(Course::FreshConnection);
+    const NEXT: Decision = Decision::Again(Course::NextEndpoint);
+    const ANOTHER: Decision = Decision::Again(Course::AnotherConnection);
+    const UNSAFE: Decision = Decision::NotAgain(NotAgain::UnsafeMethod);
+    const UNLISTED: Decision = Decision::NotAgain(NotAgain::NotListed);
+    const BEGAN: Decision = Decision::NotAgain(NotAgain::AnswerBegan);
+
+    #[test]
+    fn the_table_holds_cell_by_cell() {
+        use Failure::*;
+        let unsent = ReusedEnded(Proof::Unsent);
+        let unknown = ReusedEnded(Proof::Unknown);
+        let status = Status(RetryStatus::Unavailable);
+        // failure, nothing listed, idempotent, then unsafe with never, proven, always.
+        let table = [
+            (Connect, UNLISTED, NEXT, [NEXT, NEXT, NEXT]),
+            (
+                DeadAtCheckout,
+                ANOTHER,
+                ANOTHER,
+                [ANOTHER, ANOTHER, ANOTHER],
+            ),
+            (unsent, UNLISTED, FRESH, [UNSAFE, FRESH, FRESH]),
+            (unknown, UNLISTED, FRESH, [UNSAFE, UNSAFE, FRESH]),
+            (FreshEnded, UNLISTED, NEXT, [UNSAFE, UNSAFE, NEXT]),
+            (HeaderTimeout, UNLISTED, NEXT, [UNSAFE, UNSAFE, NEXT]),
+            (status, UNLISTED, NEXT, [UNSAFE, UNSAFE, NEXT]),
+            (AfterAnswerBegan, BEGAN, BEGAN, [BEGAN, BEGAN, BEGAN]),
+        ];
+        let choices = [
+            UnsafeMethods::Never,
+            UnsafeMethods::Proven,
+            UnsafeMethods::Always,
+        ];
+        for (failure, unlisted, idempotent, unsafe_answers) in table {
+            for (choice, answer) in choices.into_iter().zip(unsafe_answers) {
+                let all = settings(ALL, choice);
+                assert_eq!(
+                    tell(failure, MethodClass::Idempotent, &all),
+                    idempotent,
+                    "{failure:?}"
+                );
+                let told = tell(failure, MethodClass::Unsafe, &all);
+                assert_eq!(told, answer, "{failure:?} with {choice:?}");
+                for method in [MethodClass::Idempotent, MethodClass::Unsafe] {
+                    assert_eq!(tell(failure, method, &settings(NONE, choice)), unlisted);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn by_default_only_failed_connects_and_stale_connections_are_repeated() {
+        let default = settings(RetryOn::DEFAULT, UnsafeMethods::Proven);
+        let told = |failure| tell(failure, MethodClass::Idempotent, &default);
+        assert_eq!(told(Failure::Connect), NEXT);
+        assert_eq!(told(Failure::ReusedEnded(Proof::Unknown)), FRESH);
+        assert_eq!(told(Failure::FreshEnded), UNLISTED);
+        assert_eq!(told(Failure::HeaderTimeout), UNLISTED);
+        for status in [502, 503, 504] {
+            assert_eq!(
+                told(Failure::Status(RetryStatus::of(status).unwrap())),
+                UNLISTED
+            );
+        }
+        assert_eq!(RetryStatus::of(500), None);
+    }
+
+    #[test]
+    fn a_post_is_not_sent_twice_once_the_origin_may_have_seen_it() {
+        let proven = settings(ALL, UnsafeMethods::Proven);
+        assert_eq!(
+            tell(
+                Failure::ReusedEnded(Proof::Unknown),
+                MethodClass::of(b"POST"),
+                &proven
+            ),
+            UNSAFE
+        );
+    }
+
+    #[test]
+    fn only_the_six_idempotent_methods_are_idempotent() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert_eq!(MethodClass::of(method.as_bytes()), MethodClass::Idempotent);
+        }
+        for method in ["POST", "PATCH", "CONNECT", "get", "PURGE", ""] {
+            assert_eq!(MethodClass::of(method.as_bytes()), MethodClass::Unsafe);
+        }
+    }
+
+    #[test]
+    fn attempts_then_the_body_then_the_budget_have_the_last_word() {
+        let settings = settings(ALL, UnsafeMethods::Never);
+        let budget = Budget::new(0.0, 0, start());
+        let mut failed = Failed {
+            failure: Failure::Connect,
+            method: MethodClass::Idempotent,
+            request: RequestHeld::Forgotten,
+            attempts: 2,
+        };
+        let told = |failed: &Failed| decide(failed, &settings, &budget, start());
+        assert_eq!(told(&failed), Decision::NotAgain(NotAgain::Attempts));
+        failed.attempts = 1;
+        assert_eq!(told(&failed), Decision::NotAgain(NotAgain::BodyNotBuffered));
+        failed.request = RequestHeld::Replayable;
+        assert_eq!(told(&failed), Decision::NotAgain(NotAgain::Budget));
+        failed.failure = Failure::DeadAtCheckout;
+        assert_eq!(told(&failed), ANOTHER);
+    }
+
+    fn withdrawals(budget: &Budget, now: Instant) -> usize {
+        (0..1000)
+            .take_while(|_| budget.withdraw(now) == Charge::Paid)
+            .count()
+    }
+
+    #[test]
+    fn five_requests_at_a_fifth_pay_for_one_retry() {
+        let budget = Budget::new(0.2, 0, start());
+        (0..14).for_each(|_| budget.on_request());
+        assert_eq!(withdrawals(&budget, start()), 2);
+    }
+
+    #[test]
+    fn the_floor_is_a_rate_and_not_savings() {
+        let now = start();
+        let budget = Budget::new(0.0, 3, now);
+        assert_eq!(withdrawals(&budget, now), 3);
+        assert_eq!(withdrawals(&budget, now + Duration::from_millis(700)), 2);
+        assert_eq!(withdrawals(&budget, now + Duration::from_secs(3600)), 3);
+    }
+
+    #[test]
+    fn requests_save_up_at_most_the_reserve() {
+        let budget = Budget::new(1.0, 0, start());
+        (0..5000).for_each(|_| budget.on_request());
+        assert_eq!(withdrawals(&budget, start()), 100);
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_word() {
+        let words = [
+            NotAgain::AnswerBegan,
+            NotAgain::NotListed,
+            NotAgain::UnsafeMethod,
+            NotAgain::Attempts,
+            NotAgain::BodyNotBuffered,
+            NotAgain::Budget,
+        ]
+        .map(NotAgain::label);
+        assert!(
+            words
+                .iter()
+                .all(|word| words.iter().filter(|w| *w == word).count() == 1)
+        );
+    }
+}

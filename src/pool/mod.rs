@@ -1,0 +1,20 @@
+//! Floor 3: the ledger of one endpoint's connections. Pure: what it hands out and what it lets go
+//! are values, and `proxy` acts on them.
+//!
+//! Read in this order: `limits`, `lease`, `verdict`, `idle`, `waiters`, `ledger`; `laws` (tests
+//! only) holds what must be true after any sequence of operations.
+
+pub mod limits;
+pub mod lease;
+pub mod verdict;
+pub(crate) mod idle;
+pub mod waiters;
+pub mod ledger;
+#[cfg(test)]
+mod laws;
+
+pub use lease::Lease;
+pub use ledger::Ledger;
+pub use limits::PoolLimits;
+pub use verdict::Verdict;
+pub use waiters::Ticket;

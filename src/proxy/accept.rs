@@ -1,0 +1,275 @@
+//! Accepting: from a listening socket to a conversation, through the limits.
+//!
+//! Limits are counted before anything is read, so they are exact; what is refused is refused with
+//! its reason, in the way the operator chose.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use crate::base::ConnId;
+use crate::base::ProxyError;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::clock;
+use crate::net::listen::AcceptTrouble;
+use crate::net::listen::Accepted;
+use crate::net::listen::Bound;
+use crate::net::reactor::Initially;
+use crate::net::worker;
+use crate::observe::error_log::Severity;
+use crate::observe::live::LiveFacts;
+use crate::observe::shard;
+use crate::observe::words::AcceptError;
+use crate::observe::words::RejectReason;
+use crate::proxy::client::Client;
+use crate::proxy::client::Places;
+use crate::proxy::converse;
+use crate::proxy::converse::Admitted;
+use crate::proxy::service::LimitAction;
+use crate::proxy::service::Listener;
+use crate::proxy::service::Service;
+use crate::proxy::service::Standing;
+use crate::proxy::service::Taken;
+use crate::proxy::tend;
+
+/// Readies this thread as a worker: its lane of the metrics, its care for parked connections, its
+/// part of the access log.
+pub fn begin_worker(index: usize, service: &Arc<Service>) {
+    shard::set(index);
+    if let Ok(reactor) = worker::reactor() {
+        worker::spawn(tend::bury_the_dead(reactor));
+    }
+    let log = Arc::clone(&service.access_log);
+    let flushed = std::cell::Cell::new(0);
+    worker::each_turn(move || {
+        let now = clock::now_millis();
+        if now >= flushed.get() + LOG_TICK_MILLIS {
+            flushed.set(now);
+            log.flush();
+            return Deadline::NEVER;
+        }
+        // Something may have been written since; look again when the tick is over.
+        Deadline::from_millis(flushed.get() + LOG_TICK_MILLIS)
+    });
+}
+
+/// Accepts on this worker's socket until the process drains.
+pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>) {
+    let address = bound.address;
+    let mut socket = match bound.attach() {
+        Ok(socket) => socket,
+        Err(error) => {
+            let message = "a listening socket could not be registered";
+            let facts: [(&'static str, &dyn std::fmt::Display); 2] =
+                [("address", &address), ("error", &error)];
+            service
+                .errors
+                .log(clock::wall(), Severity::Error, "accept", message, &facts);
+            return;
+        }
+    };
+    while service.standing() == Standing::Serving {
+        let accepting = socket.accept(|accepted| match accepted {
+            Accepted::Connection(socket, peer) => admit(socket, peer, &listener, &service),
+            Accepted::Trouble(trouble) => tell(trouble, &listener, &service),
+        });
+        until_drain(accepting, &service).await;
+    }
+}
+
+/// Wakes every idle connection and every accepting task of every worker: the drain has begun.
+pub fn announce_drain() {
+    for address in worker::all() {
+        address.post(|| {
+            if let Ok(reactor) = worker::reactor() {
+                reactor.stir_readers();
+            }
+        });
+    }
+}
+
+async fn until_drain(accepting: impl Future<Output = ()>, service: &Service) {
+    let mut accepting = std::pin::pin!(accepting);
+    std::future::poll_fn(|context| {
+        if service.standing() == Standing::Draining {
+            return std::task::Poll::Ready(());
+        }
+        accepting.as_mut().poll(context)
+    })
+    .await;
+}
+
+fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &Arc<Service>) {
+    listener.metrics.accepted.inc();
+    if Listener::take_place(&service.clients, Some(service.max_connections)) == Taken::Full {
+        return reject(socket, peer, RejectReason::GlobalLimit, (listener, service));
+    }
+    if Listener::take_place(&listener.connections, listener.max_connections) == Taken::Full {
+        service
+            .clients
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        return reject(
+            socket,
+            peer,
+            RejectReason::ListenerLimit,
+            (listener, service),
+        );
+    }
+    let entered = listener
+        .lock_clients()
+        .map(|mut table| table.enter(peer.ip()));
+    let (place, admitted) = match entered {
+        None => (None, Admitted::Yes),
+        Some(Ok(place)) => (Some(place), Admitted::Yes),
+        Some(Err(_)) => {
+            listener
+                .metrics
+                .rejected
+                .of(RejectReason::ClientLimit)
+                .inc();
+            match listener.client_limit_action {
+                LimitAction::TooManyRequests => (None, Admitted::No(ProxyError::ClientLimit)),
+                LimitAction::Hold => {
+                    return hold(socket, peer, Places::new(listener, service, None));
+                }
+                LimitAction::Close => {
+                    drop(Places::new(listener, service, None));
+                    return;
+                }
+                LimitAction::Reset => {
+                    drop(Places::new(listener, service, None));
+                    return reset(&socket);
+                }
+            }
+        }
+    };
+    begin(
+        socket,
+        peer,
+        Places::new(listener, service, place),
+        admitted,
+    );
+}
+
+/// Answers 503 in one non-blocking write, so that even a flood of refusals costs no task; then the
+/// connection closes.
+fn reject(
+    socket: OwnedFd,
+    _peer: SocketAddr,
+    why: RejectReason,
+    (listener, service): (&Arc<Listener>, &Arc<Service>),
+) {
+    listener.metrics.rejected.of(why).inc();
+    let mut answer = Vec::with_capacity(512);
+    super::reply::error(
+        &mut answer,
+        ProxyError::GlobalLimit,
+        crate::h1::head::Method::Get,
+        super::reply::Afterwards::Closes,
+        listener.settings.retry_after,
+    );
+    super::account::count_rejected(service, ProxyError::GlobalLimit);
+    let deadline = Deadline::after(REJECT_LINGER);
+    if let Ok(stream) = Stream::new(socket, Initially::Writable) {
+        worker::spawn(async move {
+            let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
+            if sent.is_ok() {
+                crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
+            }
+        });
+    }
+}
+
+fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
+    worker::spawn(async move {
+        let Ok(stream) = Stream::new(socket, Initially::Writable) else {
+            return;
+        };
+        let deadline = Deadline::after(places.idle_timeout());
+        while !deadline.passed() && places.standing() == Standing::Serving {
+            if let Some(place) = places.enter(peer) {
+                return converse_on(stream, peer, places.with(place), Admitted::Yes).await;
+            }
+            worker::sleep_until(Deadline::after(HOLD_LOOK)).await;
+            if stream.look() == crate::net::reactor::Seen::Closed {
+                return;
+            }
+        }
+    });
+}
+
+fn begin(socket: OwnedFd, peer: SocketAddr, places: Places, admitted: Admitted) {
+    match Stream::new(socket, Initially::Writable) {
+        Ok(stream) => worker::spawn(converse_on(stream, peer, places, admitted)),
+        Err(_) => drop(places), // no room in epoll: the connection closes
+    }
+}
+
+/// Serves the connection; a panic costs this connection only, and is counted.
+async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted: Admitted) {
+    let service = places.service();
+    let facts = LiveFacts {
+        id: ConnId::next(),
+        side: Side::Client,
+        peer,
+        local: None,
+        name: places.name(),
+        opened_micros: clock::micros(clock::now()),
+    };
+    let live = service.live.open(facts, Phase::Idle);
+    let client = Client::new(stream, peer, places, live);
+    let conversation = AssertUnwindSafe(converse::converse(client, admitted)).catch_unwind();
+    if conversation.await.is_err() {
+        service.metrics.panics.inc();
+        let message = "a connection's task panicked; only that connection ended";
+        service.errors.log(
+            clock::wall(),
+            Severity::Error,
+            "panic",
+            message,
+            &[("client", &peer)],
+        );
+    }
+}
+
+fn reset(socket: &OwnedFd) {
+    let socket = std::os::fd::AsFd::as_fd(socket);
+    crate::net::stream::reset_on_close(socket);
+}
+
+fn tell(trouble: AcceptTrouble, listener: &Arc<Listener>, service: &Arc<Service>) {
+    let word = match trouble {
+        AcceptTrouble::ProcessDescriptors => AcceptError::ProcessFiles,
+        AcceptTrouble::SystemDescriptors => AcceptError::SystemFiles,
+        AcceptTrouble::Memory => AcceptError::Memory,
+        AcceptTrouble::Aborted => AcceptError::Aborted,
+        AcceptTrouble::Unexpected => AcceptError::Unlisted,
+    };
+    listener.metrics.accept_errors.of(word).inc();
+    let name = &listener.settings.name;
+    let message = "a connection could not be accepted";
+    let facts: [(&'static str, &dyn std::fmt::Display); 2] =
+        [("listener", name), ("error", &trouble.label())];
+    service
+        .errors
+        .log(clock::wall(), Severity::Warn, "accept", message, &facts);
+}
+
+/// Between two flushes of the access log.
+const LOG_TICK_MILLIS: u64 = 50;
+
+/// How long a refused client's octets are discarded, so that it reads its refusal.
+const REJECT_LINGER: Duration = Duration::from_millis(500);
+
+/// How much of them.
+const REJECT_LINGER_OCTETS: u64 = 16 * 1024;
+
+/// Between two looks for a free place of a client that is held.
+const HOLD_LOOK: Duration = Duration::from_millis(50);

@@ -1,0 +1,363 @@
+//! One attempt: a request over one connection, its content and the answer flowing at the same time.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::base::ProxyError;
+use crate::h1::body::BodyReader;
+use crate::h1::body::BodyWriter;
+use crate::h1::encode;
+use crate::h1::exchange::Exchange;
+use crate::h1::framing::Framing;
+use crate::h1::head::RequestHead;
+use crate::h1::head::ResponseHead;
+use crate::h1::persistence::Persistence;
+use crate::net::Stream;
+use crate::net::buffer::ReadBuffer;
+use crate::net::clock;
+use crate::policy::forwarded::Scheme;
+use crate::policy::hops;
+use crate::policy::hops::Announce;
+use crate::policy::hops::HopContext;
+use crate::policy::hops::Removed;
+use crate::policy::hops::Upgrading;
+use crate::policy::timeouts::BodyRate;
+use crate::pool::Verdict;
+use crate::pool::lease::Allowance;
+use crate::pool::verdict;
+use crate::proxy::client::Client;
+use crate::proxy::judge::Judged;
+use crate::proxy::origin;
+use crate::proxy::origin::Answer;
+use crate::proxy::origin::AnswerKind;
+use crate::proxy::origin::Answering;
+use crate::proxy::origin::NoAnswer;
+use crate::proxy::origin::Progress;
+use crate::proxy::origin::Upgrade;
+use crate::proxy::origin::Upload;
+use crate::proxy::origin::Wanted;
+use crate::proxy::relay;
+use crate::proxy::relay::Meter;
+use crate::proxy::relay::Patience;
+use crate::proxy::relay::Sink;
+use crate::proxy::relay::SinkWriter;
+use crate::proxy::relay::Source;
+use crate::proxy::relay::Stuck;
+use crate::proxy::replay::Replay;
+use crate::proxy::service::Route;
+use crate::proxy::settings::PreserveHost;
+use crate::proxy::settings::Reuse;
+
+/// A request's content, and how far it is: it outlives an attempt.
+pub struct Content {
+    /// Its framing, and how much of it was read.
+    pub reader: BodyReader,
+    /// What was sent of it, should it have to be sent again.
+    pub replay: Replay,
+    /// Octets of it so far.
+    pub count: u64,
+    /// How fast it comes.
+    pub rate: BodyRate,
+}
+
+/// Why the client's side ended an attempt.
+#[derive(Debug)]
+pub enum ClientFailed {
+    /// It closed or broke before its request was whole.
+    Gone,
+    /// It sent too slowly.
+    Slow,
+    /// It sent more than it may.
+    TooLarge,
+    /// It broke the framing.
+    Malformed(ProxyError),
+}
+
+/// Why an attempt brought no whole answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The client's doing.
+    Client(ClientFailed),
+    /// The origin's.
+    Origin(NoAnswer),
+}
+
+/// What one attempt works with.
+pub struct Attempt<'a> {
+    /// The client.
+    pub client: &'a Client,
+    /// The route.
+    pub route: &'a Route,
+    /// What is asked.
+    pub judged: &'a Judged,
+    /// The origin's connection.
+    pub origin: &'a Stream,
+    /// Octets from the client; the head is held in it.
+    pub input: &'a mut ReadBuffer,
+    /// Octets for the client.
+    pub out: &'a mut Vec<u8>,
+    /// Octets from the origin.
+    pub origin_in: &'a mut ReadBuffer,
+    /// The response head.
+    pub response: &'a mut ResponseHead,
+    /// Octets for the origin; the request's head waits in it.
+    pub origin_out: &'a mut Vec<u8>,
+    /// The request's content.
+    pub content: &'a mut Content,
+    /// Which answers are wanted.
+    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// A field line to add to the answer.
+    pub extra: &'a [u8],
+}
+
+impl Attempt<'_> {
+    /// Sends the request and passes the answer on; what is left of the answer waits in `out`.
+    /// Cancel: the origin's connection is good only for closing.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; `progress` tells how far both directions were.
+    pub async fn run(self, progress: &Progress) -> Result<Answer, Unanswered> {
+        let upstream = &self.route.upstream.settings;
+        let listener = &self.client.listener.settings;
+        let answering = Answering {
+            client: &self.client.stream,
+            origin: self.origin,
+            input: self.origin_in,
+            head: self.response,
+            out: self.out,
+            asked: self.judged.asked,
+            listener,
+            route: &self.route.settings,
+            response_header: upstream.response_header,
+            body_idle: upstream.body_idle,
+            wanted: self.wanted,
+            extra: self.extra,
+            progress,
+        };
+        if self.judged.framing == Framing::None {
+            let sent = relay::flush(self.origin, self.origin_out, upstream.body_idle).await;
+            progress.set_upload(match sent {
+                Ok(()) => Upload::Whole(clock::now()),
+                // It may have said why before it closed.
+                Err(_) => Upload::Refused,
+            });
+            return origin::answer(answering).await.map_err(Unanswered::Origin);
+        }
+        let upload = Sending {
+            client: &self.client.stream,
+            origin: self.origin,
+            input: self.input,
+            out: self.origin_out,
+            content: self.content,
+            body_timeout: listener.body_timeout,
+            patience: upstream.body_idle,
+            limit: listener.max_body_bytes,
+            framing: self.judged.framing,
+            progress,
+        };
+        both(upload, answering, progress).await
+    }
+}
+
+/// Runs the two directions in one task, each at its own pace. The answer decides the attempt; the
+/// request's end only tells the answer's deadline when to begin.
+async fn both(
+    upload: Sending<'_>,
+    answering: Answering<'_>,
+    progress: &Progress,
+) -> Result<Answer, Unanswered> {
+    let mut upload = pin!(upload.run());
+    let mut answer = pin!(origin::answer(answering));
+    poll_fn(|context| {
+        if progress.upload() == Upload::Flowing
+            && let Poll::Ready(sent) = upload.as_mut().poll(context)
+        {
+            match sent {
+                Ok(()) => progress.set_upload(Upload::Whole(clock::now())),
+                Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
+                    progress.set_upload(Upload::Refused);
+                }
+                Err(Stuck::SenderFin | Stuck::SenderBroke(_)) => {
+                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Gone)));
+                }
+                Err(Stuck::SenderSlow) => {
+                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Slow)));
+                }
+                Err(Stuck::TooLarge) => {
+                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::TooLarge)));
+                }
+                Err(Stuck::Malformed(error)) => {
+                    let failed = ClientFailed::Malformed(error.proxy_error());
+                    return Poll::Ready(Err(Unanswered::Client(failed)));
+                }
+            }
+        }
+        answer.as_mut().poll(context).map_err(Unanswered::Origin)
+    })
+    .await
+}
+
+/// The request's way to the origin.
+struct Sending<'a> {
+    client: &'a Stream,
+    origin: &'a Stream,
+    input: &'a mut ReadBuffer,
+    out: &'a mut Vec<u8>,
+    content: &'a mut Content,
+    body_timeout: Duration,
+    patience: Duration,
+    limit: Option<u64>,
+    framing: Framing,
+    progress: &'a Progress,
+}
+
+impl Sending<'_> {
+    async fn run(self) -> Result<(), Stuck> {
+        let mut writer = match self.framing {
+            Framing::None => BodyWriter::None,
+            Framing::Length(left) => BodyWriter::Length { left },
+            Framing::Chunked | Framing::UntilClose => BodyWriter::Chunked,
+        };
+        // What an earlier attempt had already taken from the client goes first.
+        if let Some(sent) = self.content.replay.whole()
+            && !sent.is_empty()
+        {
+            writer
+                .chunk_head(self.out, sent.len())
+                .map_err(|_| Stuck::Misfit)?;
+            self.out.extend_from_slice(sent);
+            writer.chunk_end(self.out, sent.len());
+        }
+        if self.content.reader.received() > 0 || !self.input.unread().is_empty() {
+            self.progress.on_request_content();
+        }
+        let mut source = Source {
+            stream: self.client,
+            buffer: self.input,
+            reader: &mut self.content.reader,
+            patience: Patience::Rate {
+                limit: self.body_timeout,
+                rate: &mut self.content.rate,
+            },
+        };
+        let mut sink = Sink {
+            stream: self.origin,
+            out: self.out,
+            writer: SinkWriter::Framed(writer),
+            patience: self.patience,
+        };
+        let mut meter = Meter {
+            count: &mut self.content.count,
+            limit: self.limit,
+            replay: Some(&mut self.content.replay),
+        };
+        relay::pass_on(&mut source, &mut sink, &mut meter).await?;
+        relay::flush(self.origin, sink.out, self.patience)
+            .await
+            .map_err(Stuck::Recipient)
+    }
+}
+
+/// Writes the request's head for the origin, canonical and afresh.
+///
+/// # Errors
+/// [`ProxyError::BadRequest`] where its fields cannot be passed on; `Internal` for a fault of ours.
+pub fn encode_request(
+    out: &mut Vec<u8>,
+    (head, octets): (&RequestHead, &[u8]),
+    (client, route): (&Client, &Route),
+    judged: &Judged,
+    origin_host: &[u8],
+) -> Result<Removed, ProxyError> {
+    out.clear();
+    let path = head.target.path(octets);
+    encode::request_line(out, head.method_octets.of(octets), path)
+        .map_err(|_| ProxyError::Internal)?;
+    let upgrading = match judged.asked.upgrade {
+        Upgrade::Asked => Upgrading::Yes,
+        Upgrade::No => Upgrading::No,
+    };
+    let announce = match route.upstream.settings.reuse {
+        Reuse::Never => Announce::Close,
+        Reuse::Safe | Reuse::Always => Announce::Nothing,
+    };
+    // An HTTP/1.0 request may come without a host; ours has to have one (RFC 9112 §3.2).
+    let keeps = route.settings.preserve_host == PreserveHost::Kept && !head.host(octets).is_empty();
+    let context = HopContext {
+        client: client.address.ip(),
+        trust: client.trust,
+        scheme: Scheme::Http,
+        host_to_origin: if keeps { None } else { Some(origin_host) },
+        upgrading,
+        announce,
+        max_forwards: judged.max_forwards,
+    };
+    let removed = hops::request_fields(out, head, octets, &route.settings.request, &context)
+        .map_err(|_| ProxyError::BadRequest)?;
+    match judged.framing {
+        Framing::None => {}
+        Framing::Length(length) => encode::content_length(out, length),
+        Framing::Chunked | Framing::UntilClose => encode::chunked_coding(out),
+    }
+    encode::end_of_head(out);
+    Ok(removed)
+}
+
+/// What is to become of the origin's connection after a whole answer.
+#[must_use]
+pub fn verdict_after(
+    answer: &Answer,
+    upload: Upload,
+    leftover: &[u8],
+    (reuse, allowance): (Reuse, Allowance),
+) -> Verdict {
+    let persistence = match answer.origin {
+        Persistence::Persist => verdict::AnswerPersistence::Persist,
+        Persistence::Close(crate::base::CloseReason::Http10) => verdict::AnswerPersistence::Http10,
+        Persistence::Close(_) => verdict::AnswerPersistence::Close,
+    };
+    verdict::verdict(&verdict::Seen {
+        became: verdict::Became::Http,
+        wire: verdict::Wire::Open,
+        answer: match answer.kind {
+            AnswerKind::Complete | AnswerKind::Switched => verdict::AnswerEnd::Complete,
+            AnswerKind::UntilClose => verdict::AnswerEnd::UntilClose,
+        },
+        persistence,
+        request: match upload {
+            Upload::Whole(_) => verdict::RequestSent::Whole,
+            Upload::Flowing | Upload::Refused => verdict::RequestSent::Partly,
+        },
+        leftover: if leftover.is_empty() {
+            verdict::Leftover::Empty
+        } else {
+            verdict::Leftover::ExtraOctets
+        },
+        client: verdict::ClientStayed::ToTheEnd,
+        reuse: if reuse == Reuse::Never {
+            verdict::Reuse::Off
+        } else {
+            verdict::Reuse::On
+        },
+        allowance,
+    })
+}
+
+/// A content that has not begun.
+#[must_use]
+pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
+    Content {
+        reader: BodyReader::new(framing),
+        replay: Replay::new(replay),
+        count: 0,
+        rate: BodyRate::new(rate, clock::now()),
+    }
+}
+
+/// A new exchange machine for an attempt.
+#[must_use]
+pub fn progress(head: &RequestHead, octets: &[u8], framing: Framing) -> Progress {
+    Progress::new(Exchange::new(head, framing, octets))
+}

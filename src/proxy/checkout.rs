@@ -1,0 +1,890 @@
+//! The pool's face to requests: the ledger behind a lock, wakers beside it, sockets around it.
+//!
+//! A request takes an idle connection, or dials, or waits in line; while it dials it also stands in
+//! line, and takes whichever comes first: the finished dial then goes to the pool. The lock is held
+//! for the ledger's few instructions, never across an await; wakers are woken after it.
+//! Dropped anywhere, a permit frees its place and a lease retires its connection.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::CloseReason;
+use crate::base::ConnId;
+use crate::base::reason::By;
+use crate::base::reason::OpenReason;
+use crate::base::reason::Outcome;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::clock;
+use crate::net::dial;
+use crate::net::dial::DialError;
+use crate::net::reactor::Seen;
+use crate::net::stream::Detached;
+use crate::net::stream::Peeked;
+use crate::net::worker;
+use crate::observe::GaugeGuard;
+use crate::observe::live::LiveFacts;
+use crate::observe::live::LiveHandle;
+use crate::observe::words::ConnectError;
+use crate::observe::words::Direction;
+use crate::observe::words::EndpointState;
+use crate::observe::words::StaleFound;
+use crate::observe::words::StaleResult;
+use crate::observe::words::UpstreamState;
+use crate::pool::Lease;
+use crate::pool::Ledger;
+use crate::pool::PoolLimits;
+use crate::pool::Ticket;
+use crate::pool::Verdict;
+use crate::pool::lease::ConnectPermit;
+use crate::pool::ledger::Ask;
+use crate::pool::ledger::Cancelled;
+use crate::pool::ledger::Checkout;
+use crate::pool::ledger::Collected;
+use crate::pool::ledger::Fresh;
+use crate::pool::ledger::Queueing;
+use crate::pool::ledger::RefuseReason;
+use crate::pool::ledger::Returned;
+use crate::proxy::upstream::Endpoint;
+
+/// One endpoint's pool.
+pub struct Pool {
+    state: Mutex<State>,
+}
+
+struct State {
+    ledger: Ledger<Parked>,
+    /// Who waits, by the ticket's slot.
+    wakers: Vec<Option<Waker>>,
+}
+
+/// A connection in the pool: on a shelf, or laid ready for a waiter.
+struct Parked {
+    stream: Detached,
+    facts: Facts,
+}
+
+/// What stays with a connection all its life.
+struct Facts {
+    live: LiveHandle,
+    opened_at: Instant,
+    why: OpenReason,
+    counted: Counted,
+    /// Octets already counted, received and sent.
+    told: (u64, u64),
+}
+
+/// The gauges that a connection holds up, in its present state.
+struct Counted {
+    upstream: GaugeGuard,
+    endpoint: Option<GaugeGuard>,
+}
+
+/// A connection that a request holds. Answered by [`Lent::give_back`]; dropped, it retires.
+pub struct Lent {
+    conn: Option<(Stream, Facts, Lease)>,
+    endpoint: Arc<Endpoint>,
+}
+
+/// How a request came by its connection.
+pub struct Acquired {
+    /// The connection.
+    pub lent: Lent,
+    /// In a word.
+    pub outcome: Outcome,
+    /// Why one was opened, if one was.
+    pub opened: Option<OpenReason>,
+    /// Spent in line.
+    pub queued: Duration,
+    /// Spent in the handshake.
+    pub connecting: Duration,
+    /// How long it had been idle, if it was reused.
+    pub idle: Option<Duration>,
+}
+
+/// Why a request got no connection.
+#[derive(Debug)]
+pub enum NotAcquired {
+    /// The endpoint cannot be connected to.
+    Dial(DialError),
+    /// There is no room and the request may not wait here.
+    Full,
+    /// The line is as long as it may be.
+    QueueFull,
+    /// It waited as long as it may.
+    QueueTimeout,
+    /// The pool is closed.
+    Closed,
+}
+
+/// What a request wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// Which connections suit.
+    pub fresh: Fresh,
+    /// Whether it may wait.
+    pub queue: Queueing,
+    /// Until when.
+    pub until: Deadline,
+    /// Why a connection would be opened, if not for want of an idle one.
+    pub why: Option<OpenReason>,
+    /// How closely an idle connection is looked at.
+    pub inspect: Inspect,
+}
+
+/// How closely an idle connection is looked at before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspect {
+    /// What epoll has told already: free, and late by at most one turn.
+    Seen,
+    /// The socket itself: one system call, for requests that cannot be repeated.
+    Socket,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(limits: PoolLimits) -> Self {
+        Self {
+            state: Mutex::new(State {
+                ledger: Ledger::new(limits),
+                wakers: Vec::new(),
+            }),
+        }
+    }
+
+    /// Connections open: idle, in use and connecting.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.lock().ledger.open()
+    }
+
+    /// Idle, leased, connecting and waiting, at one moment.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let state = self.lock();
+        Counts {
+            idle: state.ledger.idle(),
+            leased: state.ledger.leased(),
+            connecting: state.ledger.connecting(),
+            waiting: state.ledger.waiting(),
+            max_connections: state.ledger.limits().max_connections.0,
+            idle_limit: state.ledger.limits().idle_limit,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, ticket: Option<Ticket>) {
+        let waker = ticket.and_then(|ticket| self.lock().waker_of(ticket));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A pool's counts at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// On shelves.
+    pub idle: u32,
+    /// Carrying requests.
+    pub leased: u32,
+    /// In their handshake.
+    pub connecting: u32,
+    /// Requests in line.
+    pub waiting: u32,
+    /// The cap.
+    pub max_connections: u32,
+    /// The idle limit in force.
+    pub idle_limit: Duration,
+}
+
+impl State {
+    fn waker_of(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.wakers.get_mut(ticket.slot()).and_then(Option::take)
+    }
+
+    fn set_waker(&mut self, ticket: Ticket, waker: &Waker) {
+        let slot = ticket.slot();
+        if self.wakers.len() <= slot {
+            self.wakers.resize(slot + 1, None);
+        }
+        if let Some(place) = self.wakers.get_mut(slot) {
+            *place = Some(waker.clone());
+        }
+    }
+}
+
+impl Endpoint {
+    /// Takes a connection to this endpoint: idle, new, or waited for.
+    /// Cancel: the place in line and the dial are given up, nothing leaks.
+    ///
+    /// # Errors
+    /// [`NotAcquired`].
+    pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
+        let ask = Ask {
+            worker: worker::index(),
+            fresh: want.fresh,
+            queue: want.queue,
+        };
+        loop {
+            let mut retired = Vec::new(); // allocates only if something retires
+            let (checkout, standing) = {
+                let mut state = self.pool.lock();
+                let checkout = state.ledger.checkout(&ask, clock::now(), &mut retired);
+                let standing = match checkout {
+                    Checkout::Connect(_) => Some(state.ledger.enlist(want.fresh)),
+                    Checkout::Reuse(..) | Checkout::Wait(_) | Checkout::Refuse(_) => None,
+                };
+                (checkout, standing)
+            };
+            self.bury(retired);
+            match checkout {
+                Checkout::Reuse(parked, lease) => {
+                    if let Some(lent) = self.revive(parked, lease, want.inspect) {
+                        let acquired = lent.acquired(Duration::ZERO, Waited::No);
+                        return Ok(acquired);
+                    }
+                }
+                Checkout::Connect(permit) => {
+                    let permit = Permit::new(self, permit, want.why);
+                    let place = standing.map(|ticket| Place::new(self, ticket));
+                    return self.dial_or_be_served(permit, place, want).await;
+                }
+                Checkout::Wait(ticket) => {
+                    return self.stand_in_line(Place::new(self, ticket), want).await;
+                }
+                Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
+                Checkout::Refuse(RefuseReason::QueueFull) => return Err(NotAcquired::QueueFull),
+                Checkout::Refuse(RefuseReason::Closed) => return Err(NotAcquired::Closed),
+            }
+        }
+    }
+
+    /// A connection died while it was parked: it leaves the pool.
+    pub fn on_parked_stir(&self, id: ConnId) {
+        let mut state = self.pool.lock();
+        // Its reason is looked at outside; the ledger counts it as a FIN, the usual case.
+        let Some((parked, ticket)) = state.ledger.remove_idle(id, CloseReason::PeerFin) else {
+            return;
+        };
+        drop(state);
+        let reason = reason_of(parked.stream.peek());
+        self.close(parked.facts, (&parked.stream).into(), reason);
+        self.pool.wake(ticket);
+    }
+
+    /// Retires what has been idle too long; answers when to look again.
+    pub fn expire(&self) -> Option<Instant> {
+        let mut retired = Vec::new();
+        let next = {
+            let mut state = self.pool.lock();
+            state.ledger.expire(clock::now(), &mut retired);
+            state.ledger.next_deadline()
+        };
+        self.bury(retired);
+        next
+    }
+
+    /// Closes the pool: idle connections end, what is in use ends when it is given back.
+    pub fn close_pool(&self, reason: CloseReason) {
+        let mut retired = Vec::new();
+        let sent_away = self.pool.lock().ledger.close(reason, &mut retired);
+        self.bury(retired);
+        for ticket in sent_away {
+            self.pool.wake(Some(ticket));
+        }
+    }
+
+    /// Takes an origin's hint of how long it keeps idle connections.
+    pub fn set_idle_limit(&self, limit: Duration, reason: CloseReason) {
+        let mut state = self.pool.lock();
+        if state.ledger.limits().idle_limit != limit {
+            state.ledger.set_idle_limit(limit, reason);
+        }
+    }
+
+    async fn stand_in_line(
+        self: &Arc<Self>,
+        place: Place,
+        want: Want,
+    ) -> Result<Acquired, NotAcquired> {
+        let since = clock::now();
+        let waiting = self.metrics.queue_length.hold();
+        let served = worker::within(want.until, place.served()).await;
+        drop(waiting);
+        let queued = clock::now().saturating_duration_since(since);
+        self.metrics.queue_wait.observe_duration(queued);
+        match served {
+            Err(_) => Err(NotAcquired::QueueTimeout),
+            Ok(Served::Gone) => Err(NotAcquired::Closed),
+            Ok(Served::Connection(parked, lease)) => {
+                match self.revive(*parked, lease, want.inspect) {
+                    Some(lent) => Ok(lent.acquired(queued, Waited::Yes)),
+                    // It died on the way: rare enough to go to the end of the line.
+                    None => Box::pin(self.acquire(want)).await,
+                }
+            }
+            Ok(Served::Room(permit)) => {
+                let permit = Permit::new(self, permit, want.why);
+                let begun = clock::now();
+                let lent = connect(Arc::clone(self), permit)
+                    .await
+                    .map_err(NotAcquired::Dial)?;
+                let connecting = clock::now().saturating_duration_since(begun);
+                let opened = lent.why();
+                Ok(Acquired {
+                    lent,
+                    outcome: Outcome::NewAfterWait,
+                    opened,
+                    queued,
+                    connecting,
+                    idle: None,
+                })
+            }
+        }
+    }
+
+    async fn dial_or_be_served(
+        self: &Arc<Self>,
+        permit: Permit,
+        place: Option<Place>,
+        want: Want,
+    ) -> Result<Acquired, NotAcquired> {
+        let begun = clock::now();
+        // Boxed, so that an unfinished dial can go on by itself.
+        let mut dialling: Pin<Box<dyn Future<Output = Result<Lent, DialError>>>> =
+            Box::pin(connect(Arc::clone(self), permit));
+        let first = {
+            let mut served = std::pin::pin!(async {
+                match &place {
+                    Some(place) => place.served().await,
+                    None => std::future::pending().await,
+                }
+            });
+            poll_fn(|context| {
+                if let Poll::Ready(dialled) = dialling.as_mut().poll(context) {
+                    return Poll::Ready(First::Dialled(Box::new(dialled)));
+                }
+                served.as_mut().poll(context).map(First::Served)
+            })
+            .await
+        };
+        let spent = clock::now().saturating_duration_since(begun);
+        match first {
+            First::Dialled(dialled) => {
+                drop(place); // what it was handed at the last moment goes to the next in line
+                let lent = (*dialled).map_err(NotAcquired::Dial)?;
+                let opened = lent.why();
+                Ok(Acquired {
+                    lent,
+                    outcome: Outcome::New,
+                    opened,
+                    queued: Duration::ZERO,
+                    connecting: spent,
+                    idle: None,
+                })
+            }
+            First::Served(Served::Connection(parked, lease)) => {
+                worker::spawn(async move {
+                    if let Ok(lent) = dialling.await {
+                        lent.give_back(Verdict::Reusable);
+                    }
+                });
+                match self.revive(*parked, lease, want.inspect) {
+                    Some(lent) => Ok(lent.acquired(spent, Waited::Yes)),
+                    None => Box::pin(self.acquire(want)).await,
+                }
+            }
+            // Standing beside one's own dial is never answered with room; a closed pool is.
+            First::Served(Served::Room(_) | Served::Gone) => {
+                let lent = dialling.await.map_err(NotAcquired::Dial)?;
+                Ok(lent.acquired(spent, Waited::No))
+            }
+        }
+    }
+
+    /// Looks at a parked connection and, if it is alive, makes it a request's.
+    fn revive(self: &Arc<Self>, parked: Parked, lease: Lease, inspect: Inspect) -> Option<Lent> {
+        let Parked { stream, mut facts } = parked;
+        let (worker, _) = stream.home();
+        let moved = worker != worker::index();
+        let peeked = if inspect == Inspect::Socket || moved {
+            Some(stream.peek())
+        } else {
+            None
+        };
+        let Ok(stream) = stream.attach() else {
+            self.retire(lease, CloseReason::IoError);
+            self.count_closed(&facts, CloseReason::IoError);
+            return None;
+        };
+        let dead = match (peeked, stream.look()) {
+            (Some(Peeked::Nothing), _) | (None, Seen::Quiet) => None,
+            (Some(peeked), _) => Some(reason_of(peeked)),
+            (None, Seen::Stirred | Seen::Closed) => Some(reason_of(stream.peek())),
+        };
+        if let Some(reason) = dead {
+            self.metrics
+                .stale
+                .of(StaleFound::Checkout, StaleResult::Replaced)
+                .inc();
+            self.metrics.idle_close_age.observe_duration(lease.rested());
+            self.close(facts, (&stream).into(), reason);
+            self.retire(lease, reason);
+            return None;
+        }
+        facts.counted.enter(self, UpstreamState::Active);
+        if moved {
+            crate::proxy::tend::watch(&stream, self, facts.live.facts().id);
+        }
+        Some(Lent {
+            conn: Some((stream, facts, lease)),
+            endpoint: Arc::clone(self),
+        })
+    }
+
+    fn retire(&self, lease: Lease, reason: CloseReason) {
+        let ticket = self.pool.lock().ledger.retire(lease, reason);
+        self.pool.wake(ticket);
+    }
+
+    fn bury(&self, retired: Vec<(Parked, CloseReason)>) {
+        for (parked, reason) in retired {
+            self.close(parked.facts, (&parked.stream).into(), reason);
+        }
+    }
+
+    /// Counts a connection's end. The socket closes when its owner drops it.
+    fn close(&self, mut facts: Facts, moved: Moved, reason: CloseReason) {
+        self.count_octets(&mut facts, moved);
+        self.count_closed(&facts, reason);
+    }
+
+    fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {
+        let (told_received, told_sent) = std::mem::replace(&mut facts.told, (received, sent));
+        let bytes = &self.process.bytes;
+        bytes
+            .of(Side::Upstream, Direction::Rx)
+            .add(received - told_received);
+        bytes
+            .of(Side::Upstream, Direction::Tx)
+            .add(sent - told_sent);
+        facts.live.received(received - told_received);
+        facts.live.sent(sent - told_sent);
+    }
+
+    fn count_closed(&self, facts: &Facts, reason: CloseReason) {
+        let by = match reason {
+            CloseReason::PeerFin | CloseReason::PeerRst => By::Peer,
+            _ => By::Holdfast,
+        };
+        self.metrics.closed.of(by, reason).inc();
+        let view = facts.live.view();
+        self.metrics.requests_per_connection.observe(view.nth);
+        let age = clock::now().saturating_duration_since(facts.opened_at);
+        self.metrics.connection_age.observe_duration(age);
+        if reason == CloseReason::PeerRst {
+            self.process
+                .resets
+                .of(Side::Upstream, By::Peer, view.phase)
+                .inc();
+        }
+    }
+}
+
+impl Lent {
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> Option<&Stream> {
+        self.conn.as_ref().map(|(stream, ..)| stream)
+    }
+
+    /// The connection's number.
+    #[must_use]
+    pub fn id(&self) -> Option<ConnId> {
+        self.conn
+            .as_ref()
+            .map(|(_, facts, _)| facts.live.facts().id)
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// The endpoint it belongs to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Which request this is on it, once begun.
+    #[must_use]
+    pub fn nth(&self) -> u64 {
+        self.conn.as_ref().map_or(0, |(.., lease)| lease.requests())
+    }
+
+    /// What its limits leave to it.
+    #[must_use]
+    pub fn allowance(&self) -> crate::pool::lease::Allowance {
+        self.conn.as_ref().map_or(
+            crate::pool::lease::Allowance::RequestsSpent,
+            |(.., lease)| lease.allowance(self.endpoint.upstream.max_requests, clock::now()),
+        )
+    }
+
+    /// A request begins on it.
+    pub fn begin_request(&mut self) {
+        if let Some((_, facts, lease)) = &mut self.conn {
+            lease.on_request();
+            facts.live.begin_request(lease.requests());
+        }
+    }
+
+    /// It does something else now.
+    pub fn enter(&self, phase: Phase) {
+        if let Some((_, facts, _)) = &self.conn {
+            facts.live.enter(phase, clock::micros(clock::now()));
+        }
+    }
+
+    /// Answers the lease: the connection is parked, handed on, or closed with its reason.
+    pub fn give_back(mut self, verdict: Verdict) {
+        if let Some(conn) = self.conn.take() {
+            self.answer(conn, verdict);
+        }
+    }
+
+    fn answer(&self, conn: (Stream, Facts, Lease), verdict: Verdict) {
+        let (stream, mut facts, lease) = conn;
+        let endpoint = &self.endpoint;
+        if let Verdict::Retire(reason) = verdict {
+            endpoint.close(facts, (&stream).into(), reason);
+            drop(stream);
+            endpoint.retire(lease, reason);
+            return;
+        }
+        endpoint.count_octets(&mut facts, (&stream).into());
+        let now = clock::now();
+        facts.live.enter(Phase::Idle, clock::micros(now));
+        facts.counted.enter(endpoint, UpstreamState::Idle);
+        let parked = Parked {
+            stream: stream.detach(),
+            facts,
+        };
+        let returned =
+            endpoint
+                .pool
+                .lock()
+                .ledger
+                .give_back(parked, lease, worker::index(), verdict, now);
+        endpoint.settle(returned);
+        crate::proxy::tend::on_parked();
+    }
+
+    fn why(&self) -> Option<OpenReason> {
+        self.conn.as_ref().map(|(_, facts, _)| facts.why)
+    }
+
+    fn acquired(self, queued: Duration, waited: Waited) -> Acquired {
+        let used = self.nth() > 0;
+        let idle = self.conn.as_ref().map(|(.., lease)| lease.rested());
+        let outcome = match (used, waited) {
+            (true, Waited::No) => Outcome::Reused,
+            (true, Waited::Yes) => Outcome::ReusedAfterWait,
+            (false, Waited::No) => Outcome::New,
+            (false, Waited::Yes) => Outcome::NewAfterWait,
+        };
+        let opened = if used { None } else { self.why() };
+        if let (true, Some(idle)) = (used, idle) {
+            self.endpoint
+                .metrics
+                .idle_before_reuse
+                .observe_duration(idle);
+        }
+        Acquired {
+            lent: self,
+            outcome,
+            opened,
+            queued,
+            connecting: Duration::ZERO,
+            idle,
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Dropped unanswered: the exchange was cut short, and what the connection holds is unsure.
+        if let Some(conn) = self.conn.take() {
+            self.answer(conn, Verdict::Retire(CloseReason::ClientGone));
+        }
+    }
+}
+
+impl Endpoint {
+    fn settle(&self, returned: Returned<Parked>) {
+        match returned {
+            Returned::Parked => {}
+            Returned::Handed(ticket) => self.pool.wake(Some(ticket)),
+            Returned::Retired(parked, reason, ticket) => {
+                self.close(parked.facts, (&parked.stream).into(), reason);
+                self.pool.wake(ticket);
+            }
+        }
+    }
+}
+
+enum First {
+    Dialled(Box<Result<Lent, DialError>>),
+    Served(Served),
+}
+
+enum Served {
+    Connection(Box<Parked>, Lease),
+    Room(ConnectPermit),
+    Gone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    No,
+    Yes,
+}
+
+/// A place in line; dropped, it is given up, and what was laid ready for it goes on.
+struct Place {
+    endpoint: Arc<Endpoint>,
+    ticket: Option<Ticket>,
+}
+
+impl Place {
+    fn new(endpoint: &Arc<Endpoint>, ticket: Ticket) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            ticket: Some(ticket),
+        }
+    }
+
+    async fn served(&self) -> Served {
+        poll_fn(|context| {
+            let Some(ticket) = self.ticket else {
+                return Poll::Ready(Served::Gone);
+            };
+            let mut state = self.endpoint.pool.lock();
+            match state.ledger.collect(ticket, clock::now()) {
+                Collected::Waiting => {
+                    state.set_waker(ticket, context.waker());
+                    Poll::Pending
+                }
+                Collected::Reuse(parked, lease) => {
+                    Poll::Ready(Served::Connection(Box::new(parked), lease))
+                }
+                Collected::Connect(permit) => Poll::Ready(Served::Room(permit)),
+                Collected::Gone => Poll::Ready(Served::Gone),
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let cancelled = {
+            let mut state = self.endpoint.pool.lock();
+            drop(state.waker_of(ticket));
+            state.ledger.cancel(ticket, clock::now())
+        };
+        match cancelled {
+            Cancelled::Unserved => {}
+            Cancelled::Place(next) => self.endpoint.pool.wake(next),
+            Cancelled::Connection(returned) => self.endpoint.settle(returned),
+        }
+    }
+}
+
+/// The right to connect, with the gauge that shows it; dropped, it frees its place.
+struct Permit {
+    endpoint: Arc<Endpoint>,
+    permit: Option<ConnectPermit>,
+    counted: Option<Counted>,
+    why: OpenReason,
+}
+
+impl Permit {
+    fn new(endpoint: &Arc<Endpoint>, permit: ConnectPermit, why: Option<OpenReason>) -> Self {
+        let why = why.unwrap_or_else(|| permit.why());
+        let counted = Some(Counted::new(endpoint, UpstreamState::Connecting));
+        Self {
+            endpoint: Arc::clone(endpoint),
+            permit: Some(permit),
+            counted,
+            why,
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            let next = self.endpoint.pool.lock().ledger.connect_failed(permit);
+            self.endpoint.pool.wake(next);
+        }
+    }
+}
+
+/// Connects on a permit. Cancel: the place is freed, the socket closes.
+async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, DialError> {
+    let settings = Arc::clone(&endpoint.upstream);
+    let begun = clock::now();
+    let deadline = Deadline::after(settings.connect_timeout);
+    let dialled = dial::dial(endpoint.address, &settings.dial, deadline).await;
+    let stream = dialled.inspect_err(|error| {
+        endpoint
+            .metrics
+            .connect_errors
+            .of(connect_error(error))
+            .inc();
+    })?;
+    let now = clock::now();
+    endpoint
+        .metrics
+        .connect_duration
+        .observe_duration(now.saturating_duration_since(begun));
+    endpoint.metrics.opened.of(permit.why).inc();
+    let id = ConnId::next();
+    let live = endpoint.live.open(
+        LiveFacts {
+            id,
+            side: Side::Upstream,
+            peer: endpoint.address,
+            local: stream.local_address(),
+            name: settings.name.clone(),
+            opened_micros: clock::micros(begun),
+        },
+        Phase::RequestHead,
+    );
+    crate::proxy::tend::watch(&stream, &endpoint, id);
+    let mut counted = permit
+        .counted
+        .take()
+        .unwrap_or_else(|| Counted::new(&endpoint, UpstreamState::Connecting));
+    counted.enter(&endpoint, UpstreamState::Active);
+    let facts = Facts {
+        live,
+        opened_at: now,
+        why: permit.why,
+        counted,
+        told: (0, 0),
+    };
+    let Some(right) = permit.permit.take() else {
+        return Err(DialError::TimedOut);
+    };
+    let age_limit = settings
+        .max_age
+        .map(|age| jitter(age, settings.max_age_jitter));
+    let (lease, next) = endpoint
+        .pool
+        .lock()
+        .ledger
+        .connected(right, id, age_limit, now);
+    endpoint.pool.wake(next);
+    Ok(Lent {
+        conn: Some((stream, facts, lease)),
+        endpoint,
+    })
+}
+
+impl Counted {
+    fn new(endpoint: &Endpoint, state: UpstreamState) -> Self {
+        let upstream = endpoint.metrics.connections.of(state).hold();
+        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
+        let endpoint = of_endpoint.map(|metrics| metrics.of(endpoint_state(state)).hold());
+        Self { upstream, endpoint }
+    }
+
+    fn enter(&mut self, endpoint: &Endpoint, state: UpstreamState) {
+        self.upstream
+            .move_to(endpoint.metrics.connections.of(state));
+        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
+        if let (Some(held), Some(metrics)) = (&mut self.endpoint, of_endpoint) {
+            held.move_to(metrics.of(endpoint_state(state)));
+        }
+    }
+}
+
+/// Octets that a stream has moved.
+#[derive(Clone, Copy)]
+struct Moved {
+    received: u64,
+    sent: u64,
+}
+
+impl From<&Stream> for Moved {
+    fn from(stream: &Stream) -> Self {
+        Self {
+            received: stream.received(),
+            sent: stream.sent(),
+        }
+    }
+}
+
+impl From<&Detached> for Moved {
+    fn from(stream: &Detached) -> Self {
+        let (received, sent) = stream.moved();
+        Self { received, sent }
+    }
+}
+
+/// `age`, changed by at most the share `jitter` either way, so that connections opened together do
+/// not end together.
+#[must_use]
+pub fn jitter(age: Duration, jitter: f64) -> Duration {
+    age.mul_f64(1.0 + jitter * (2.0 * fastrand::f64() - 1.0))
+}
+
+fn reason_of(peeked: Peeked) -> CloseReason {
+    match peeked {
+        Peeked::Fin | Peeked::Nothing => CloseReason::PeerFin,
+        Peeked::Octets => CloseReason::ExtraBytes,
+        Peeked::Broken => CloseReason::PeerRst,
+    }
+}
+
+fn connect_error(error: &DialError) -> ConnectError {
+    match error {
+        DialError::Refused => ConnectError::Refused,
+        DialError::TimedOut => ConnectError::Timeout,
+        DialError::Unreachable => ConnectError::Unreachable,
+        DialError::NoPort => ConnectError::NoPort,
+        DialError::NoDescriptor | DialError::Io(_) => ConnectError::Unlisted,
+    }
+}
+
+fn endpoint_state(state: UpstreamState) -> EndpointState {
+    match state {
+        UpstreamState::Connecting => EndpointState::Connecting,
+        UpstreamState::Active | UpstreamState::Draining => EndpointState::Active,
+        UpstreamState::Idle | UpstreamState::Canary => EndpointState::Idle,
+    }
+}

@@ -1,0 +1,332 @@
+//! A client's connection: what stays with it from its first exchange to its last, and its end.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::CloseReason;
+use crate::base::ConnId;
+use crate::base::names::Name;
+use crate::base::reason::By;
+use crate::base::reason::Close;
+use crate::base::reason::How;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::clock;
+use crate::net::linger;
+use crate::net::linger::Outcome;
+use crate::net::worker;
+use crate::observe::GaugeGuard;
+use crate::observe::live::LiveHandle;
+use crate::observe::words::ClientState;
+use crate::observe::words::Direction;
+use crate::observe::words::GracefulOutcome;
+use crate::policy::admission::ClientPlace;
+use crate::policy::forwarded::Trust;
+use crate::proxy::service::Listener;
+use crate::proxy::service::Service;
+use crate::proxy::service::Standing;
+
+/// A client's connection.
+pub struct Client {
+    /// Its stream.
+    pub stream: Stream,
+    /// Its number.
+    pub id: ConnId,
+    /// The client's address: the peer's, or who it stands for.
+    pub address: SocketAddr,
+    /// Whether its word about who was before it counts.
+    pub trust: Trust,
+    /// Where it was accepted.
+    pub listener: Arc<Listener>,
+    /// What all workers share.
+    pub service: Arc<Service>,
+    /// How it is seen.
+    pub live: LiveHandle,
+    /// When it was accepted.
+    pub accepted_at: Instant,
+    /// When it is as old as it may grow.
+    pub age_deadline: Option<Instant>,
+    /// Requests so far.
+    pub nth: u64,
+    /// Its places in the counts, given back when it is dropped.
+    pub places: Places,
+    state: GaugeGuard,
+    told: Cell<(u64, u64)>,
+}
+
+/// A connection's places in the counts that have limits.
+pub struct Places {
+    listener: Arc<Listener>,
+    service: Arc<Service>,
+    client: Option<ClientPlace>,
+}
+
+/// How a conversation with a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// How we leave.
+    pub leave: Leave,
+    /// Who ended it.
+    pub by: By,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// How we leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// At once: nothing more can come that would turn the close into a reset.
+    Close,
+    /// In stages, for the client may still be sending (RFC 9112 §9.6).
+    Linger,
+    /// By reset, once what it may have is sent: the client must see that its answer is not whole.
+    Abort,
+}
+
+impl Ending {
+    /// We end it, at once.
+    #[must_use]
+    pub const fn close(reason: CloseReason) -> Self {
+        Self {
+            leave: Leave::Close,
+            by: By::Holdfast,
+            reason,
+        }
+    }
+
+    /// We end it, in stages.
+    #[must_use]
+    pub const fn linger(reason: CloseReason) -> Self {
+        Self {
+            leave: Leave::Linger,
+            by: By::Holdfast,
+            reason,
+        }
+    }
+
+    /// We end it, by reset.
+    #[must_use]
+    pub const fn abort(reason: CloseReason) -> Self {
+        Self {
+            leave: Leave::Abort,
+            by: By::Holdfast,
+            reason,
+        }
+    }
+
+    /// The client ended it.
+    #[must_use]
+    pub const fn by_peer(reason: CloseReason) -> Self {
+        Self {
+            leave: Leave::Close,
+            by: By::Peer,
+            reason,
+        }
+    }
+}
+
+impl Client {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(stream: Stream, peer: SocketAddr, places: Places, live: LiveHandle) -> Self {
+        let (listener, service) = (Arc::clone(&places.listener), Arc::clone(&places.service));
+        let now = clock::now();
+        let settings = &listener.settings;
+        let age = settings
+            .max_age
+            .map(|age| super::checkout::jitter(age, settings.max_age_jitter));
+        let state = listener.metrics.connections.of(ClientState::Idle).hold();
+        Self {
+            stream,
+            id: live.facts().id,
+            address: peer,
+            trust: listener.trust(peer.ip()),
+            live,
+            accepted_at: now,
+            age_deadline: age.and_then(|age| now.checked_add(age)),
+            nth: 0,
+            places,
+            state,
+            told: Cell::new((0, 0)),
+            listener,
+            service,
+        }
+    }
+
+    /// It does something else now.
+    pub fn enter(&self, phase: Phase) {
+        self.live.enter(phase, clock::micros(clock::now()));
+    }
+
+    /// The gauge shows this state from now on.
+    pub fn show(&mut self, state: ClientState) {
+        self.state
+            .move_to(self.listener.metrics.connections.of(state));
+    }
+
+    /// Counts the octets that moved since the last call.
+    pub fn count_octets(&self) {
+        let now = (self.stream.received(), self.stream.sent());
+        let (received, sent) = self.told.replace(now);
+        let bytes = &self.service.metrics.bytes;
+        bytes.of(Side::Client, Direction::Rx).add(now.0 - received);
+        bytes.of(Side::Client, Direction::Tx).add(now.1 - sent);
+        self.live.received(now.0 - received);
+        self.live.sent(now.1 - sent);
+    }
+
+    /// Ends the connection as said, and counts how that went.
+    pub async fn end(mut self, ending: Ending) {
+        let phase = self.live.view().phase;
+        self.show(ClientState::Closing);
+        self.enter(Phase::Closing);
+        let settings = &self.listener.settings;
+        let deadline = Deadline::after(settings.linger_timeout);
+        self.count_octets();
+        self.count_end(ending, phase);
+        match ending.leave {
+            Leave::Close => {}
+            Leave::Linger => {
+                let Self {
+                    stream,
+                    service,
+                    listener,
+                    ..
+                } = self;
+                let most = listener.settings.linger_bytes;
+                let outcome = linger::linger(stream, most, deadline).await;
+                let word = match outcome {
+                    Outcome::Clean => GracefulOutcome::Clean,
+                    Outcome::TimedOut => GracefulOutcome::TimedOut,
+                    Outcome::Reset => GracefulOutcome::Reset,
+                };
+                service.metrics.graceful_closes.of(Side::Client, word).inc();
+            }
+            Leave::Abort => {
+                sent_out(&self.stream, deadline).await;
+                self.stream.reset();
+            }
+        }
+    }
+
+    fn count_end(&self, ending: Ending, phase: Phase) {
+        let metrics = &self.listener.metrics;
+        metrics.closed.of(ending.by, ending.reason).inc();
+        metrics.requests_per_connection.observe(self.nth);
+        let age = clock::now().saturating_duration_since(self.accepted_at);
+        metrics.connection_age.observe_duration(age);
+        let close = ending.told(phase);
+        if close.how == How::Rst {
+            self.service
+                .metrics
+                .resets
+                .of(Side::Client, close.by, phase)
+                .inc();
+        }
+    }
+}
+
+impl Ending {
+    /// The ending as a close event.
+    #[must_use]
+    pub const fn told(self, phase: Phase) -> Close {
+        let how = match (self.reason, self.leave) {
+            (CloseReason::PeerRst, _) | (_, Leave::Abort) => How::Rst,
+            (
+                CloseReason::IdleTimeout
+                | CloseReason::HeaderTimeout
+                | CloseReason::BodyTimeout
+                | CloseReason::WriteTimeout,
+                _,
+            ) => How::Timeout,
+            _ => How::Fin,
+        };
+        Close {
+            by: self.by,
+            how,
+            reason: self.reason,
+            phase,
+        }
+    }
+}
+
+impl Places {
+    /// Places that were taken.
+    #[must_use]
+    pub fn new(
+        listener: &Arc<Listener>,
+        service: &Arc<Service>,
+        client: Option<ClientPlace>,
+    ) -> Self {
+        Self {
+            listener: Arc::clone(listener),
+            service: Arc::clone(service),
+            client,
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.listener.settings.name.clone()
+    }
+
+    /// How long a held client may wait: as long as an idle one.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.listener.settings.idle_timeout
+    }
+
+    /// Whether new work is taken.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.service.standing()
+    }
+
+    /// A place among the client's own, if one is free now.
+    #[must_use]
+    pub fn enter(&self, peer: SocketAddr) -> Option<ClientPlace> {
+        self.listener
+            .lock_clients()
+            .and_then(|mut table| table.enter(peer.ip()).ok())
+    }
+
+    /// These places, and one among the client's own.
+    #[must_use]
+    pub fn with(mut self, place: ClientPlace) -> Self {
+        self.client = Some(place);
+        self
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.service.clients.fetch_sub(1, Ordering::Relaxed);
+        self.listener.connections.fetch_sub(1, Ordering::Relaxed);
+        if let (Some(place), Some(mut table)) = (self.client.take(), self.listener.lock_clients()) {
+            table.leave(place);
+        }
+    }
+}
+
+/// Waits until the client's TCP has acknowledged what we sent, or until `deadline`.
+async fn sent_out(stream: &Stream, deadline: Deadline) {
+    while !stream.is_sent_out() && !deadline.passed() {
+        worker::sleep_until(Deadline::after(SENT_OUT_LOOK)).await;
+    }
+}
+
+/// Between two looks at what an aborted connection has yet to deliver.
+const SENT_OUT_LOOK: Duration = Duration::from_millis(10);

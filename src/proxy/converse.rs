@@ -1,0 +1,172 @@
+//! A conversation with a client: exchange after exchange until something ends it.
+//!
+//! Between exchanges the connection owns nothing but its stream and a small task: the desk is lent
+//! when octets come and given back when they are dealt with. What a client sends ahead stays in the
+//! desk's buffer and is served in order.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::base::CloseReason;
+use crate::base::ProxyError;
+use crate::base::reason::Phase;
+use crate::h1::head::Parsed;
+use crate::net::Deadline;
+use crate::net::buffer::Fill;
+use crate::net::clock;
+use crate::net::reactor::TimedOut;
+use crate::net::stream::Fault;
+use crate::net::stream::ReadEnd;
+use crate::observe::words::ClientState;
+use crate::observe::words::PipelineMode;
+use crate::proxy::account;
+use crate::proxy::client::Client;
+use crate::proxy::client::Ending;
+use crate::proxy::desk::Desk;
+use crate::proxy::desk::Lease;
+use crate::proxy::serve;
+use crate::proxy::serve::After;
+use crate::proxy::service::Standing;
+
+/// Serves a client until its connection ends. `admitted`: whether its requests are served at all.
+pub async fn converse(mut client: Client, admitted: Admitted) {
+    let ending = loop {
+        if let Err(ending) = await_octets(&mut client).await {
+            break ending;
+        }
+        // Boxed: an idle connection then holds the small future of waiting, not the large one of
+        // serving.
+        if let Err(ending) = Box::pin(serve_what_came(&mut client, admitted)).await {
+            break ending;
+        }
+    };
+    client.end(ending).await;
+}
+
+/// Whether a client's requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// They are.
+    Yes,
+    /// Its first one is answered with this error.
+    No(ProxyError),
+}
+
+/// Waits, owning nothing, for the next request's first octet.
+async fn await_octets(client: &mut Client) -> Result<(), Ending> {
+    let deadline = Deadline::after(client.listener.settings.idle_timeout);
+    let (stream, service) = (&client.stream, &client.service);
+    let drains = client.nth > 0;
+    poll_fn(|context| match stream.poll_readable(context, deadline) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(CloseReason::IdleTimeout))),
+        Poll::Pending if drains && service.standing() == Standing::Draining => {
+            Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+async fn serve_what_came(client: &mut Client, admitted: Admitted) -> Result<(), Ending> {
+    let mut lease = Lease::take();
+    let Some(desk) = lease.desk() else {
+        return Err(Ending::abort(CloseReason::Ours));
+    };
+    client.show(ClientState::Active);
+    let result = exchanges(client, desk, admitted).await;
+    client.count_octets();
+    client.show(ClientState::Idle);
+    client.enter(Phase::Idle);
+    result
+}
+
+/// Exchange after exchange, as long as octets are at hand.
+async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> Result<(), Ending> {
+    loop {
+        let began = read_head(client, desk).await?;
+        let after = match (began, admitted) {
+            (Head::Whole(began), Admitted::Yes) => serve::serve(client, desk, began).await,
+            (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
+                serve::refuse(client, desk, (began, None), error).await
+            }
+        };
+        desk.input.release();
+        match after {
+            After::End(ending) => return Err(ending),
+            After::Next if desk.input.unread().is_empty() => return Ok(()),
+            After::Next => {
+                client
+                    .listener
+                    .metrics
+                    .pipelined
+                    .of(PipelineMode::Serial)
+                    .inc();
+            }
+        }
+    }
+}
+
+enum Head {
+    /// It was read whole, and is held.
+    Whole(Instant),
+    /// It is wrong, or did not come in time.
+    Bad(Instant, ProxyError),
+}
+
+/// Reads a request head into the desk.
+async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
+    desk.request.reset();
+    client.enter(Phase::RequestHead);
+    let mut began = None;
+    let mut deadline = Deadline::NEVER;
+    loop {
+        if !desk.input.unread().is_empty() && began.is_none() {
+            began = Some(clock::now());
+            deadline = Deadline::after(client.listener.settings.header_timeout);
+            client.nth += 1;
+            client.live.begin_request(client.nth);
+            account::begin(&mut desk.record, client, clock::now());
+        }
+        let settings = &client.listener.settings;
+        match desk.request.parse(desk.input.unread(), &settings.head) {
+            Ok(Parsed::Complete) => {
+                desk.input.hold(desk.request.octets);
+                return Ok(Head::Whole(began.unwrap_or_else(clock::now)));
+            }
+            Ok(Parsed::Partial) => {}
+            Err(error) => {
+                let began = began.unwrap_or_else(clock::now);
+                return Ok(Head::Bad(began, error.proxy_error()));
+            }
+        }
+        let most = settings.head.octets.as_len() + HEAD_SLACK_OCTETS;
+        // A first read without a deadline: it was readable a moment ago, and if that was a false
+        // alarm the idle deadline rules.
+        let until = match began {
+            Some(_) => deadline,
+            None => Deadline::after(settings.idle_timeout),
+        };
+        match desk.input.fill(&client.stream, most, until).await {
+            Ok(ReadEnd::Octets(_)) => {}
+            Ok(ReadEnd::Fin) if began.is_none() => {
+                return Err(Ending::by_peer(CloseReason::PeerFin));
+            }
+            Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
+            Err(Fill::Full) => {
+                let began = began.unwrap_or_else(clock::now);
+                return Ok(Head::Bad(began, ProxyError::HeadTooLarge));
+            }
+            Err(Fill::Fault(Fault::TimedOut)) => match began {
+                Some(began) => return Ok(Head::Bad(began, ProxyError::RequestTimeout)),
+                None => return Err(Ending::linger(CloseReason::IdleTimeout)),
+            },
+            Err(Fill::Fault(Fault::Reset)) => return Err(Ending::by_peer(CloseReason::PeerRst)),
+            Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
+        }
+    }
+}
+
+/// Octets beyond the head's own limit that may be read ahead before the parser has had its say.
+const HEAD_SLACK_OCTETS: usize = 1024;

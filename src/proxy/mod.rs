@@ -1,0 +1,28 @@
+//! Floor 5: the pure floors driven over the network.
+//!
+//! Calls go down, values come back: this floor acts on decisions, counts them and tells them.
+//! `serve` has the whole story of an exchange; `client` repeats it until a connection ends.
+//! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
+
+pub mod settings;
+pub mod tend;
+pub mod checkout;
+pub mod upstream;
+pub mod service;
+pub mod desk;
+pub mod reply;
+pub mod origin;
+pub mod replay;
+pub mod relay;
+pub mod tunnel;
+pub mod client;
+pub mod judge;
+pub mod attempt;
+pub mod account;
+pub mod exchange;
+mod choose;
+mod failure;
+mod attempts;
+pub mod serve;
+pub mod converse;
+pub mod accept;

@@ -1,0 +1,285 @@
+//! One message's content from one peer to the other, in constant memory.
+//!
+//! What arrives is passed on as it arrives; while the recipient does not read, the sender is not
+//! read from. Small pieces are gathered behind the head so that they leave in one write. Every body
+//! is counted against its framing: a short one is an error here, never an end.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use crate::h1::body::BodyEnd;
+use crate::h1::body::BodyReader;
+use crate::h1::body::BodyWriter;
+use crate::h1::chunked::Piece;
+use crate::h1::error::MessageError;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::buffer::Fill;
+use crate::net::buffer::ReadBuffer;
+use crate::net::clock;
+use crate::net::reactor::Gone;
+use crate::net::stream::Fault;
+use crate::net::stream::ReadEnd;
+use crate::policy::timeouts::BodyRate;
+use crate::proxy::replay::Replay;
+
+/// Where content comes from.
+pub struct Source<'a> {
+    /// The sender's connection.
+    pub stream: &'a Stream,
+    /// What has been read ahead of it.
+    pub buffer: &'a mut ReadBuffer,
+    /// Its framing.
+    pub reader: &'a mut BodyReader,
+    /// Until when the next octets must come.
+    pub patience: Patience<'a>,
+}
+
+/// How long a sender may be silent.
+pub enum Patience<'a> {
+    /// So long between two reads; the other side is watched for leaving.
+    Idle {
+        /// So long.
+        limit: Duration,
+        /// Who waits for the content.
+        recipient: &'a Stream,
+        /// What counts as its having left.
+        gone: Gone,
+    },
+    /// A request body: so long between two reads, and a least rate while we read.
+    Rate {
+        /// So long.
+        limit: Duration,
+        /// The least rate.
+        rate: &'a mut BodyRate,
+    },
+}
+
+/// Where content goes.
+pub struct Sink<'a> {
+    /// The recipient's connection.
+    pub stream: &'a Stream,
+    /// What waits to be written, a head perhaps.
+    pub out: &'a mut Vec<u8>,
+    /// How the content is framed for the recipient.
+    pub writer: SinkWriter,
+    /// How long the recipient may take nothing.
+    pub patience: Duration,
+}
+
+/// Where content ends up.
+#[derive(Debug)]
+pub enum SinkWriter {
+    /// With the recipient, in this framing.
+    Framed(BodyWriter),
+    /// Nowhere: it is read to be rid of it.
+    Discarded,
+}
+
+/// What is noted of content that passes.
+pub struct Meter<'a> {
+    /// Octets so far.
+    pub count: &'a mut u64,
+    /// Most octets.
+    pub limit: Option<u64>,
+    /// Where it is kept, should it have to be sent again.
+    pub replay: Option<&'a mut Replay>,
+}
+
+/// Why content did not pass whole.
+#[derive(Debug)]
+pub enum Stuck {
+    /// The sender closed before the end.
+    SenderFin,
+    /// The sender's connection broke.
+    SenderBroke(Fault),
+    /// The sender was silent, or too slow, for too long.
+    SenderSlow,
+    /// The framing is broken.
+    Malformed(MessageError),
+    /// It does not fit the framing that the recipient was told; a fault of our own.
+    Misfit,
+    /// There is more than allowed.
+    TooLarge,
+    /// The recipient left, reset, or did not read.
+    Recipient(Fault),
+    /// The recipient left while the sender was waited for.
+    RecipientGone,
+}
+
+/// Passes a message's content on. The last octets may remain in the sink's `out`, unflushed.
+/// Cancel: both sides are good only for closing.
+///
+/// # Errors
+/// [`Stuck`].
+pub async fn pass_on(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), Stuck> {
+    loop {
+        match source
+            .reader
+            .next(source.buffer.unread())
+            .map_err(Stuck::Malformed)?
+        {
+            Piece::Data { skip, len } => {
+                source.buffer.consume(skip);
+                let content = source.buffer.unread().get(..len).unwrap_or_default();
+                meter.note(content)?;
+                sink.put(content).await?;
+                source.buffer.consume(len);
+            }
+            Piece::More { skip } => {
+                source.buffer.consume(skip);
+                sink.flush().await?;
+                source.read_more(*meter.count).await?;
+            }
+            Piece::End { skip } => {
+                sink.finish(source.reader)?;
+                source.buffer.consume(skip);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Source<'_> {
+    async fn read_more(&mut self, passed: u64) -> Result<(), Stuck> {
+        if passed >= WIDEN_AFTER {
+            self.buffer.widen();
+        }
+        let deadline = match &mut self.patience {
+            Patience::Rate { limit, rate } => {
+                let now = clock::now();
+                rate.on_resume(now);
+                let slowest = rate.next_deadline().map_or(Deadline::NEVER, |due| {
+                    Deadline::after(due.saturating_duration_since(now))
+                });
+                slowest.min(Deadline::after(*limit))
+            }
+            Patience::Idle {
+                limit,
+                recipient,
+                gone,
+            } => {
+                let deadline = Deadline::after(*limit);
+                wait_watching(self.stream, recipient, *gone, deadline).await?;
+                deadline
+            }
+        };
+        match self
+            .buffer
+            .fill(self.stream, BODY_AHEAD_MAX, deadline)
+            .await
+        {
+            Ok(ReadEnd::Octets(count)) => {
+                if let Patience::Rate { rate, .. } = &mut self.patience {
+                    rate.on_octets(count as u64);
+                    rate.on_pause(clock::now());
+                }
+                Ok(())
+            }
+            Ok(ReadEnd::Fin) => match self.reader.on_eof() {
+                BodyEnd::Complete => Ok(()),
+                BodyEnd::Truncated => Err(Stuck::SenderFin),
+            },
+            Err(Fill::Full) => Err(Stuck::TooLarge),
+            Err(Fill::Fault(Fault::TimedOut)) => Err(Stuck::SenderSlow),
+            Err(Fill::Fault(fault)) => Err(Stuck::SenderBroke(fault)),
+        }
+    }
+}
+
+/// Awaits octets of `sender` and notices if `recipient` leaves meanwhile.
+async fn wait_watching(
+    sender: &Stream,
+    recipient: &Stream,
+    gone: Gone,
+    deadline: Deadline,
+) -> Result<(), Stuck> {
+    poll_fn(|context| {
+        if let std::task::Poll::Ready(ready) = sender.poll_readable(context, deadline) {
+            return std::task::Poll::Ready(ready.map_err(|_| Stuck::SenderSlow));
+        }
+        recipient
+            .poll_gone(gone, context)
+            .map(|()| Err(Stuck::RecipientGone))
+    })
+    .await
+}
+
+impl Sink<'_> {
+    async fn put(&mut self, content: &[u8]) -> Result<(), Stuck> {
+        let SinkWriter::Framed(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        writer
+            .chunk_head(self.out, content.len())
+            .map_err(|_| Stuck::Misfit)?;
+        if self.out.len() + content.len() <= GATHER_MOST {
+            self.out.extend_from_slice(content);
+        } else {
+            let mut slices = [IoSlice::new(self.out), IoSlice::new(content)];
+            let written = self.stream.write_all(&mut slices, self.patience).await;
+            self.out.clear();
+            written.map_err(Stuck::Recipient)?;
+        }
+        writer.chunk_end(self.out, content.len());
+        Ok(())
+    }
+
+    /// Writes what has been gathered.
+    async fn flush(&mut self) -> Result<(), Stuck> {
+        flush(self.stream, self.out, self.patience)
+            .await
+            .map_err(Stuck::Recipient)
+    }
+
+    fn finish(&mut self, reader: &BodyReader) -> Result<(), Stuck> {
+        let SinkWriter::Framed(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        writer
+            .finish(self.out, reader.trailers())
+            .map_err(|_| Stuck::Misfit)
+    }
+}
+
+/// Writes what waits in `out`. Cancel: a part may have gone out.
+///
+/// # Errors
+/// The stream's fault.
+pub async fn flush(stream: &Stream, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    let written = stream.write_all(&mut [IoSlice::new(out)], patience).await;
+    out.clear();
+    written
+}
+
+impl Meter<'_> {
+    fn note(&mut self, content: &[u8]) -> Result<(), Stuck> {
+        *self.count += content.len() as u64;
+        if self.limit.is_some_and(|limit| *self.count > limit) {
+            return Err(Stuck::TooLarge);
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.keep(content);
+        }
+        Ok(())
+    }
+}
+
+/// Most octets gathered before a write: copying so much costs about as much as one more slice in a
+/// writev, and less than another system call.
+const GATHER_MOST: usize = 16 * 1024;
+
+/// Octets after which a body is worth larger reads.
+const WIDEN_AFTER: u64 = 16 * 1024;
+
+/// Most octets of a body read ahead of its framing. A chunk-size line or a trailer section that
+/// does not end within this is refused by their own, smaller limits.
+const BODY_AHEAD_MAX: usize = 64 * 1024;

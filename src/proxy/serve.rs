@@ -1,0 +1,347 @@
+//! One exchange, top to bottom: the only file with the whole story.
+//!
+//! ```text
+//! judge the head ─► route ─► attempts ─► the rest of the answer ─► what next
+//!                             │ pick an endpoint, take a connection,
+//!                             │ send the request, pass the answer on,
+//!                             │ give the connection back
+//!                             └ on failure: policy/retry says whether once more
+//! ```
+//! Whatever ends the exchange early has a name and becomes an answer of our own, or, where the
+//! client has part of an answer already, an abort that it can see.
+
+use crate::base::CloseReason;
+use crate::base::ProxyError;
+use crate::base::reason::Phase;
+use crate::h1::framing::Framing;
+use crate::h1::head::Version;
+use crate::h1::persistence::Persistence;
+use crate::net::Deadline;
+use crate::observe::record::End;
+use crate::observe::record::Kept;
+use crate::pool::Verdict;
+use crate::proxy::account;
+use crate::proxy::attempt;
+use crate::proxy::checkout::Lent;
+use crate::proxy::client::Client;
+use crate::proxy::client::Ending;
+use crate::proxy::desk::Desk;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::Outcomes;
+use crate::proxy::judge;
+use crate::proxy::origin;
+use crate::proxy::origin::Answer;
+use crate::proxy::origin::AnswerKind;
+use crate::proxy::origin::Upload;
+use crate::proxy::relay;
+use crate::proxy::relay::Stuck;
+use crate::proxy::reply;
+use crate::proxy::reply::Afterwards;
+use crate::proxy::service::Route;
+use crate::proxy::tunnel;
+use crate::proxy::upstream::Endpoint;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What follows an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next one, on the same connection.
+    Next,
+    /// The end of the connection.
+    End(Ending),
+}
+
+/// Serves the request whose head was read whole and is held in the desk's input.
+pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> After {
+    account::note_head(&mut desk.record, &desk.request, desk.input.held());
+    let (octets, unread) = desk.input.split();
+    let mut judged = match judge::judge(client, &desk.request, octets, unread) {
+        Ok(judged) => judged,
+        Err(error) => return refuse(client, desk, (began, None), error).await,
+    };
+    let plan = client.service.plan_here();
+    let path = desk.request.target.path(octets);
+    let found = plan.table.find(desk.request.host(octets), path);
+    let Some(route) = found.and_then(|at| plan.routes.get(at)) else {
+        return Exchange::new(client, None, judged, began)
+            .fail(desk, ProxyError::NoRoute)
+            .await;
+    };
+    judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
+    desk.record.route = Some(route.settings.name.clone());
+    let _in_flight = route.metrics.in_flight.hold();
+    route.upstream.budget.on_request();
+    let mut exchange = Exchange::new(client, Some(route), judged, began);
+    match route.upstream.settings.request {
+        None => exchange.run(desk).await,
+        Some(limit) => exchange.run_within(desk, limit).await,
+    }
+}
+
+/// Refuses a request whose head is wrong: nothing that follows it can be trusted.
+pub async fn refuse(
+    client: &mut Client,
+    desk: &mut Desk,
+    (began, route): (Instant, Option<&Route>),
+    error: ProxyError,
+) -> After {
+    let reason = match error {
+        ProxyError::HeadTooLarge | ProxyError::UriTooLong => CloseReason::HeadTooLarge,
+        ProxyError::BodyTooLarge => CloseReason::BodyTooLarge,
+        ProxyError::RequestTimeout => CloseReason::HeaderTimeout,
+        ProxyError::ClientLimit => CloseReason::ClientLimit,
+        _ => CloseReason::FramingError,
+    };
+    account::count_error(client, route, error);
+    desk.out.clear();
+    let settings = &client.listener.settings;
+    let (method, wait) = (desk.request.method, settings.retry_after);
+    reply::error(&mut desk.out, error, method, Afterwards::Closes, wait);
+    desk.record.status = Some(error.status());
+    desk.record.end = account::failed(error);
+    let written = relay::flush(&client.stream, &mut desk.out, settings.write_timeout).await;
+    let kept = Kept::Closed(reason);
+    account::finish(&mut desk.record, client, route, (began, kept));
+    match written {
+        Ok(()) => After::End(Ending::linger(reason)),
+        Err(_) => After::End(Ending::by_peer(CloseReason::PeerRst)),
+    }
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self, desk: &mut Desk) -> After {
+        let Some(route) = self.route else {
+            return self.fail(desk, ProxyError::NoRoute).await;
+        };
+        let outcome = self.attempts(desk, route).await;
+        self.conclude(desk, route, outcome).await
+    }
+
+    /// The same, with a limit on the whole.
+    async fn run_within(&mut self, desk: &mut Desk, limit: Duration) -> After {
+        let Some(route) = self.route else {
+            return self.fail(desk, ProxyError::NoRoute).await;
+        };
+        let deadline = Deadline::after(limit);
+        let sent_before = self.client.stream.sent();
+        let outcome = {
+            let attempts = self.attempts(desk, route);
+            crate::net::worker::within(deadline, attempts).await
+        };
+        let outcome = outcome.unwrap_or_else(|_| match self.client.stream.sent() == sent_before {
+            true => Outcomes::Failed(ProxyError::RequestDeadline),
+            false => Outcomes::BrokeOff(ProxyError::RequestDeadline),
+        });
+        self.conclude(desk, route, outcome).await
+    }
+
+    /// Ends the exchange: the rest of the answer, an answer of our own, or an abort.
+    async fn conclude(&mut self, desk: &mut Desk, route: &Arc<Route>, outcome: Outcomes) -> After {
+        match outcome {
+            Outcomes::Answered(answer, lent, upload) => {
+                desk.record.status = Some(answer.status);
+                account::count_removed(&self.client.listener.metrics, &answer.removed);
+                match answer.kind {
+                    AnswerKind::Switched => self.tunnel(desk, route, lent).await,
+                    AnswerKind::Complete | AnswerKind::UntilClose => {
+                        self.complete(desk, route, (answer, lent, upload)).await
+                    }
+                }
+            }
+            Outcomes::Failed(error) => self.fail(desk, error).await,
+            Outcomes::ClientFailed(error) => {
+                desk.record.bytes_in = self.content.count;
+                refuse(self.client, desk, (self.began, Some(route)), error).await
+            }
+            Outcomes::BrokeOff(error) => {
+                account::count_error(self.client, Some(route), error);
+                desk.record.end = End::Failed(error);
+                let reason = match error {
+                    ProxyError::RequestTimeout => CloseReason::BodyTimeout,
+                    ProxyError::BodyTooLarge => CloseReason::BodyTooLarge,
+                    ProxyError::BadRequest => CloseReason::FramingError,
+                    _ => CloseReason::Truncated,
+                };
+                self.account(desk, Some(route), Kept::Closed(reason));
+                After::End(Ending::abort(reason))
+            }
+            Outcomes::ClientGone => {
+                account::count_error(self.client, Some(route), ProxyError::ClientGone);
+                desk.record.end = End::Failed(ProxyError::ClientGone);
+                self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
+                After::End(Ending::by_peer(CloseReason::ClientGone))
+            }
+        }
+    }
+
+    /// Gives the origin's connection back, then writes the rest of the answer: the next request
+    /// can have the connection while the client still reads.
+    async fn complete(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        (answer, lent, upload): (Answer, Lent, Upload),
+    ) -> After {
+        let settings = &route.upstream.settings;
+        let allowance = lent.allowance();
+        let leftover = desk.origin_in.unread();
+        let verdict =
+            attempt::verdict_after(&answer, upload, leftover, (settings.reuse, allowance));
+        if let Some(hint) = answer.hint {
+            take_hint(lent.endpoint(), hint, settings);
+        }
+        if let Some(origin) = &mut desk.record.origin {
+            origin.kept = match verdict {
+                Verdict::Reusable => Kept::Persists,
+                Verdict::Retire(reason) => Kept::Closed(reason),
+            };
+        }
+        lent.give_back(verdict);
+        self.client.enter(Phase::ResponseBody);
+        let patience = self.client.listener.settings.write_timeout;
+        let flushed = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        desk.record.bytes_out = answer.content;
+        if flushed.is_err() {
+            desk.record.end = End::Failed(ProxyError::ClientGone);
+            account::count_error(self.client, Some(route), ProxyError::ClientGone);
+            let ending = match flushed {
+                Err(crate::net::stream::Fault::TimedOut) => {
+                    Ending::abort(CloseReason::WriteTimeout)
+                }
+                _ => Ending::by_peer(CloseReason::PeerRst),
+            };
+            self.account(desk, Some(route), Kept::Closed(ending.reason));
+            return After::End(ending);
+        }
+        let after = self.what_next(desk, answer.client, upload).await;
+        let kept = match after {
+            After::Next => Kept::Persists,
+            After::End(ending) => Kept::Closed(ending.reason),
+        };
+        self.account(desk, Some(route), kept);
+        after
+    }
+
+    /// Whether the client's connection goes on, and if not, how it ends.
+    async fn what_next(&mut self, desk: &mut Desk, told: Persistence, upload: Upload) -> After {
+        match (told, upload) {
+            (Persistence::Persist, Upload::Whole(_)) => After::Next,
+            // It was promised that the connection goes on, so the rest of the request is read.
+            (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
+                match self.discard_request(desk).await {
+                    Ok(()) => After::Next,
+                    Err(_) => After::End(Ending::linger(CloseReason::UnreadBody)),
+                }
+            }
+            // The client said that nothing more comes, so a plain close cannot hurt its answer.
+            (Persistence::Close(reason), Upload::Whole(_))
+                if reason == CloseReason::ClientCloseHeader && desk.input.unread().is_empty() =>
+            {
+                After::End(Ending::close(reason))
+            }
+            (Persistence::Close(reason), _) => After::End(Ending::linger(reason)),
+        }
+    }
+
+    async fn discard_request(&mut self, desk: &mut Desk) -> Result<(), Stuck> {
+        let settings = &self.client.listener.settings;
+        let limit = settings.linger_timeout;
+        let most = settings.linger_bytes;
+        let stream = &self.client.stream;
+        let reader = &mut self.content.reader;
+        origin::discard_rest(stream, &mut desk.input, reader, most, limit).await
+    }
+
+    /// Answers with an error of our own; the connection goes on if the request was read whole.
+    async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
+        account::count_error(self.client, self.route.map(|route| &**route), error);
+        let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
+        let keeps = match (self.judged.asked.persistence, whole) {
+            (Persistence::Persist, true) => Persistence::Persist,
+            (Persistence::Persist, false) => Persistence::Close(CloseReason::ErrorAnswer),
+            (closes @ Persistence::Close(_), _) => closes,
+        };
+        let afterwards = match (keeps, self.judged.asked.version) {
+            (Persistence::Close(_), _) => Afterwards::Closes,
+            (Persistence::Persist, Version::Http10) => Afterwards::PersistsAsAsked,
+            (Persistence::Persist, Version::Http11) => Afterwards::Persists,
+        };
+        let settings = &self.client.listener.settings;
+        desk.out.clear();
+        let (method, wait) = (self.judged.asked.method, settings.retry_after);
+        reply::error(&mut desk.out, error, method, afterwards, wait);
+        desk.record.status = Some(error.status());
+        desk.record.end = End::Failed(error);
+        let patience = settings.write_timeout;
+        let written = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        let after = match (written, keeps) {
+            (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),
+            (Ok(()), Persistence::Persist) => After::Next,
+            (Ok(()), Persistence::Close(reason)) => After::End(Ending::linger(reason)),
+        };
+        let kept = match after {
+            After::Next => Kept::Persists,
+            After::End(ending) => Kept::Closed(ending.reason),
+        };
+        self.account(desk, self.route.map(|route| &**route), kept);
+        after
+    }
+
+    /// Carries octets both ways after a 101, until both directions have ended.
+    async fn tunnel(&mut self, desk: &mut Desk, route: &Arc<Route>, lent: Lent) -> After {
+        use crate::observe::words::ClientState;
+        let settings = &route.upstream.settings;
+        let patience = self.client.listener.settings.write_timeout;
+        if relay::flush(&self.client.stream, &mut desk.out, patience)
+            .await
+            .is_err()
+        {
+            lent.give_back(Verdict::Retire(CloseReason::Upgraded));
+            self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
+            return After::End(Ending::by_peer(CloseReason::ClientGone));
+        }
+        let open = route.metrics.tunnels.hold();
+        route.metrics.tunnels_opened.inc();
+        self.client.show(ClientState::Tunnel);
+        self.client.enter(Phase::Tunnel);
+        lent.enter(Phase::Tunnel);
+        let carried = std::cell::Cell::new(tunnel::Carried::default());
+        let end = match lent.stream() {
+            Some(stream) => {
+                let early = (desk.input.unread(), desk.origin_in.unread());
+                let idle = settings.tunnel_idle;
+                tunnel::tunnel(&self.client.stream, stream, early, idle, &carried).await
+            }
+            None => tunnel::TunnelEnd::OriginBroke,
+        };
+        drop(open);
+        lent.give_back(Verdict::Retire(CloseReason::Upgraded));
+        let tunnel::Carried { up, down } = carried.get();
+        self.content.count += up;
+        desk.record.bytes_out += down;
+        desk.record.end = End::Tunnelled;
+        let ending = match end {
+            tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
+            tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
+            tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
+            tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
+        };
+        self.account(desk, Some(route), Kept::Closed(ending.reason));
+        After::End(ending)
+    }
+}
+
+fn take_hint(
+    endpoint: &Arc<Endpoint>,
+    hint: Duration,
+    settings: &crate::proxy::settings::UpstreamSettings,
+) {
+    let hinted = hint.saturating_sub(settings.idle_margin);
+    if hinted < settings.idle_timeout {
+        endpoint.set_idle_limit(hinted, CloseReason::LearnedIdle);
+    } else {
+        endpoint.set_idle_limit(settings.idle_timeout, CloseReason::IdleTimeout);
+    }
+}

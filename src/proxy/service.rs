@@ -1,0 +1,257 @@
+//! What every worker shares: the plan (routes and upstreams), the listeners, and where things are told.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::observe::ListenerMetrics;
+use crate::observe::LiveTable;
+use crate::observe::Metrics;
+use crate::observe::RouteMetrics;
+use crate::observe::access_log::AccessLog;
+use crate::observe::error_log::ErrorLog;
+use crate::policy::admission::ClientTable;
+use crate::policy::forwarded::Trust;
+use crate::policy::route::Routes;
+use crate::proxy::settings::ListenerSettings;
+use crate::proxy::settings::RouteSettings;
+use crate::proxy::upstream::Endpoint;
+use crate::proxy::upstream::Upstream;
+
+/// What every worker shares.
+pub struct Service {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Every connection, to be seen.
+    pub live: Arc<LiveTable>,
+    /// One line an exchange.
+    pub access_log: Arc<AccessLog>,
+    /// The log of the process.
+    pub errors: Arc<ErrorLog>,
+    /// Whether `Server-Timing` is sent.
+    pub server_timing: ServerTiming,
+    /// Client connections of all listeners, now.
+    pub clients: AtomicU32,
+    /// Most client connections of all listeners.
+    pub max_connections: u32,
+    plan: ArcSwap<Plan>,
+    version: AtomicU64,
+    standing: AtomicU8,
+}
+
+/// Whether the timeline is told to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTiming {
+    /// In a `Server-Timing` field.
+    Sent,
+    /// Not.
+    Omitted,
+}
+
+/// A worker's own handle on the plan: counted by that worker only.
+pub struct PlanHere(Arc<Plan>);
+
+impl std::ops::Deref for PlanHere {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
+}
+
+/// Where requests go.
+pub struct Plan {
+    /// Which route a request takes.
+    pub table: Routes,
+    /// The routes, as the table numbers them.
+    pub routes: Vec<Arc<Route>>,
+    /// The upstreams.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// One route.
+pub struct Route {
+    /// What it says.
+    pub settings: RouteSettings,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// Its metrics.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// One listener, as its workers share it.
+pub struct Listener {
+    /// How it treats its clients.
+    pub settings: ListenerSettings,
+    /// Its metrics.
+    pub metrics: Arc<ListenerMetrics>,
+    /// Its connections, now.
+    pub connections: AtomicU32,
+    /// Most connections.
+    pub max_connections: Option<u32>,
+    /// Connections per client; `None`: they are not limited.
+    pub clients: Option<Mutex<ClientTable>>,
+    /// What a client beyond its limit is told.
+    pub client_limit_action: LimitAction,
+    /// Peers whose word about who was before them counts.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What a client beyond its limit is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitAction {
+    /// 429, when it has sent its request.
+    TooManyRequests,
+    /// An orderly close.
+    Close,
+    /// A reset.
+    Reset,
+    /// Nothing, until a place is free.
+    Hold,
+}
+
+/// Whether the process takes new work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Serving,
+    /// It finishes what it has.
+    Draining,
+}
+
+impl Service {
+    /// A service that carries out `plan`.
+    #[must_use]
+    pub fn new(parts: Parts, plan: Plan) -> Self {
+        Self {
+            metrics: parts.metrics,
+            live: parts.live,
+            access_log: parts.access_log,
+            errors: parts.errors,
+            server_timing: parts.server_timing,
+            clients: AtomicU32::new(0),
+            max_connections: parts.max_connections,
+            plan: ArcSwap::from_pointee(plan),
+            version: AtomicU64::new(1),
+            standing: AtomicU8::new(0),
+        }
+    }
+
+    /// Whether new work is taken.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Relaxed) {
+            0 => Standing::Serving,
+            _ => Standing::Draining,
+        }
+    }
+
+    /// Takes no new work from now on.
+    pub fn drain(&self) {
+        self.standing.store(1, Ordering::Relaxed);
+    }
+
+    /// The plan, for threads that are no workers.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Every endpoint of every upstream.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let plan = self.plan.load();
+        plan.upstreams
+            .iter()
+            .flat_map(|upstream| upstream.endpoints.iter().cloned())
+            .collect()
+    }
+
+    /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a
+    /// shared count would be written by every worker for every request.
+    #[must_use]
+    pub fn plan_here(&self) -> Rc<PlanHere> {
+        let version = self.version.load(Ordering::Relaxed);
+        PLAN.with_borrow_mut(|kept| match kept {
+            Some((of, plan)) if *of == version => Rc::clone(plan),
+            _ => {
+                let plan = Rc::new(PlanHere(self.plan.load_full()));
+                *kept = Some((version, Rc::clone(&plan)));
+                plan
+            }
+        })
+    }
+}
+
+/// What a service is made of besides its plan.
+pub struct Parts {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The table of connections.
+    pub live: Arc<LiveTable>,
+    /// The access log.
+    pub access_log: Arc<AccessLog>,
+    /// The log of the process.
+    pub errors: Arc<ErrorLog>,
+    /// Whether `Server-Timing` is sent.
+    pub server_timing: ServerTiming,
+    /// Most client connections.
+    pub max_connections: u32,
+}
+
+impl Listener {
+    /// Whether a peer's word about who was before it counts.
+    #[must_use]
+    pub fn trust(&self, peer: IpAddr) -> Trust {
+        let peer = peer.to_canonical();
+        match self
+            .trusted_proxies
+            .iter()
+            .any(|range| range.contains(&peer))
+        {
+            true => Trust::Trusted,
+            false => Trust::Untrusted,
+        }
+    }
+
+    /// Takes a place in a count with a limit.
+    #[must_use]
+    pub fn take_place(count: &AtomicU32, limit: Option<u32>) -> Taken {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        if limit.is_some_and(|limit| before >= limit) {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return Taken::Full;
+        }
+        Taken::Place
+    }
+
+    /// The table of clients, locked.
+    pub fn lock_clients(&self) -> Option<std::sync::MutexGuard<'_, ClientTable>> {
+        self.clients
+            .as_ref()
+            .map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether there was a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There was.
+    Place,
+    /// The limit is reached.
+    Full,
+}
+
+thread_local! {
+    static PLAN: RefCell<Option<(u64, Rc<PlanHere>)>> = const { RefCell::new(None) };
+}

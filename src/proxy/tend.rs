@@ -1,0 +1,119 @@
+//! Care for connections between requests: parked ones that die, and idle limits that pass.
+//!
+//! Each worker watches the connections registered with its epoll. One task of the first worker
+//! retires what has been idle too long; while nothing is idle it sleeps without a deadline, so an
+//! idle process does not wake.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+
+use crate::base::ConnId;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::clock;
+use crate::net::reactor::Reactor;
+use crate::net::worker;
+use crate::proxy::upstream::Endpoint;
+
+thread_local! {
+    /// By place in this worker's reactor: whose connection it is.
+    static WATCHED: RefCell<Vec<Option<Watched>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whose connection, and which.
+type Watched = (Weak<Endpoint>, ConnId);
+
+static EXPIRY_WAKER: AtomicWaker = AtomicWaker::new();
+static EXPIRY_SLEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Has this worker notice when the stream stirs while it is parked.
+pub fn watch(stream: &Stream, endpoint: &Arc<Endpoint>, id: ConnId) {
+    let place = stream.key().place() as usize;
+    WATCHED.with_borrow_mut(|watched| {
+        if watched.len() <= place {
+            watched.resize_with(place + 1, || None);
+        }
+        if let Some(slot) = watched.get_mut(place) {
+            *slot = Some((Arc::downgrade(endpoint), id));
+        }
+    });
+}
+
+/// Something was parked: the expiry task must not sleep through its limit.
+pub fn on_parked() {
+    if EXPIRY_SLEEPS.load(Ordering::Relaxed) && EXPIRY_SLEEPS.swap(false, Ordering::AcqRel) {
+        EXPIRY_WAKER.wake();
+    }
+}
+
+/// Retires parked connections of this worker that die. Runs as long as the worker.
+pub async fn bury_the_dead(reactor: Rc<Reactor>) {
+    let mut keys = Vec::new();
+    loop {
+        poll_fn(|context| reactor.poll_stirred(&mut keys, context)).await;
+        for key in keys.drain(..) {
+            let who = WATCHED
+                .with_borrow(|watched| watched.get(key.place() as usize).and_then(Clone::clone));
+            if let Some((endpoint, id)) = who
+                && let Some(endpoint) = endpoint.upgrade()
+            {
+                endpoint.on_parked_stir(id);
+            }
+        }
+    }
+}
+
+/// Retires connections that have been idle too long, at every endpoint that `endpoints` gives.
+/// Runs on one worker, as long as the process.
+pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
+    loop {
+        let next = endpoints()
+            .iter()
+            .filter_map(|endpoint| endpoint.expire())
+            .min();
+        match next {
+            Some(next) => {
+                let wait = next.saturating_duration_since(clock::now()).max(LOOK_LEAST);
+                worker::sleep_until(Deadline::after(wait.min(LOOK_MOST))).await;
+            }
+            None => until_parked(&endpoints).await,
+        }
+    }
+}
+
+async fn until_parked(endpoints: &impl Fn() -> Vec<Arc<Endpoint>>) {
+    let mut asleep = false;
+    poll_fn(|context| {
+        if asleep && !EXPIRY_SLEEPS.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        EXPIRY_WAKER.register(context.waker());
+        EXPIRY_SLEEPS.store(true, Ordering::Release);
+        asleep = true;
+        // One may have been parked between the last look and the store.
+        if endpoints()
+            .iter()
+            .any(|endpoint| endpoint.pool.counts().idle > 0)
+        {
+            EXPIRY_SLEEPS.store(false, Ordering::Release);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The least time between two looks: idle limits are exact to this.
+const LOOK_LEAST: Duration = Duration::from_millis(20);
+
+/// The most, so that a limit shortened meanwhile is seen.
+const LOOK_MOST: Duration = Duration::from_millis(1000);

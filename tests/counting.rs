@@ -1,0 +1,111 @@
+//! Counting and logging allocate nothing once they are under way.
+//!
+//! A test binary of its own, since it needs an allocator that counts, and that takes `unsafe`. It
+//! holds one test, so that no other thread's allocations are counted with it. Absent on purpose: a
+//! gate on time, which a busy machine would fail; the time is printed.
+
+use std::alloc::GlobalAlloc;
+use std::alloc::Layout;
+use std::alloc::System;
+use std::cell::Cell;
+use std::time::Duration;
+use std::time::Instant;
+
+use holdfast::base::CloseReason;
+use holdfast::base::names::Name;
+use holdfast::base::reason::By;
+use holdfast::base::reason::Phase;
+use holdfast::base::reason::Side;
+use holdfast::observe::ExchangeRecord;
+use holdfast::observe::Metrics;
+use holdfast::observe::Shape;
+use holdfast::observe::UpstreamShape;
+use holdfast::observe::access_format;
+use holdfast::observe::access_format::Format;
+use holdfast::observe::words::ClientState;
+use holdfast::observe::words::CodeClass;
+use holdfast::observe::words::Direction;
+
+/// The system's allocator, counting per thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator cannot be had without")]
+// SAFETY: every call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a measurement asks the clock")]
+fn an_exchange_is_counted_and_formatted_without_an_allocation() {
+    let name = Name::parse("a").unwrap();
+    let endpoints = vec!["127.0.0.1:1".to_owned()];
+    let upstream = UpstreamShape {
+        name: name.clone(),
+        endpoints,
+        max_endpoint_series: 1,
+    };
+    let metrics = Metrics::new(&Shape {
+        listeners: vec![name.clone()],
+        routes: vec![name],
+        upstreams: vec![upstream],
+        workers: 2,
+    });
+    let mut record = ExchangeRecord::default();
+    let mut lines = Vec::with_capacity(1 << 16);
+    one_exchange(&metrics, &mut record, &mut lines);
+
+    let (before, began) = (ALLOCATIONS.get(), Instant::now());
+    for _ in 0..EXCHANGES {
+        one_exchange(&metrics, &mut record, &mut lines);
+    }
+    let (took, allocated) = (began.elapsed(), ALLOCATIONS.get() - before);
+    println!("{} ns an exchange", (took / EXCHANGES).as_nanos());
+    assert_eq!(allocated, 0);
+    assert_eq!(
+        metrics.listeners[0].keepalive_requests.value(),
+        u64::from(EXCHANGES) + 1
+    );
+    assert_eq!(metrics.routes[0].in_flight.value(), 0);
+}
+
+/// What a worker counts and logs for one request on a kept connection, and a little more.
+fn one_exchange(metrics: &Metrics, record: &mut ExchangeRecord, lines: &mut Vec<u8>) {
+    let (listener, route) = (&metrics.listeners[0], &metrics.routes[0]);
+    let upstream = &metrics.upstreams[0];
+    let mut state = listener.connections.of(ClientState::Idle).hold();
+    state.move_to(listener.connections.of(ClientState::Active));
+    let in_flight = route.in_flight.hold();
+    listener.keepalive_requests.inc();
+    metrics.bytes.of(Side::Client, Direction::Rx).add(120);
+    metrics.bytes.of(Side::Client, Direction::Tx).add(300);
+    upstream.first_byte.observe(250);
+    route.duration.observe_duration(Duration::from_micros(300));
+    route.requests.of(CodeClass::of(200)).inc();
+    listener.closed.of(By::Peer, CloseReason::PeerFin).inc();
+    metrics.resets.of(Side::Client, By::Peer, Phase::Idle).inc();
+    drop(in_flight);
+    record.restart(2, std::time::UNIX_EPOCH);
+    record.method.set(b"GET");
+    record.target.set(b"/some/path?with=query");
+    lines.clear();
+    access_format::write_line(lines, record, Format::Json);
+}
+
+const EXCHANGES: u32 = 10_000;
