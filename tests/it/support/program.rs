@@ -97,6 +97,7 @@ impl Program {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = said.recv_timeout(left) else {
                 drop(child.kill());
+                drop(child.wait());
                 panic!("it did not say its port: {all}");
             };
             if line.contains(word) {
