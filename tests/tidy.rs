@@ -372,7 +372,11 @@ impl House {
                         .split('"')
                         .nth(1)
                         .filter(|_| line.contains(&format!("{variant},")));
-                    words.push(((*of).to_owned(), variant.to_owned(), label.map(str::to_owned)));
+                    words.push((
+                        (*of).to_owned(),
+                        variant.to_owned(),
+                        label.map(str::to_owned),
+                    ));
                 }
             }
         }
