@@ -118,10 +118,10 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// [`Unanswered`]; `progress` tells how far both directions were.
-    pub async fn run(self, progress: &Progress) -> Result<Answer, Unanswered> {
+    pub async fn run(&mut self, progress: &Progress) -> Result<Answer, Unanswered> {
         let upstream = &self.route.upstream.settings;
         let listener = &self.client.listener.settings;
-        let answering = Answering {
+        let mut answering = Answering {
             client: &self.client.stream,
             origin: self.origin,
             input: self.origin_in,
@@ -143,9 +143,11 @@ impl Attempt<'_> {
                 // It may have said why before it closed.
                 Err(_) => Upload::Refused,
             });
-            return origin::answer(answering).await.map_err(Unanswered::Origin);
+            return origin::answer(&mut answering)
+                .await
+                .map_err(Unanswered::Origin);
         }
-        let upload = Sending {
+        let mut upload = Sending {
             client: &self.client.stream,
             origin: self.origin,
             input: self.input,
@@ -157,15 +159,15 @@ impl Attempt<'_> {
             framing: self.judged.framing,
             progress,
         };
-        both(upload, answering, progress).await
+        both(&mut upload, &mut answering, progress).await
     }
 }
 
 /// Runs the two directions in one task, each at its own pace. The answer decides the attempt; the
 /// request's end only tells the answer's deadline when to begin.
 async fn both(
-    upload: Sending<'_>,
-    answering: Answering<'_>,
+    upload: &mut Sending<'_>,
+    answering: &mut Answering<'_>,
     progress: &Progress,
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
@@ -214,7 +216,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn run(self) -> Result<(), Stuck> {
+    async fn run(&mut self) -> Result<(), Stuck> {
         let mut writer = match self.framing {
             Framing::None => BodyWriter::None,
             Framing::Length(left) => BodyWriter::Length { left },

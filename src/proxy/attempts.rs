@@ -86,10 +86,8 @@ impl<'a> Exchange<'a> {
                 Err(failed) => failed,
             };
             self.count_retry(upstream, again, RetryResult::Failure);
-            match self
-                .after_failure(desk, route, lent, (failed, upload, reused))
-                .await
-            {
+            let after = self.after_failure(desk, route, lent, (failed, upload, reused));
+            match Box::pin(after).await {
                 Next::Stop(outcome) => return outcome,
                 Next::Again(why, course) => {
                     if course == Course::NextEndpoint {

@@ -264,10 +264,12 @@ impl Endpoint {
                 Checkout::Connect(permit) => {
                     let permit = Permit::new(self, permit, want.why);
                     let place = standing.map(|ticket| Place::new(self, ticket));
-                    return self.dial_or_be_served(permit, place, want).await;
+                    // Boxed, as the line is: the usual way has neither.
+                    return Box::pin(self.dial_or_be_served(permit, place, want)).await;
                 }
                 Checkout::Wait(ticket) => {
-                    return self.stand_in_line(Place::new(self, ticket), want).await;
+                    let place = Place::new(self, ticket);
+                    return Box::pin(self.stand_in_line(place, want)).await;
                 }
                 Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
                 Checkout::Refuse(RefuseReason::QueueFull) => return Err(NotAcquired::QueueFull),

@@ -290,7 +290,7 @@ impl Progress {
 ///
 /// # Errors
 /// [`NoAnswer`].
-pub async fn answer(mut with: Answering<'_>) -> Result<Answer, NoAnswer> {
+pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
     loop {
         with.read_head().await?;
         let awaited = with.progress.exchange.borrow().expectation();
@@ -385,7 +385,7 @@ impl Answering<'_> {
             .map_err(|_| NoAnswer::ClientGone)
     }
 
-    fn switch(self) -> Result<Answer, NoAnswer> {
+    fn switch(&mut self) -> Result<Answer, NoAnswer> {
         if self.asked.upgrade == Upgrade::No {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
@@ -401,7 +401,7 @@ impl Answering<'_> {
     }
 
     async fn pass_final(
-        mut self,
+        &mut self,
         framing: Framing,
         awaited: Expectation,
     ) -> Result<Answer, NoAnswer> {

@@ -59,15 +59,14 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(client, &desk.request, octets, unread) {
         Ok(judged) => judged,
-        Err(error) => return refuse(client, desk, (began, None), error).await,
+        Err(error) => return Box::pin(refuse(client, desk, (began, None), error)).await,
     };
     let plan = client.service.plan_here();
     let path = desk.request.target.path(octets);
     let found = plan.table.find(desk.request.host(octets), path);
     let Some(route) = found.and_then(|at| plan.routes.get(at)) else {
-        return Exchange::new(client, None, judged, began)
-            .fail(desk, ProxyError::NoRoute)
-            .await;
+        let mut exchange = Exchange::new(client, None, judged, began);
+        return Box::pin(exchange.fail(desk, ProxyError::NoRoute)).await;
     };
     judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
     desk.record.route = Some(route.settings.name.clone());
@@ -76,7 +75,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
     let mut exchange = Exchange::new(client, Some(route), judged, began);
     match route.upstream.settings.request {
         None => exchange.run(desk).await,
-        Some(limit) => exchange.run_within(desk, limit).await,
+        Some(limit) => Box::pin(exchange.run_within(desk, limit)).await,
     }
 }
 
@@ -113,7 +112,7 @@ pub async fn refuse(
 impl Exchange<'_> {
     async fn run(&mut self, desk: &mut Desk) -> After {
         let Some(route) = self.route else {
-            return self.fail(desk, ProxyError::NoRoute).await;
+            return Box::pin(self.fail(desk, ProxyError::NoRoute)).await;
         };
         let outcome = self.attempts(desk, route).await;
         self.conclude(desk, route, outcome).await
@@ -122,7 +121,7 @@ impl Exchange<'_> {
     /// The same, with a limit on the whole.
     async fn run_within(&mut self, desk: &mut Desk, limit: Duration) -> After {
         let Some(route) = self.route else {
-            return self.fail(desk, ProxyError::NoRoute).await;
+            return Box::pin(self.fail(desk, ProxyError::NoRoute)).await;
         };
         let deadline = Deadline::after(limit);
         let sent_before = self.client.stream.sent();
@@ -144,16 +143,16 @@ impl Exchange<'_> {
                 desk.record.status = Some(answer.status);
                 account::count_removed(&self.client.listener.metrics, &answer.removed);
                 match answer.kind {
-                    AnswerKind::Switched => self.tunnel(desk, route, lent).await,
+                    AnswerKind::Switched => Box::pin(self.tunnel(desk, route, lent)).await,
                     AnswerKind::Complete | AnswerKind::UntilClose => {
                         self.complete(desk, route, (answer, lent, upload)).await
                     }
                 }
             }
-            Outcomes::Failed(error) => self.fail(desk, error).await,
+            Outcomes::Failed(error) => Box::pin(self.fail(desk, error)).await,
             Outcomes::ClientFailed(error) => {
                 desk.record.bytes_in = self.content.count;
-                refuse(self.client, desk, (self.began, Some(route)), error).await
+                Box::pin(refuse(self.client, desk, (self.began, Some(route)), error)).await
             }
             Outcomes::BrokeOff(error) => {
                 account::count_error(self.client, Some(route), error);
@@ -230,7 +229,7 @@ impl Exchange<'_> {
             (Persistence::Persist, Upload::Whole(_)) => After::Next,
             // It was promised that the connection goes on, so the rest of the request is read.
             (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
-                match self.discard_request(desk).await {
+                match Box::pin(self.discard_request(desk)).await {
                     Ok(()) => After::Next,
                     Err(_) => After::End(Ending::linger(CloseReason::UnreadBody)),
                 }
