@@ -8,8 +8,9 @@ use crate::config::settings::values::SetField;
 use crate::config::settings::values::Token;
 use crate::config::settings::words;
 use crate::observe::RouteMetrics;
-use crate::policy::header_rules::HeaderRules;
 use crate::policy::forwarded::ForwardedStyle;
+use crate::policy::header_rules::HeaderRules;
+
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
 use crate::policy::hops::Via;
