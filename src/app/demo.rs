@@ -8,6 +8,7 @@ use crate::app::run::Listening;
 use crate::config;
 use crate::config::Sources;
 use crate::config::source::Flag;
+use crate::config::source::Given;
 use crate::net::control;
 use crate::net::demo_origin::DemoOrigin;
 
@@ -35,13 +36,13 @@ pub fn demo(demo: Demo) -> Result<(), String> {
 fn sources(demo: Demo, servers: Vec<String>) -> Sources {
     let Demo { listen, admin, variables } = demo;
     let mut flags = vec![
-        Flag { flag: "--listen", key: "listeners.demo.bind", values: vec![listen] },
-        Flag { flag: "--admin", key: "admin.bind", values: vec![admin] },
-        Flag { flag: "demo", key: "upstreams.demo.servers", values: servers },
+        Flag { flag: "--listen", key: "listeners.demo.bind", given: Given::Once(listen) },
+        Flag { flag: "--admin", key: "admin.bind", given: Given::Once(admin) },
+        Flag { flag: "demo", key: "upstreams.demo.servers", given: Given::Each(servers) },
     ];
     for (variable, key, value) in TASTE {
         if !variables.iter().any(|(name, _)| name == variable) {
-            flags.push(Flag { flag: "demo", key, values: vec![value.to_owned()] });
+            flags.push(Flag { flag: "demo", key, given: Given::Once(value.to_owned()) });
         }
     }
     Sources { file: None, variables, flags }

@@ -97,7 +97,7 @@ fn clients(settings: &settings::Listener) -> Option<ClientLimits> {
 #[cfg(test)]
 mod tests {
     use crate::app::assemble::tests::assembled;
-    use crate::policy::hops::Trust;
+    use crate::policy::forwarded::Trust;
     use crate::proxy::service::LimitAction;
     use crate::proxy::service::Listener;
     use crate::proxy::settings::HalfClose;
