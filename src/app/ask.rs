@@ -28,11 +28,17 @@ pub fn ask(question: Question, whom: &Whom) -> Result<(), String> {
         Question::Drain => (Method::Post, "/drain"),
         Question::Reload => (Method::Post, "/reload"),
     };
-    accepted(&control::run(answer(Ask { address, method, path, token }))?)
+    accepted(&control::run(answer(Ask {
+        address,
+        method,
+        path,
+        token,
+    }))?)
 }
 
 fn read_token(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Token::parse(&text).map_err(|clause| format!("{}: {clause}", file.display()))?;
     Ok(text.trim_ascii().to_owned())
 }
@@ -41,11 +47,20 @@ fn read_token(file: &Path) -> Result<String, String> {
 fn top(address: SocketAddr, token: Option<&str>) -> Result<(), String> {
     control::run(async {
         loop {
-            let ask = Ask { address, method: Method::Get, path: "/connections?limit=40", token };
+            let ask = Ask {
+                address,
+                method: Method::Get,
+                path: "/connections?limit=40",
+                token,
+            };
             let answer = answer(ask).await?;
             let screen = screen(&shown(&answer)?);
             let mut out = std::io::stdout().lock();
-            if out.write_all(screen.as_bytes()).and_then(|()| out.flush()).is_err() {
+            if out
+                .write_all(screen.as_bytes())
+                .and_then(|()| out.flush())
+                .is_err()
+            {
                 return Ok(()); // whoever read it has left
             }
             drop(out);
@@ -56,7 +71,9 @@ fn top(address: SocketAddr, token: Option<&str>) -> Result<(), String> {
 
 async fn answer(ask: Ask<'_>) -> Result<Answer, String> {
     let address = ask.address;
-    admin_client::ask(ask, PATIENCE).await.map_err(|error| format!("{address}: {error}"))
+    admin_client::ask(ask, PATIENCE)
+        .await
+        .map_err(|error| format!("{address}: {error}"))
 }
 
 fn accepted(answer: &Answer) -> Result<(), String> {
@@ -74,17 +91,26 @@ fn shown(answer: &Answer) -> Result<Value, String> {
 /// The reason in a refusal, or what there is instead.
 fn refusal(status: u16, body: &str) -> String {
     let error = serde_json::from_str::<Value>(body).ok();
-    let error = error.as_ref().and_then(|body| body.get("error")).and_then(Value::as_str);
+    let error = error
+        .as_ref()
+        .and_then(|body| body.get("error"))
+        .and_then(Value::as_str);
     error.map_or_else(|| format!("it answered with {status}"), str::to_owned)
 }
 
 /// One screen: cleared, a headline, a line for each connection.
 fn screen(connections: &Value) -> String {
     let mut text = format!("\x1b[H\x1b[2J{} connections\n", connections["open"]);
-    text.push_str(&line(&["id", "side", "of", "phase", "for", "requests", "peer"].map(str::to_owned)));
+    text.push_str(&line(
+        &["id", "side", "of", "phase", "for", "requests", "peer"].map(str::to_owned),
+    ));
     for one in connections["connections"].as_array().into_iter().flatten() {
         let word = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-        let of = if one["listener"].is_null() { "upstream" } else { "listener" };
+        let of = if one["listener"].is_null() {
+            "upstream"
+        } else {
+            "listener"
+        };
         let seconds = one["phase_ms"].as_u64().unwrap_or_default() as f64 / 1000.0;
         text.push_str(&line(&[
             one["id"].to_string(),
@@ -101,7 +127,11 @@ fn screen(connections: &Value) -> String {
 
 /// Control characters stay out of the terminal, whoever answered.
 fn line(cells: &[String; 7]) -> String {
-    let plain = |cell: &String| cell.chars().filter(|char| !char.is_control()).collect::<String>();
+    let plain = |cell: &String| {
+        cell.chars()
+            .filter(|char| !char.is_control())
+            .collect::<String>()
+    };
     let [id, side, of, phase, age, requests, peer] = cells.each_ref().map(plain);
     format!("{id:>8} {side:<8} {of:<16} {phase:<14} {age:>9} {requests:>9} {peer}\n")
 }
@@ -119,9 +149,18 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_with_its_reason() {
-        let answer = Answer { status: 403, body: "{\"error\":\"admin.allow_changes is false\"}\n".to_owned() };
-        assert_eq!(accepted(&answer), Err("admin.allow_changes is false".to_owned()));
-        let answer = Answer { status: 500, body: String::new() };
+        let answer = Answer {
+            status: 403,
+            body: "{\"error\":\"admin.allow_changes is false\"}\n".to_owned(),
+        };
+        assert_eq!(
+            accepted(&answer),
+            Err("admin.allow_changes is false".to_owned())
+        );
+        let answer = Answer {
+            status: 500,
+            body: String::new(),
+        };
         assert_eq!(accepted(&answer), Err("it answered with 500".to_owned()));
     }
 
@@ -131,6 +170,9 @@ mod tests {
             "phase": "idle", "phase_ms": 1500, "requests": 3 });
         let screen = screen(&json!({ "open": 1, "connections": [connection] }));
         let last = screen.lines().last().unwrap();
-        assert!(last.contains("idle") && last.contains("1.5s") && !last.contains('\u{1b}'), "{last}");
+        assert!(
+            last.contains("idle") && last.contains("1.5s") && !last.contains('\u{1b}'),
+            "{last}"
+        );
     }
 }

@@ -104,9 +104,11 @@ pub fn main_with(
             check(&sources(config.or(line.config), variables), verbosity)
         }
         Some(Command::Proxy { listen, to }) => run(commands, proxy(listen, to, variables)),
-        Some(Command::Demo { listen, admin }) => {
-            ended((commands.demo)(Demo { listen, admin, variables }))
-        }
+        Some(Command::Demo { listen, admin }) => ended((commands.demo)(Demo {
+            listen,
+            admin,
+            variables,
+        })),
         Some(Command::Top(whom)) => ended((commands.ask)(Question::Top, &whom)),
         Some(Command::Drain(whom)) => ended((commands.ask)(Question::Drain, &whom)),
         Some(Command::Reload(whom)) => ended((commands.ask)(Question::Reload, &whom)),

@@ -19,7 +19,11 @@ pub fn show(tree: &Table) -> Value {
 fn table(entries: &Table, name: &str) -> Value {
     let secret = SECRET_TABLES.contains(&name);
     let shown = entries.iter().map(|(key, node)| {
-        let value = if secret { Value::from("…") } else { value(node, key) };
+        let value = if secret {
+            Value::from("…")
+        } else {
+            value(node, key)
+        };
         (key.clone(), value)
     });
     Value::Object(shown.collect::<Map<_, _>>())
@@ -46,14 +50,22 @@ mod tests {
     use crate::config::Sources;
 
     fn shown(said: &[(&str, &str)]) -> Value {
-        let variables = said.iter().map(|(key, value)| (format!("HOLDFAST_{key}"), (*value).to_owned()));
-        let sources = Sources { variables: variables.collect(), ..Sources::default() };
+        let variables = said
+            .iter()
+            .map(|(key, value)| (format!("HOLDFAST_{key}"), (*value).to_owned()));
+        let sources = Sources {
+            variables: variables.collect(),
+            ..Sources::default()
+        };
         show(&config::load(&sources).unwrap().tree)
     }
 
     #[test]
     fn what_was_said_and_what_holds_otherwise_are_shown_under_their_keys() {
-        let said = [("LISTENERS__WEB__BIND", "127.0.0.1:0"), ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]")];
+        let said = [
+            ("LISTENERS__WEB__BIND", "127.0.0.1:0"),
+            ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]"),
+        ];
         let shown = shown(&said);
         assert_eq!(shown["listeners"]["web"]["bind"], "127.0.0.1:0");
         assert_eq!(shown["upstreams"]["app"]["pool"]["max_connections"], 128);
@@ -66,9 +78,15 @@ mod tests {
             ("LISTENERS__WEB__BIND", "127.0.0.1:0"),
             ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]"),
             ("ROUTES__MAIN__UPSTREAM", "app"),
-            ("ROUTES__MAIN__SET_REQUEST_HEADERS", "{ Authorization = \"hunter2\" }"),
+            (
+                "ROUTES__MAIN__SET_REQUEST_HEADERS",
+                "{ Authorization = \"hunter2\" }",
+            ),
         ];
         let text = shown(&said).to_string();
-        assert!(text.contains("Authorization") && !text.contains("hunter2"), "{text}");
+        assert!(
+            text.contains("Authorization") && !text.contains("hunter2"),
+            "{text}"
+        );
     }
 }

@@ -24,28 +24,55 @@ pub fn demo(demo: Demo) -> Result<(), String> {
         // On the control plane's runtime, which outlives this call.
         control::run(async { origin.start() });
     }
-    let loaded = config::load(&sources(demo, servers)).map_err(|complaints| complaints.to_string())?;
+    let loaded =
+        config::load(&sources(demo, servers)).map_err(|complaints| complaints.to_string())?;
     run::run(&loaded, |listening| {
         let mut out = std::io::stdout().lock();
         // Who does not read it can still be served.
-        out.write_all(greeting(listening).as_bytes()).and_then(|()| out.flush()).ok();
+        out.write_all(greeting(listening).as_bytes())
+            .and_then(|()| out.flush())
+            .ok();
     })
 }
 
 /// The demo's settings. What is only taste gives way to the environment.
 fn sources(demo: Demo, servers: Vec<String>) -> Sources {
-    let Demo { listen, admin, variables } = demo;
+    let Demo {
+        listen,
+        admin,
+        variables,
+    } = demo;
     let mut flags = vec![
-        Flag { flag: "--listen", key: "listeners.demo.bind", given: Given::Once(listen) },
-        Flag { flag: "--admin", key: "admin.bind", given: Given::Once(admin) },
-        Flag { flag: "demo", key: "upstreams.demo.servers", given: Given::Each(servers) },
+        Flag {
+            flag: "--listen",
+            key: "listeners.demo.bind",
+            given: Given::Once(listen),
+        },
+        Flag {
+            flag: "--admin",
+            key: "admin.bind",
+            given: Given::Once(admin),
+        },
+        Flag {
+            flag: "demo",
+            key: "upstreams.demo.servers",
+            given: Given::Each(servers),
+        },
     ];
     for (variable, key, value) in TASTE {
         if !variables.iter().any(|(name, _)| name == variable) {
-            flags.push(Flag { flag: "demo", key, given: Given::Once(value.to_owned()) });
+            flags.push(Flag {
+                flag: "demo",
+                key,
+                given: Given::Once(value.to_owned()),
+            });
         }
     }
-    Sources { file: None, variables, flags }
+    Sources {
+        file: None,
+        variables,
+        flags,
+    }
 }
 
 /// Lines for eyes rather than programs, without those that say what the greeting says. The origins
@@ -53,14 +80,21 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
 const TASTE: [(&str, &str, &str); 3] = [
     ("HOLDFAST_LOG__FORMAT", "log.format", "logfmt"),
     ("HOLDFAST_LOG__LEVEL", "log.level", "warn"),
-    ("HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT", "upstreams.demo.pool.idle_timeout", "45s"),
+    (
+        "HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT",
+        "upstreams.demo.pool.idle_timeout",
+        "45s",
+    ),
 ];
 
 /// What is printed when everything listens. Programs read the first two lines.
 fn greeting(listening: &Listening) -> String {
     let mut text = String::new();
-    let proxies: Vec<String> =
-        listening.listeners.iter().map(|(_, address)| format!("http://{address}")).collect();
+    let proxies: Vec<String> = listening
+        .listeners
+        .iter()
+        .map(|(_, address)| format!("http://{address}"))
+        .collect();
     let proxy = proxies.first().map_or("", String::as_str);
     text.push_str(&format!("proxy {proxy}\n"));
     let admin = listening.admin.map(|address| format!("http://{address}"));
@@ -89,7 +123,9 @@ The page is at {admin}/
 "
         ));
     }
-    text.push_str("Ctrl-C ends it. Each request is a line below; HOLDFAST_LOG__ACCESS=off is without.\n\n");
+    text.push_str(
+        "Ctrl-C ends it. Each request is a line below; HOLDFAST_LOG__ACCESS=off is without.\n\n",
+    );
     text
 }
 
@@ -101,7 +137,11 @@ mod tests {
     use crate::config::source::Variables;
 
     fn settings(variables: Variables) -> config::Settings {
-        let demo = Demo { listen: "127.0.0.1:0".to_owned(), admin: "127.0.0.1:0".to_owned(), variables };
+        let demo = Demo {
+            listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
+            variables,
+        };
         let servers = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
         config::load(&sources(demo, servers)).unwrap().settings
     }
@@ -123,10 +163,16 @@ mod tests {
     #[test]
     fn the_first_two_lines_say_where_the_proxy_and_the_admin_page_are() {
         let listening = Listening {
-            listeners: vec![(Name::parse("demo").unwrap(), "127.0.0.1:8080".parse().unwrap())],
+            listeners: vec![(
+                Name::parse("demo").unwrap(),
+                "127.0.0.1:8080".parse().unwrap(),
+            )],
             admin: Some("127.0.0.1:9901".parse().unwrap()),
         };
         let text = greeting(&listening);
-        assert!(text.starts_with("proxy http://127.0.0.1:8080\nadmin http://127.0.0.1:9901\n"), "{text}");
+        assert!(
+            text.starts_with("proxy http://127.0.0.1:8080\nadmin http://127.0.0.1:9901\n"),
+            "{text}"
+        );
     }
 }

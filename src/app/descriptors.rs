@@ -10,10 +10,20 @@ use crate::proxy::service::Service;
 #[must_use]
 pub fn needed(settings: &Settings, service: &Service, workers: usize) -> u64 {
     let endpoints = service.endpoints();
-    let pools = endpoints.iter().map(|endpoint| u64::from(endpoint.pool.counts().max_connections));
-    let addresses: usize = settings.listeners.iter().map(|listener| listener.bind.len()).sum();
-    let each = u64::try_from(addresses).unwrap_or(u64::MAX).saturating_add(OF_A_WORKER);
-    let workers = u64::try_from(workers).unwrap_or(u64::MAX).saturating_mul(each);
+    let pools = endpoints
+        .iter()
+        .map(|endpoint| u64::from(endpoint.pool.counts().max_connections));
+    let addresses: usize = settings
+        .listeners
+        .iter()
+        .map(|listener| listener.bind.len())
+        .sum();
+    let each = u64::try_from(addresses)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OF_A_WORKER);
+    let workers = u64::try_from(workers)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(each);
     u64::from(settings.server.max_connections)
         .saturating_add(pools.fold(0, u64::saturating_add))
         .saturating_add(workers)
@@ -45,11 +55,17 @@ mod tests {
         let said = [
             ("SERVER__MAX_CONNECTIONS", "1000"),
             ("SERVER__FD_RESERVE", "100"),
-            ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\", \"127.0.0.1:2\"]"),
+            (
+                "UPSTREAMS__APP__SERVERS",
+                "[\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+            ),
             ("UPSTREAMS__APP__POOL__MAX_CONNECTIONS", "50"),
         ];
         let service = assembled(&said).unwrap().service;
-        assert_eq!(needed(&settings(&said), &service, 2), 1000 + 100 + 2 * 50 + 2 * (1 + 3));
+        assert_eq!(
+            needed(&settings(&said), &service, 2),
+            1000 + 100 + 2 * 50 + 2 * (1 + 3)
+        );
     }
 
     #[test]
@@ -57,6 +73,9 @@ mod tests {
         assert_eq!(warning(1024, Some(1024)), None);
         assert_eq!(warning(u64::MAX, None), None);
         let warning = warning(1025, Some(1024)).unwrap();
-        assert!(warning.contains("need 1025") && warning.contains("may have 1024"), "{warning}");
+        assert!(
+            warning.contains("need 1025") && warning.contains("may have 1024"),
+            "{warning}"
+        );
     }
 }

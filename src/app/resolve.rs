@@ -26,7 +26,8 @@ pub type Addresses = Vec<Vec<SocketAddr>>;
 /// Every name that has no usable address, one a line.
 pub async fn resolve(upstreams: &[Upstream], dns: &Dns) -> Result<Vec<Addresses>, String> {
     let lookups = upstreams.iter().map(|upstream| of_upstream(upstream, dns));
-    let (found, failed): (Vec<_>, Vec<_>) = join_all(lookups).await.into_iter().partition(Result::is_ok);
+    let (found, failed): (Vec<_>, Vec<_>) =
+        join_all(lookups).await.into_iter().partition(Result::is_ok);
     if failed.is_empty() {
         return Ok(found.into_iter().flatten().collect());
     }
@@ -36,9 +37,12 @@ pub async fn resolve(upstreams: &[Upstream], dns: &Dns) -> Result<Vec<Addresses>
 
 async fn of_upstream(upstream: &Upstream, dns: &Dns) -> Result<Addresses, String> {
     let lookups = upstream.servers.iter().map(|server| async move {
-        of_server(&server.address, dns)
-            .await
-            .map_err(|why| format!("upstream {}: cannot resolve {}: {why}", upstream.name, server.address))
+        of_server(&server.address, dns).await.map_err(|why| {
+            format!(
+                "upstream {}: cannot resolve {}: {why}",
+                upstream.name, server.address
+            )
+        })
     });
     try_join_all(lookups).await
 }
@@ -93,20 +97,32 @@ mod tests {
     #[test]
     fn an_address_that_the_resolver_gives_twice_is_one_endpoint() {
         let given = addresses(&["127.0.0.1:1", "[::1]:1", "127.0.0.1:1"]);
-        assert_eq!(usable(given, AddressFamily::Auto), Ok(addresses(&["127.0.0.1:1", "[::1]:1"])));
+        assert_eq!(
+            usable(given, AddressFamily::Auto),
+            Ok(addresses(&["127.0.0.1:1", "[::1]:1"]))
+        );
     }
 
     #[test]
     fn only_addresses_of_the_family_are_used() {
         let given = addresses(&["127.0.0.1:1", "[::1]:1"]);
-        assert_eq!(usable(given.clone(), AddressFamily::Ipv4), Ok(addresses(&["127.0.0.1:1"])));
-        assert_eq!(usable(given, AddressFamily::Ipv6), Ok(addresses(&["[::1]:1"])));
+        assert_eq!(
+            usable(given.clone(), AddressFamily::Ipv4),
+            Ok(addresses(&["127.0.0.1:1"]))
+        );
+        assert_eq!(
+            usable(given, AddressFamily::Ipv6),
+            Ok(addresses(&["[::1]:1"]))
+        );
     }
 
     #[test]
     fn a_name_without_an_address_of_the_family_says_which_setting_asks_for_it() {
         let error = usable(addresses(&["127.0.0.1:1"]), AddressFamily::Ipv6).unwrap_err();
         assert_eq!(error, "it has no ipv6 address (dns.family)");
-        assert_eq!(no_answer(Duration::from_secs(3)), "no answer within 3s (dns.timeout)");
+        assert_eq!(
+            no_answer(Duration::from_secs(3)),
+            "no answer within 3s (dns.timeout)"
+        );
     }
 }

@@ -72,30 +72,39 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let assembled = assemble::assemble(settings, &addresses, Arc::clone(&errors))?;
     // Before anybody is told that we listen: a signal must find us ready to drain.
     let asks = Asks::new().map_err(|error| format!("signals cannot be had: {error}"))?;
-    let Assembled { service, listeners, workers } = assembled;
+    let Assembled {
+        service,
+        listeners,
+        workers,
+    } = assembled;
     make_room(settings, &service, workers);
     let sockets = workers::bind(&listeners, workers)?;
     let admin = settings.admin.bind.map(bind_admin).transpose()?;
-    let listening =
-        Listening { listeners: sockets.addresses, admin: admin.as_ref().map(AdminListener::local) };
+    let listening = Listening {
+        listeners: sockets.addresses,
+        admin: admin.as_ref().map(AdminListener::local),
+    };
     tell_where(&errors, &listening);
 
     let (tell, mut told) = mpsc::unbounded();
     workers::start(sockets.posts, &service, &tell)?;
     all_began(&mut told, workers).await?;
+    // Kept to the end, as `tell` is: a receiver without senders would have nothing more to wait for.
     let (order, orders) = mpsc::unbounded();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
-    let plane = plane(loaded, &addresses, &service, (&readiness, order))?;
+    let plane = plane(loaded, &addresses, &service, (&readiness, order.clone()))?;
     started(&listening);
 
     let mut news = News { asks, told, orders };
     let admin = pin!(serve_admin(admin, plane, &errors));
     let life = pin!(serve(&service, &readiness, settings, &mut news));
-    match select(life, admin).await {
+    let ended = match select(life, admin).await {
         Either::Left((ended, _)) => ended,
         Either::Right(((), _)) => Err("the admin listener has ended".to_owned()),
-    }
+    };
+    drop((tell, order));
+    ended
 }
 
 /// Serves until it is time to go, and goes.
@@ -130,7 +139,13 @@ async fn until_stop(service: &Service, news: &mut News) -> Result<(), String> {
             New::WorkerEnded { index, why } => {
                 let says = format!("worker {index} has ended: {why}");
                 let errors = &service.errors;
-                errors.log(clock::wall(), Severity::Error, "worker_ended", &says, &[("worker", &index)]);
+                errors.log(
+                    clock::wall(),
+                    Severity::Error,
+                    "worker_ended",
+                    &says,
+                    &[("worker", &index)],
+                );
                 return Err(says);
             }
         }
@@ -140,10 +155,18 @@ async fn until_stop(service: &Service, news: &mut News) -> Result<(), String> {
 /// Files are opened anew. The configuration stays as it is, and the log says so.
 fn reopen(service: &Service) {
     let (severity, says) = match service.access_log.reopen() {
-        Ok(()) => (Severity::Info, "files were reopened; the configuration was not read again".to_owned()),
-        Err(error) => (Severity::Error, format!("the access log cannot be reopened and goes on in its old file: {error}")),
+        Ok(()) => (
+            Severity::Info,
+            "files were reopened; the configuration was not read again".to_owned(),
+        ),
+        Err(error) => (
+            Severity::Error,
+            format!("the access log cannot be reopened and goes on in its old file: {error}"),
+        ),
     };
-    service.errors.log(clock::wall(), severity, "reopened", &says, &[]);
+    service
+        .errors
+        .log(clock::wall(), severity, "reopened", &says, &[]);
 }
 
 /// Everything that the control plane hears of.
@@ -178,10 +201,8 @@ impl News {
                 }
                 Either::Right((Either::Right((Some(Order::Drain), _)), _)) => return New::Stop,
                 Either::Right((Either::Left((Some(Told::Began), _)), _)) => {}
-                // The senders live as long as the workers and the admin plane, which is longer.
-                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {
-                    return New::Stop;
-                }
+                // `live` holds a sender of each, so that neither ends: there may be nobody to order.
+                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {}
             }
         }
     }
@@ -206,7 +227,13 @@ fn make_room(settings: &Settings, service: &Service, workers: usize) {
     let limit = control::raise_descriptor_limit();
     let needed = descriptors::needed(settings, service, workers);
     if let Some(says) = descriptors::warning(needed, limit) {
-        service.errors.log(clock::wall(), Severity::Warn, "descriptors", &says, &[("needed", &needed)]);
+        service.errors.log(
+            clock::wall(),
+            Severity::Warn,
+            "descriptors",
+            &says,
+            &[("needed", &needed)],
+        );
     }
 }
 
@@ -216,11 +243,21 @@ fn bind_admin(address: SocketAddr) -> Result<AdminListener, String> {
 }
 
 fn tell_where(errors: &ErrorLog, listening: &Listening) {
-    let listeners = listening.listeners.iter().map(|(name, address)| (name.as_str(), address));
+    let listeners = listening
+        .listeners
+        .iter()
+        .map(|(name, address)| (name.as_str(), address));
     let admin = listening.admin.iter().map(|address| ("admin", address));
     for (name, address) in listeners.chain(admin) {
-        let facts: [(&str, &dyn std::fmt::Display); 2] = [("listener", &name), ("address", address)];
-        errors.log(clock::wall(), Severity::Info, "listening", "connections are accepted", &facts);
+        let facts: [(&str, &dyn std::fmt::Display); 2] =
+            [("listener", &name), ("address", address)];
+        errors.log(
+            clock::wall(),
+            Severity::Info,
+            "listening",
+            "connections are accepted",
+            &facts,
+        );
     }
 }
 
@@ -231,12 +268,22 @@ fn plane(
     (readiness, order): (&Arc<Readiness>, UnboundedSender<Order>),
 ) -> Result<AdminPlane, String> {
     let settings = &loaded.settings;
-    let token = settings.admin.token.as_ref().map(|secret| Token::parse(secret.expose()));
-    let token = token.transpose().map_err(|clause| format!("admin.token_file: {clause}"))?;
+    let token = settings
+        .admin
+        .token
+        .as_ref()
+        .map(|secret| Token::parse(secret.expose()));
+    let token = token
+        .transpose()
+        .map_err(|clause| format!("admin.token_file: {clause}"))?;
     let said = Said::of(&settings.upstreams, addresses);
     let config = config_view::show(&loaded.tree);
     let of = Arc::clone(service);
-    let drain = move || order.unbounded_send(Order::Drain).map_err(|_| "it has ended".to_owned());
+    let drain = move || {
+        order
+            .unbounded_send(Order::Drain)
+            .map_err(|_| "it has ended".to_owned())
+    };
     Ok(AdminPlane {
         metrics: Arc::clone(&service.metrics),
         live: Arc::clone(&service.live),
@@ -246,11 +293,11 @@ fn plane(
         readiness: Arc::clone(readiness),
         token,
         changes: match settings.admin.allow_changes {
-            true => Changes::Allowed { drain: Box::new(drain), reload: None },
-            false => {
-                drop(drain);
-                Changes::Refused
-            }
+            true => Changes::Allowed {
+                drain: Box::new(drain),
+                reload: None,
+            },
+            false => Changes::Refused,
         },
     })
 }
@@ -266,7 +313,13 @@ fn serve_admin(
     let trouble = move |trouble| match trouble {
         Trouble::Accept(error) => {
             let says = "a connection of the admin listener could not be accepted";
-            errors.log(clock::wall(), Severity::Error, "admin_accept", says, &[("error", &error)]);
+            errors.log(
+                clock::wall(),
+                Severity::Error,
+                "admin_accept",
+                says,
+                &[("error", &error)],
+            );
         }
         Trouble::Panicked => {
             metrics.panics.inc();

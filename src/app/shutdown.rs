@@ -67,14 +67,26 @@ pub async fn finish(service: &Service, timeout: Duration) -> Drained {
 pub fn end(service: &Service, drained: Drained) {
     if service.access_log.close(LOG_TIME_MAX) == Closed::GivenUp {
         let says = "the access log's destination does not take its last lines";
-        service.errors.log(clock::wall(), Severity::Error, "access_log", says, &[]);
+        service
+            .errors
+            .log(clock::wall(), Severity::Error, "access_log", says, &[]);
     }
     let (severity, says, cut) = match drained {
         Drained::Whole => (Severity::Info, "everything in flight was finished", 0),
-        Drained::TimedOut { left } => (Severity::Warn, "drain.timeout passed; the rest was cut", left),
-        Drained::Hurried { left } => (Severity::Warn, "asked again to stop; the rest was cut", left),
+        Drained::TimedOut { left } => (
+            Severity::Warn,
+            "drain.timeout passed; the rest was cut",
+            left,
+        ),
+        Drained::Hurried { left } => (
+            Severity::Warn,
+            "asked again to stop; the rest was cut",
+            left,
+        ),
     };
-    service.errors.log(clock::wall(), severity, "stopped", says, &[("cut", &cut)]);
+    service
+        .errors
+        .log(clock::wall(), severity, "stopped", says, &[("cut", &cut)]);
 }
 
 /// Between two looks at what is left: an operator does not notice it, and it costs nothing.

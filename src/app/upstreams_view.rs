@@ -31,10 +31,13 @@ impl Said {
     /// What is said, in the order in which a plan has it.
     #[must_use]
     pub fn of(upstreams: &[settings::Upstream], addresses: &[Addresses]) -> Self {
-        let said = upstreams.iter().zip(addresses).map(|(upstream, found)| SaidUpstream {
-            balance: upstream.balance.word(),
-            endpoints: endpoints(upstream, found),
-        });
+        let said = upstreams
+            .iter()
+            .zip(addresses)
+            .map(|(upstream, found)| SaidUpstream {
+                balance: upstream.balance.word(),
+                endpoints: endpoints(upstream, found),
+            });
         Self(said.collect())
     }
 }
@@ -45,7 +48,9 @@ pub fn show(service: &Service, said: &Said) -> Value {
     let plan = service.plan();
     let upstreams = plan.upstreams.iter().zip(&said.0).map(|(upstream, said)| {
         let endpoints = upstream.endpoints.iter().zip(&said.endpoints);
-        let endpoints: Vec<_> = endpoints.map(|(endpoint, said)| show_endpoint(endpoint, said)).collect();
+        let endpoints: Vec<_> = endpoints
+            .map(|(endpoint, said)| show_endpoint(endpoint, said))
+            .collect();
         json!({
             "name": upstream.settings.name.as_str(),
             "balance": said.balance,
@@ -108,11 +113,20 @@ mod tests {
         let service = assemble(&settings, &addresses, quiet).unwrap().service;
         let shown = show(&service, &Said::of(&settings.upstreams, &addresses));
         let app = &shown["upstreams"][0];
-        assert_eq!((&app["name"], &app["balance"]), (&json!("app"), &json!("round_robin")));
+        assert_eq!(
+            (&app["name"], &app["balance"]),
+            (&json!("app"), &json!("round_robin"))
+        );
         let second = &app["endpoints"][1];
         assert_eq!(second["address"], "127.0.0.1:2");
-        assert_eq!((&second["weight"], &second["backup"]), (&json!(3), &json!(true)));
-        assert_eq!((&second["idle"], &second["max_connections"]), (&json!(0), &json!(128)));
+        assert_eq!(
+            (&second["weight"], &second["backup"]),
+            (&json!(3), &json!(true))
+        );
+        assert_eq!(
+            (&second["idle"], &second["max_connections"]),
+            (&json!(0), &json!(128))
+        );
         assert_eq!(second["idle_limit"], "1m");
     }
 }

@@ -51,7 +51,13 @@ pub enum Told {
 pub fn bind(placed: &[Placed], workers: usize) -> Result<Sockets, String> {
     let mut posts: Vec<Post> = std::iter::repeat_with(Vec::new).take(workers).collect();
     let mut addresses = Vec::new();
-    for Placed { listener, bind, backlog, tcp } in placed {
+    for Placed {
+        listener,
+        bind,
+        backlog,
+        tcp,
+    } in placed
+    {
         let name = &listener.settings.name;
         for address in bind {
             let sockets = listen::bind(*address, workers, *backlog, tcp)
@@ -103,7 +109,11 @@ pub fn start(
 
 /// One worker's life.
 fn work(index: usize, post: Post, service: Arc<Service>, tell: UnboundedSender<Told>) {
-    let mut obituary = Obituary { index, why: "it panicked".to_owned(), tell: tell.clone() };
+    let mut obituary = Obituary {
+        index,
+        why: "it panicked".to_owned(),
+        tell: tell.clone(),
+    };
     let begin = move || {
         accept::begin_worker(index, &service);
         for (bound, listener) in post {
@@ -130,7 +140,10 @@ struct Obituary {
 
 impl Drop for Obituary {
     fn drop(&mut self) {
-        let told = Told::Ended { index: self.index, why: std::mem::take(&mut self.why) };
+        let told = Told::Ended {
+            index: self.index,
+            why: std::mem::take(&mut self.why),
+        };
         self.tell.unbounded_send(told).ok(); // as above
     }
 }
@@ -145,16 +158,26 @@ mod tests {
     fn each_worker_has_a_socket_for_every_address() {
         let said = [("LISTENERS__WEB__BIND", "[\"127.0.0.1:0\", \"127.0.0.1:0\"]")];
         let sockets = bind(&assembled(&said).unwrap().listeners, 3).unwrap();
-        assert_eq!(sockets.posts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
+        assert_eq!(
+            sockets.posts.iter().map(Vec::len).collect::<Vec<_>>(),
+            [2, 2, 2]
+        );
         assert_eq!(sockets.addresses.len(), 2);
-        assert!(sockets.addresses.iter().all(|(name, at)| name.as_str() == "web" && at.port() > 0));
+        assert!(
+            sockets
+                .addresses
+                .iter()
+                .all(|(name, at)| name.as_str() == "web" && at.port() > 0)
+        );
     }
 
     #[test]
     fn an_address_in_use_is_told_with_its_listener() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let listeners = assembled(&[("LISTENERS__WEB__BIND", &address)]).unwrap().listeners;
+        let listeners = assembled(&[("LISTENERS__WEB__BIND", &address)])
+            .unwrap()
+            .listeners;
         let error = bind(&listeners, 2).err().unwrap();
         let wanted = format!("listener web: {address} is in use (Address already in use");
         assert!(error.starts_with(&wanted), "{error}");
@@ -163,9 +186,16 @@ mod tests {
     #[test]
     fn a_worker_that_panics_is_told_of() {
         let (tell, mut told) = futures::channel::mpsc::unbounded();
-        let obituary = Obituary { index: 3, why: "it panicked".to_owned(), tell };
+        let obituary = Obituary {
+            index: 3,
+            why: "it panicked".to_owned(),
+            tell,
+        };
         drop(obituary);
-        let wanted = Told::Ended { index: 3, why: "it panicked".to_owned() };
+        let wanted = Told::Ended {
+            index: 3,
+            why: "it panicked".to_owned(),
+        };
         assert_eq!(told.try_recv(), Ok(wanted));
     }
 }

@@ -82,7 +82,10 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// many this process may have. `None`: as many as it likes.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limits = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    let raised = Rlimit {
+        current: limits.maximum,
+        maximum: limits.maximum,
+    };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limits.maximum,
         // Where the system will not, the old limit stands.
@@ -96,6 +99,9 @@ mod tests {
 
     #[test]
     fn the_descriptor_limit_is_the_hard_one_once_it_was_raised() {
-        assert_eq!(raise_descriptor_limit(), getrlimit(Resource::Nofile).maximum);
+        assert_eq!(
+            raise_descriptor_limit(),
+            getrlimit(Resource::Nofile).maximum
+        );
     }
 }

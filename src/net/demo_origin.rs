@@ -38,7 +38,11 @@ impl DemoOrigin {
     pub fn bind(name: &'static str) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        Ok(Self { listener: TcpListener::from(listener), address, name })
+        Ok(Self {
+            listener: TcpListener::from(listener),
+            address,
+            name,
+        })
     }
 
     /// Answers for as long as the process lives.
@@ -68,9 +72,22 @@ async fn attend(stream: TcpStream, name: &'static str, connection: u64) {
     let requests = Arc::new(AtomicU64::new(0));
     let answer = move |request| {
         let nth = requests.fetch_add(1, Ordering::Relaxed) + 1;
-        async move { Ok(answer(request, Teller { name, connection, nth }).await) }
+        async move {
+            Ok(answer(
+                request,
+                Teller {
+                    name,
+                    connection,
+                    nth,
+                },
+            )
+            .await)
+        }
     };
-    AssertUnwindSafe(async_h1::accept(stream, answer)).catch_unwind().await.ok();
+    AssertUnwindSafe(async_h1::accept(stream, answer))
+        .catch_unwind()
+        .await
+        .ok();
 }
 
 /// Who answers: the origin, on which of its connections, and which request of that.
@@ -111,9 +128,17 @@ async fn discard(mut body: Body) -> u64 {
 
 /// What the origin saw of the request.
 fn story(request: &Request, teller: &Teller, received: u64) -> Response {
-    let Teller { name, connection, nth } = teller;
+    let Teller {
+        name,
+        connection,
+        nth,
+    } = teller;
     let mut text = format!("This is {name}: request {nth} on connection {connection}.\n\n");
-    let query = request.url().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = request
+        .url()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     // Writing to a string does not fail.
     writeln!(text, "{} {}{query}", request.method(), request.url().path()).ok();
     let mut fields: Vec<_> = request.iter().collect();
@@ -133,7 +158,9 @@ fn story(request: &Request, teller: &Teller, received: u64) -> Response {
 }
 
 fn status(code: u64) -> Response {
-    let code = u16::try_from(code).ok().filter(|code| (200..600).contains(code));
+    let code = u16::try_from(code)
+        .ok()
+        .filter(|code| (200..600).contains(code));
     match code.and_then(|code| StatusCode::try_from(code).ok()) {
         // These two have no content (RFC 9110 §15.3.5, §15.4.5).
         Some(status @ (StatusCode::NoContent | StatusCode::NotModified)) => Response::new(status),
@@ -157,7 +184,9 @@ fn octets(count: u64) -> Response {
 /// `?ms=…` of `/slow`.
 fn asked_delay(request: &Request) -> Duration {
     let millis = request.url().query_pairs().find(|(name, _)| name == "ms");
-    let millis = millis.and_then(|(_, value)| value.parse().ok()).unwrap_or(DELAY_MILLIS);
+    let millis = millis
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(DELAY_MILLIS);
     Duration::from_millis(millis).min(DELAY_MAX)
 }
 
@@ -186,7 +215,12 @@ mod tests {
         let origin = DemoOrigin::bind("one").unwrap();
         let address = origin.address;
         origin.start();
-        let asked = Ask { address, method, path, token: None };
+        let asked = Ask {
+            address,
+            method,
+            path,
+            token: None,
+        };
         control::run(ask(asked, Duration::from_secs(5))).unwrap()
     }
 
@@ -194,7 +228,13 @@ mod tests {
     fn an_origin_tells_what_it_saw() {
         let answer = asked(Method::Get, "/a?b=c");
         assert_eq!(answer.status, 200);
-        assert!(answer.body.starts_with("This is one: request 1 on connection 1."), "{}", answer.body);
+        assert!(
+            answer
+                .body
+                .starts_with("This is one: request 1 on connection 1."),
+            "{}",
+            answer.body
+        );
         assert!(answer.body.contains("GET /a?b=c\n"), "{}", answer.body);
     }
 

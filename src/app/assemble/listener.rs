@@ -23,7 +23,9 @@ use crate::proxy::settings::Pipelining;
 #[must_use]
 pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Listener {
     let max_connections = settings.max_connections.value();
-    metrics.limit.set(max_connections.map_or(f64::INFINITY, f64::from));
+    metrics
+        .limit
+        .set(max_connections.map_or(f64::INFINITY, f64::from));
     Listener {
         settings: treatment(settings),
         metrics,
@@ -113,7 +115,10 @@ mod tests {
             .iter()
             .map(|(key, value)| (format!("LISTENERS__WEB__{}", key.to_uppercase()), *value))
             .collect();
-        let said: Vec<_> = said.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
         Arc::clone(&assembled(&said).unwrap().listeners[0].listener)
     }
 
@@ -129,8 +134,14 @@ mod tests {
             ("max_age", "7m"),
         ]);
         let s = &listener.settings;
-        let timeouts =
-            [s.header_timeout, s.body_timeout, s.write_timeout, s.idle_timeout, s.linger_timeout, s.retry_after];
+        let timeouts = [
+            s.header_timeout,
+            s.body_timeout,
+            s.write_timeout,
+            s.idle_timeout,
+            s.linger_timeout,
+            s.retry_after,
+        ];
         assert_eq!(timeouts, [1, 2, 3, 4, 5, 6].map(Duration::from_secs));
         assert_eq!(s.max_age, Some(Duration::from_secs(420)));
     }
@@ -152,7 +163,10 @@ mod tests {
         assert!((listener.metrics.limit.value() - 5.0).abs() < f64::EPSILON);
         assert_eq!((s.min_body_rate, s.max_requests), (Some(100), Some(6)));
         assert!((s.max_age_jitter - 0.5).abs() < f64::EPSILON);
-        assert_eq!((s.head.octets.0, s.head.target.0, s.head.fields), (4096, 4096, 17));
+        assert_eq!(
+            (s.head.octets.0, s.head.target.0, s.head.fields),
+            (4096, 4096, 17)
+        );
         assert_eq!((s.max_body_bytes, s.linger_bytes), (Some(9216), 8192));
     }
 
@@ -175,9 +189,16 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_off_is_no_limit() {
-        let listener = listener(&[("max_requests", "off"), ("max_age", "off"), ("min_body_rate", "off")]);
+        let listener = listener(&[
+            ("max_requests", "off"),
+            ("max_age", "off"),
+            ("min_body_rate", "off"),
+        ]);
         let s = &listener.settings;
-        assert_eq!((s.max_requests, s.max_age, s.min_body_rate), (None, None, None));
+        assert_eq!(
+            (s.max_requests, s.max_age, s.min_body_rate),
+            (None, None, None)
+        );
         assert!(listener.max_connections.is_none() && listener.clients.is_none());
         assert!(listener.metrics.limit.value().is_infinite());
     }
@@ -201,6 +222,9 @@ mod tests {
     fn the_word_of_a_trusted_proxy_counts_and_no_other() {
         let listener = listener(&[("trusted_proxies", "[\"10.0.0.0/8\"]")]);
         assert_eq!(listener.trust("10.1.2.3".parse().unwrap()), Trust::Trusted);
-        assert_eq!(listener.trust("11.1.2.3".parse().unwrap()), Trust::Untrusted);
+        assert_eq!(
+            listener.trust("11.1.2.3".parse().unwrap()),
+            Trust::Untrusted
+        );
     }
 }

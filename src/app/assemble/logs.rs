@@ -66,9 +66,16 @@ mod tests {
 
     #[test]
     fn exchanges_are_logged_as_the_table_says() {
-        let said = [("LOG__ACCESS", "errors"), ("LOG__FORMAT", "combined"), ("LOG__ACCESS_FILE", "stderr")];
-        let wanted =
-            AccessSettings { access: Access::Errors, format: Format::Combined, destination: Destination::Stderr };
+        let said = [
+            ("LOG__ACCESS", "errors"),
+            ("LOG__FORMAT", "combined"),
+            ("LOG__ACCESS_FILE", "stderr"),
+        ];
+        let wanted = AccessSettings {
+            access: Access::Errors,
+            format: Format::Combined,
+            destination: Destination::Stderr,
+        };
         assert_eq!(access(&settings(&said).log), wanted);
     }
 

@@ -65,8 +65,12 @@ pub fn assemble(
     let workers = workers(settings.server.workers);
     let metrics = Metrics::new(&shape(settings, addresses, workers));
     let live = LiveTable::new(workers);
-    let access_log = AccessLog::open(logs::access(&settings.log), workers, metrics.log_lines_dropped)
-        .map_err(|error| format!("log.access_file: {error}"))?;
+    let access_log = AccessLog::open(
+        logs::access(&settings.log),
+        workers,
+        metrics.log_lines_dropped,
+    )
+    .map_err(|error| format!("log.access_file: {error}"))?;
     let plan = plan(settings, addresses, workers, (&metrics, &live))?;
     let parts = Parts {
         metrics: Arc::clone(&metrics),
@@ -106,9 +110,19 @@ fn shape(settings: &Settings, addresses: &[Addresses], workers: usize) -> Shape 
     let most = usize::try_from(settings.metrics.max_endpoint_series).unwrap_or(usize::MAX);
     let upstreams = settings.upstreams.iter().zip(addresses);
     Shape {
-        listeners: settings.listeners.iter().map(|listener| listener.name.clone()).collect(),
-        routes: settings.routes.iter().map(|route| route.name.clone()).collect(),
-        upstreams: upstreams.map(|(settings, found)| upstream::shape(settings, found, most)).collect(),
+        listeners: settings
+            .listeners
+            .iter()
+            .map(|listener| listener.name.clone())
+            .collect(),
+        routes: settings
+            .routes
+            .iter()
+            .map(|route| route.name.clone())
+            .collect(),
+        upstreams: upstreams
+            .map(|(settings, found)| upstream::shape(settings, found, most))
+            .collect(),
         workers,
     }
 }
@@ -132,12 +146,23 @@ fn plan(
         .collect();
     let mut routes = Vec::new();
     for (settings, own) in settings.routes.iter().zip(&metrics.routes) {
-        let leads = upstreams.iter().find(|upstream| upstream.settings.name == settings.upstream);
-        let leads = leads.ok_or_else(|| format!("route {}: no upstream {}", settings.name, settings.upstream))?;
-        routes.push(Arc::new(route::route(settings, Arc::clone(leads), Arc::clone(own))?));
+        let leads = upstreams
+            .iter()
+            .find(|upstream| upstream.settings.name == settings.upstream);
+        let leads = leads
+            .ok_or_else(|| format!("route {}: no upstream {}", settings.name, settings.upstream))?;
+        routes.push(Arc::new(route::route(
+            settings,
+            Arc::clone(leads),
+            Arc::clone(own),
+        )?));
     }
     let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();
-    Ok(Plan { table: Routes::new(&rules), routes, upstreams })
+    Ok(Plan {
+        table: Routes::new(&rules),
+        routes,
+        upstreams,
+    })
 }
 
 /// The address of a TCP listener. The configuration admits no other kind yet.
@@ -158,14 +183,20 @@ pub(super) mod tests {
 
     /// The settings of some tables; each variable is a path below `HOLDFAST_` and a value.
     pub(in crate::app) fn settings(said: &[(&str, &str)]) -> Settings {
-        let base = [("LISTENERS__WEB__BIND", "127.0.0.1:0"), ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]")];
+        let base = [
+            ("LISTENERS__WEB__BIND", "127.0.0.1:0"),
+            ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]"),
+        ];
         let mut variables: Vec<(String, String)> = Vec::new();
         for (key, value) in base.iter().chain(said) {
             let key = format!("HOLDFAST_{key}");
             variables.retain(|(other, _)| *other != key);
             variables.push((key, (*value).to_owned()));
         }
-        let sources = Sources { variables, ..Sources::default() };
+        let sources = Sources {
+            variables,
+            ..Sources::default()
+        };
         match config::load(&sources) {
             Ok(loaded) => loaded.settings,
             Err(complaints) => panic!("{complaints}"),
@@ -176,7 +207,14 @@ pub(super) mod tests {
     pub(in crate::app) fn literal(settings: &Settings) -> Vec<Addresses> {
         let of = |text: String| vec![text.parse().unwrap()];
         let upstreams = settings.upstreams.iter();
-        upstreams.map(|u| u.servers.iter().map(|s| of(s.address.to_string())).collect()).collect()
+        upstreams
+            .map(|u| {
+                u.servers
+                    .iter()
+                    .map(|s| of(s.address.to_string()))
+                    .collect()
+            })
+            .collect()
     }
 
     pub(in crate::app) fn assembled(said: &[(&str, &str)]) -> Result<Assembled, String> {
@@ -187,7 +225,11 @@ pub(super) mod tests {
 
     #[test]
     fn what_an_operator_says_of_the_process_reaches_the_service() {
-        let said = [("SERVER__MAX_CONNECTIONS", "7"), ("SERVER__WORKERS", "3"), ("LOG__SERVER_TIMING", "true")];
+        let said = [
+            ("SERVER__MAX_CONNECTIONS", "7"),
+            ("SERVER__WORKERS", "3"),
+            ("LOG__SERVER_TIMING", "true"),
+        ];
         let assembled = assembled(&said).unwrap();
         assert_eq!(assembled.workers, 3);
         assert_eq!(assembled.service.max_connections, 7);
@@ -213,16 +255,23 @@ pub(super) mod tests {
 
     #[test]
     fn each_endpoint_counts_in_its_own_place() {
-        let said = [("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\", \"127.0.0.1:2\"]")];
+        let said = [(
+            "UPSTREAMS__APP__SERVERS",
+            "[\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+        )];
         let assembled = assembled(&said).unwrap();
         assert_eq!(assembled.service.endpoints().len(), 2);
         let text = assembled.service.metrics.expose();
-        assert!(text.contains("endpoint=\"127.0.0.1:1\"") && text.contains("endpoint=\"127.0.0.1:2\""));
+        assert!(
+            text.contains("endpoint=\"127.0.0.1:1\"") && text.contains("endpoint=\"127.0.0.1:2\"")
+        );
     }
 
     #[test]
     fn an_access_log_that_cannot_be_opened_is_named_by_its_key() {
-        let error = assembled(&[("LOG__ACCESS_FILE", "/nowhere/at/all.log")]).err().unwrap();
+        let error = assembled(&[("LOG__ACCESS_FILE", "/nowhere/at/all.log")])
+            .err()
+            .unwrap();
         assert!(error.starts_with("log.access_file: "), "{error}");
     }
 }

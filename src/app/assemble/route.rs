@@ -44,21 +44,33 @@ pub fn route(
     upstream: Arc<Upstream>,
     metrics: Arc<RouteMetrics>,
 ) -> Result<Route, String> {
-    let wrong = |key: &'static str| move |clause: String| format!("routes.{}.{key}: {clause}", settings.name);
+    let wrong = |key: &'static str| {
+        move |clause: String| format!("routes.{}.{key}: {clause}", settings.name)
+    };
     // `via = "off"` is refused by name as not yet available.
     let via = settings.via.as_ref().map_or(VIA, Token::as_str);
     let via = Via::new(via).map_err(wrong("via"))?;
-    let request = rules(&settings.set_request_headers, &settings.remove_request_headers)
-        .map_err(wrong("set_request_headers"))?;
-    let response = rules(&settings.set_response_headers, &settings.remove_response_headers)
-        .map_err(wrong("set_response_headers"))?;
+    let request = rules(
+        &settings.set_request_headers,
+        &settings.remove_request_headers,
+    )
+    .map_err(wrong("set_request_headers"))?;
+    let response = rules(
+        &settings.set_response_headers,
+        &settings.remove_response_headers,
+    )
+    .map_err(wrong("set_response_headers"))?;
     let settings = RouteSettings {
         name: settings.name.clone(),
         preserve_host: match settings.preserve_host {
             true => PreserveHost::Kept,
             false => PreserveHost::Replaced,
         },
-        upgrade: settings.upgrade.iter().map(|token| token.as_str().to_ascii_lowercase().into_bytes()).collect(),
+        upgrade: settings
+            .upgrade
+            .iter()
+            .map(|token| token.as_str().to_ascii_lowercase().into_bytes())
+            .collect(),
         request: RequestRules {
             via: via.clone(),
             forwarded: match settings.forwarded {
@@ -69,15 +81,27 @@ pub fn route(
             },
             headers: request,
         },
-        response: ResponseRules { via, headers: response },
+        response: ResponseRules {
+            via,
+            headers: response,
+        },
     };
-    Ok(Route { settings, upstream, metrics })
+    Ok(Route {
+        settings,
+        upstream,
+        metrics,
+    })
 }
 
 fn rules(set: &[SetField], remove: &[Token]) -> Result<HeaderRules, String> {
     let set: Vec<_> = set
         .iter()
-        .map(|field| (field.name.as_str().to_owned(), field.value.as_str().to_owned()))
+        .map(|field| {
+            (
+                field.name.as_str().to_owned(),
+                field.value.as_str().to_owned(),
+            )
+        })
         .collect();
     let remove: Vec<_> = remove.iter().map(|name| name.as_str().to_owned()).collect();
     HeaderRules::new(&set, &remove)

@@ -38,18 +38,30 @@ pub fn shape(settings: &settings::Upstream, found: &Addresses, most: usize) -> U
             several => endpoints.extend(several.iter().map(ToString::to_string)),
         }
     }
-    UpstreamShape { name: settings.name.clone(), endpoints, max_endpoint_series: most }
+    UpstreamShape {
+        name: settings.name.clone(),
+        endpoints,
+        max_endpoint_series: most,
+    }
 }
 
 /// An endpoint for each address of each server.
 #[must_use]
-pub fn endpoints(settings: &settings::Upstream, found: &Addresses, workers: usize) -> Vec<EndpointShape> {
+pub fn endpoints(
+    settings: &settings::Upstream,
+    found: &Addresses,
+    workers: usize,
+) -> Vec<EndpointShape> {
     let mut endpoints = Vec::new();
     for (server, addresses) in settings.servers.iter().zip(found) {
         endpoints.extend(addresses.iter().map(|address| EndpointShape {
             address: *address,
             weight: server.weight,
-            rank: if server.backup { Rank::Backup } else { Rank::Primary },
+            rank: if server.backup {
+                Rank::Backup
+            } else {
+                Rank::Primary
+            },
             limits: limits(settings, server, workers),
         }));
     }
@@ -70,11 +82,18 @@ pub fn upstream(
         // The last two are refused by name as not yet available.
         words::Balance::P2c | words::Balance::Ewma | words::Balance::Hash => Method::P2c,
     };
-    let budget = (settings.retry.budget_ratio.value(), settings.retry.budget_min_per_second);
+    let budget = (
+        settings.retry.budget_ratio.value(),
+        settings.retry.budget_min_per_second,
+    );
     Upstream::new(treatment(settings), shapes, method, budget, metrics, of)
 }
 
-fn limits(settings: &settings::Upstream, server: &settings::upstream::Server, workers: usize) -> PoolLimits {
+fn limits(
+    settings: &settings::Upstream,
+    server: &settings::upstream::Server,
+    workers: usize,
+) -> PoolLimits {
     let pool = &settings.pool;
     PoolLimits {
         max_connections: ConnCount(server.max_connections.unwrap_or(pool.max_connections)),
@@ -129,7 +148,13 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
 }
 
 fn retry(settings: &settings::upstream::Retry) -> RetrySettings {
-    let listed = |word| if settings.on.contains(&word) { Listed::In } else { Listed::Out };
+    let listed = |word| {
+        if settings.on.contains(&word) {
+            Listed::In
+        } else {
+            Listed::Out
+        }
+    };
     RetrySettings {
         attempts: settings.attempts.get(),
         on: RetryOn {
@@ -161,10 +186,16 @@ mod tests {
         let said: Vec<_> = said
             .iter()
             .map(|(key, value)| {
-                (format!("UPSTREAMS__APP__{}", key.to_uppercase().replace('.', "__")), *value)
+                (
+                    format!("UPSTREAMS__APP__{}", key.to_uppercase().replace('.', "__")),
+                    *value,
+                )
             })
             .collect();
-        let said: Vec<_> = said.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
         settings(&said).upstreams.remove(0)
     }
 
@@ -190,9 +221,15 @@ mod tests {
             s.body_idle,
             s.tunnel_idle,
         ];
-        assert_eq!(durations, [11, 2, 3, 4, 5, 6, 7, 8].map(Duration::from_secs));
+        assert_eq!(
+            durations,
+            [11, 2, 3, 4, 5, 6, 7, 8].map(Duration::from_secs)
+        );
         assert_eq!(s.request, None);
-        assert_eq!(treatment(&table(&[("timeouts.request", "9s")])).request, Some(Duration::from_secs(9)));
+        assert_eq!(
+            treatment(&table(&[("timeouts.request", "9s")])).request,
+            Some(Duration::from_secs(9))
+        );
     }
 
     #[test]
@@ -206,7 +243,10 @@ mod tests {
             ("tcp.nodelay", "false"),
         ]);
         let s = treatment(&table);
-        assert_eq!((s.max_pending, s.abort_drain_bytes, s.retry_buffer), (5, 6144, 7168));
+        assert_eq!(
+            (s.max_pending, s.abort_drain_bytes, s.retry_buffer),
+            (5, 6144, 7168)
+        );
         assert!((s.max_age_jitter - 0.5).abs() < f64::EPSILON);
         assert_eq!(s.reuse, Reuse::Safe);
         assert_eq!(s.dial.tcp, tcp::options(&table.tcp));
@@ -242,20 +282,41 @@ mod tests {
         let settings = settings(&[("UPSTREAMS__APP__SERVERS", servers)]);
         let found = &literal(&settings)[0];
         let endpoints = endpoints(&settings.upstreams[0], found, 1);
-        assert_eq!((endpoints[0].weight.get(), endpoints[0].rank), (1, Rank::Primary));
-        assert_eq!((endpoints[1].weight.get(), endpoints[1].rank), (3, Rank::Backup));
+        assert_eq!(
+            (endpoints[0].weight.get(), endpoints[0].rank),
+            (1, Rank::Primary)
+        );
+        assert_eq!(
+            (endpoints[1].weight.get(), endpoints[1].rank),
+            (3, Rank::Backup)
+        );
         assert_eq!(endpoints[0].limits.max_connections, ConnCount(128));
         assert_eq!(endpoints[1].limits.max_connections, ConnCount(8));
     }
 
     #[test]
     fn each_address_of_a_name_is_an_endpoint_and_has_a_place_to_count() {
-        let settings = table(&[("servers", "[\"app.internal:80\", \"one.internal:80\", \"127.0.0.1:1\"]")]);
-        let addresses = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>();
-        let found =
-            vec![addresses(&["10.0.0.1:80", "10.0.0.2:80"]), addresses(&["10.0.0.3:80"]), addresses(&["127.0.0.1:1"])];
+        let settings = table(&[(
+            "servers",
+            "[\"app.internal:80\", \"one.internal:80\", \"127.0.0.1:1\"]",
+        )]);
+        let addresses =
+            |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>();
+        let found = vec![
+            addresses(&["10.0.0.1:80", "10.0.0.2:80"]),
+            addresses(&["10.0.0.3:80"]),
+            addresses(&["127.0.0.1:1"]),
+        ];
         let shape = shape(&settings, &found, 256);
-        assert_eq!(shape.endpoints, ["10.0.0.1:80", "10.0.0.2:80", "one.internal:80", "127.0.0.1:1"]);
+        assert_eq!(
+            shape.endpoints,
+            [
+                "10.0.0.1:80",
+                "10.0.0.2:80",
+                "one.internal:80",
+                "127.0.0.1:1"
+            ]
+        );
         assert_eq!(endpoints(&settings, &found, 1).len(), shape.endpoints.len());
     }
 
@@ -278,6 +339,13 @@ mod tests {
             unavailable: Listed::In,
             gateway_timeout: Listed::Out,
         };
-        assert_eq!(retry, RetrySettings { attempts: 4, on, unsafe_methods: UnsafeMethods::Never });
+        assert_eq!(
+            retry,
+            RetrySettings {
+                attempts: 4,
+                on,
+                unsafe_methods: UnsafeMethods::Never
+            }
+        );
     }
 }
