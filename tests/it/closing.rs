@@ -161,7 +161,7 @@ fn a_client_that_ends_its_side_can_be_taken_for_gone() {
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     origin.waits_for_requests(1);
     client.wire.half_close();
-    let (rest, end) = client.wire.to_end();
+    let (rest, end) = client.wire.until_end();
     assert!(rest.is_empty() && end != End::Silent, "{end:?}");
     origin.waits_for_open(0);
     let labels = [("listener", "web"), ("action", "abort")];
@@ -176,7 +176,7 @@ fn a_client_that_leaves_in_its_head_is_no_error_to_anyone() {
         let mut client = proxy.client();
         client.send(sent);
         client.wire.half_close();
-        let (_, end) = client.wire.to_end();
+        let (_, end) = client.wire.until_end();
         assert_ne!(end, End::Silent, "{sent:?}");
     }
     assert_eq!(origin.connections(), 0);

@@ -63,7 +63,7 @@ fn a_client_with_too_many_connections_can_be_reset() {
         c.listener("client_limit_action", "reset");
     };
     third_of_two(limit, |proxy, mut third| {
-        assert_eq!(third.wire.to_end(), (Vec::new(), End::Reset));
+        assert_eq!(third.wire.until_end(), (Vec::new(), End::Reset));
         rejected(proxy, "client_limit");
     });
 }

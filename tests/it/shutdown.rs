@@ -104,7 +104,7 @@ fn what_is_not_finished_in_time_is_cut() {
         "{:?}",
         since.elapsed()
     );
-    assert_ne!(client.wire.to_end().1, End::Silent);
+    assert_ne!(client.wire.until_end().1, End::Silent);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn an_old_client_can_tell_by_a_reset_that_chunks_were_broken_off() {
     let mut client = proxy.client();
     client.send("GET /bad HTTP/1.0\r\nHost: it.test\r\n\r\n");
     // A reset may overtake what was sent before it, the head included.
-    let (_, end) = client.wire.to_end();
+    let (_, end) = client.wire.until_end();
     assert_eq!(end, End::Reset, "a clean end would say that this was all");
 }
 

@@ -63,7 +63,7 @@ fn the_clients_end_reaches_the_origin_while_its_own_side_stays_open() {
     let origin = Origin::playing(move |peer| {
         peer.head();
         peer.send(SWITCHING);
-        let (rest, end) = peer.wire.to_end();
+        let (rest, end) = peer.wire.until_end();
         assert_eq!((rest.as_slice(), end), (&b"last"[..], End::Closed));
         told.open();
         peer.send("still talking");
@@ -74,7 +74,7 @@ fn the_clients_end_reaches_the_origin_while_its_own_side_stays_open() {
     client.wire.half_close();
     ended.wait();
     assert_eq!(
-        client.wire.to_end(),
+        client.wire.until_end(),
         (b"still talking".to_vec(), End::Closed)
     );
 }
@@ -88,11 +88,11 @@ fn the_origins_end_reaches_the_client_while_its_own_side_stays_open() {
         peer.send([SWITCHING, "last"].concat());
         peer.wire.half_close();
         wait.wait();
-        assert_eq!(peer.wire.to_end().0, b"still talking");
+        assert_eq!(peer.wire.until_end().0, b"still talking");
     });
     let proxy = Proxy::to(&origin);
     let mut client = tunnel(&proxy);
-    assert_eq!(client.wire.to_end(), (b"last".to_vec(), End::Closed));
+    assert_eq!(client.wire.until_end(), (b"last".to_vec(), End::Closed));
     client.send("still talking");
     client.wire.half_close();
     ended.open();
@@ -197,7 +197,7 @@ fn an_idle_tunnel_is_closed_after_its_limit() {
         c.upstream("timeouts.tunnel_idle", "1s");
     });
     let mut client = tunnel(&proxy);
-    let (rest, end) = client.wire.to_end();
+    let (rest, end) = client.wire.until_end();
     assert!(rest.is_empty() && end != End::Silent);
     origin.waits_for_open(0);
 }

@@ -106,7 +106,7 @@ impl Client {
     /// The proxy closes in order and says nothing more.
     #[track_caller]
     pub fn sees_a_clean_end(&mut self) {
-        let (rest, end) = self.wire.to_end();
+        let (rest, end) = self.wire.until_end();
         assert_eq!(end, End::Closed, "after {}", shown(&rest));
         assert!(rest.is_empty(), "more came: {}", shown(&rest));
     }

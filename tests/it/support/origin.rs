@@ -239,7 +239,7 @@ impl Peer {
     /// Closes after a FIN from the proxy only; for scripts that end while the proxy is to decide.
     pub fn until_closed(&mut self) -> End {
         loop {
-            match self.wire.to_end().1 {
+            match self.wire.until_end().1 {
                 End::Silent if !self.record.over.load(Ordering::SeqCst) => {}
                 end => return end,
             }

@@ -84,7 +84,8 @@ pub fn free_port() -> u16 {
 }
 
 impl Program {
-    /// Starts a program that says its port: the last number in the first line with this word.
+    /// Starts a program that says its port in the first line with this word: behind the address, or
+    /// else as the line's last number.
     pub fn saying_its_port(mut command: Command, word: &str, folder: PathBuf) -> Self {
         let mut child = started(&mut command);
         let (say, said) = mpsc::channel();
@@ -96,14 +97,18 @@ impl Program {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = said.recv_timeout(left) else {
                 drop(child.kill());
+                drop(child.wait());
                 panic!("it did not say its port: {all}");
             };
             if line.contains(word) {
                 let after = line.split(word).nth(1).unwrap();
-                let port = after.split(|c: char| !c.is_ascii_digit()).rev();
-                let port = port
-                    .filter_map(|digits| digits.parse::<u16>().ok())
-                    .find(|p| *p > 1023);
+                let number = |text: &str| {
+                    let digits = text.split(|c: char| !c.is_ascii_digit()).next();
+                    digits.and_then(|digits| digits.parse::<u16>().ok())
+                };
+                let behind_address = after.split("127.0.0.1:").nth(1);
+                let last = after.split_whitespace().next_back();
+                let port = behind_address.or(last).and_then(number);
                 let port = port.unwrap_or_else(|| panic!("no port in `{line}`"));
                 // What it says later is read and dropped, so that its pipe never fills.
                 std::thread::spawn(move || said.iter().for_each(drop));
@@ -147,10 +152,8 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
-        drop(rustix::process::kill_process(
-            id,
-            rustix::process::Signal::TERM,
-        ));
+        // It may have ended by itself already.
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).ok();
         let deadline = Instant::now() + Duration::from_secs(3);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));

@@ -172,7 +172,7 @@ impl Vector {
                 answer.head
             ));
         }
-        match client.wire.to_end() {
+        match client.wire.until_end() {
             (rest, End::Closed) if rest.is_empty() => Ok(()),
             (rest, end) => Err(format!("{end:?} after `{}`", rest.escape_ascii())),
         }

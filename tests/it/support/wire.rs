@@ -289,7 +289,7 @@ impl Wire {
     }
 
     /// Everything to the end, and how it ended.
-    pub fn to_end(&mut self) -> (Vec<u8>, End) {
+    pub fn until_end(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Err(end) = self.fill() {
                 return (std::mem::take(&mut self.ahead), end);
@@ -368,7 +368,7 @@ impl Wire {
             Framing::Length(length) => self.length_body(length, &mut message.body).err(),
             Framing::Chunked => self.chunked_body(&mut message).err(),
             Framing::UntilClose => {
-                let (rest, end) = self.to_end();
+                let (rest, end) = self.until_end();
                 message.body.extend(rest);
                 (end != End::Closed).then_some(end)
             }
