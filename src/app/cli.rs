@@ -20,6 +20,7 @@ use crate::config::Sources;
 use crate::config::explain;
 use crate::config::source::FILE_VARIABLE;
 use crate::config::source::Flag;
+use crate::config::source::Given;
 use crate::config::source::VARIABLE_PREFIX;
 use crate::config::source::Variables;
 
@@ -133,12 +134,12 @@ pub fn proxy(listen: String, to: Vec<String>, variables: Variables) -> Sources {
         Flag {
             flag: "--listen",
             key: "listeners.main.bind",
-            values: vec![listen],
+            given: Given::Once(listen),
         },
         Flag {
             flag: "--to",
             key: "upstreams.main.servers",
-            values: to,
+            given: Given::Each(to),
         },
     ];
     Sources {

@@ -8,6 +8,7 @@ use crate::app::run::Listening;
 use crate::config;
 use crate::config::Sources;
 use crate::config::source::Flag;
+use crate::config::source::Given;
 use crate::net::control;
 use crate::net::demo_origin::DemoOrigin;
 
@@ -45,17 +46,17 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
         Flag {
             flag: "--listen",
             key: "listeners.demo.bind",
-            values: vec![listen],
+            given: Given::Once(listen),
         },
         Flag {
             flag: "--admin",
             key: "admin.bind",
-            values: vec![admin],
+            given: Given::Once(admin),
         },
         Flag {
             flag: "demo",
             key: "upstreams.demo.servers",
-            values: servers,
+            given: Given::Each(servers),
         },
     ];
     for (variable, key, value) in TASTE {
@@ -63,7 +64,7 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
             flags.push(Flag {
                 flag: "demo",
                 key,
-                values: vec![value.to_owned()],
+                given: Given::Once(value.to_owned()),
             });
         }
     }

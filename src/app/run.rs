@@ -89,21 +89,24 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let (tell, mut told) = mpsc::unbounded();
     workers::start(sockets.posts, &service, &tell)?;
     all_began(&mut told, workers).await?;
+    // Kept to the end, as `tell` is: a receiver without senders would have nothing more to wait for.
     let (order, orders) = mpsc::unbounded();
     // The admin plane keeps its end only where it may change things; a closed end would read as Stop.
     let _orders_stay_open = order.clone();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
-    let plane = plane(loaded, &addresses, &service, (&readiness, order))?;
+    let plane = plane(loaded, &addresses, &service, (&readiness, order.clone()))?;
     started(&listening);
 
     let mut news = News { asks, told, orders };
     let admin = pin!(serve_admin(admin, plane, &errors));
     let life = pin!(serve(&service, &readiness, settings, &mut news));
-    match select(life, admin).await {
+    let ended = match select(life, admin).await {
         Either::Left((ended, _)) => ended,
         Either::Right(((), _)) => Err("the admin listener has ended".to_owned()),
-    }
+    };
+    drop((tell, order));
+    ended
 }
 
 /// Serves until it is time to go, and goes.
@@ -200,10 +203,8 @@ impl News {
                 }
                 Either::Right((Either::Right((Some(Order::Drain), _)), _)) => return New::Stop,
                 Either::Right((Either::Left((Some(Told::Began), _)), _)) => {}
-                // The senders live as long as the workers and the admin plane, which is longer.
-                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {
-                    return New::Stop;
-                }
+                // `live` holds a sender of each, so that neither ends: there may be nobody to order.
+                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {}
             }
         }
     }
@@ -298,10 +299,7 @@ fn plane(
                 drain: Box::new(drain),
                 reload: None,
             },
-            false => {
-                drop(drain);
-                Changes::Refused
-            }
+            false => Changes::Refused,
         },
     })
 }

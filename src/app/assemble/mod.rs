@@ -260,7 +260,7 @@ pub(super) mod tests {
             "[\"127.0.0.1:1\", \"127.0.0.1:2\"]",
         )];
         let assembled = assembled(&said).unwrap();
-        assembled.service.endpoints();
+        assert_eq!(assembled.service.endpoints().len(), 2);
         let text = assembled.service.metrics.expose();
         assert!(
             text.contains("endpoint=\"127.0.0.1:1\"") && text.contains("endpoint=\"127.0.0.1:2\"")
