@@ -18,6 +18,7 @@ use crate::h1::persistence::Persistence;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
+use crate::observe::words::HalfClose;
 use crate::policy::forwarded::Scheme;
 use crate::policy::hops;
 use crate::policy::hops::Announce;
@@ -131,6 +132,12 @@ impl Attempt<'_> {
             asked: self.judged.asked,
             listener,
             route: &self.route.settings,
+            half_closed: *self
+                .client
+                .listener
+                .metrics
+                .half_closed
+                .of(HalfClose::Finish),
             service: &self.client.service,
             body_idle: upstream.body_idle,
             wanted: self.wanted,

@@ -5,6 +5,7 @@
 //! for the ledger's few instructions, never across an await; wakers are woken after it.
 //! Dropped anywhere, a permit frees its place and a lease retires its connection.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -674,24 +675,29 @@ enum Waited {
 /// A place in line; dropped, it is given up, and what was laid ready for it goes on.
 struct Place {
     endpoint: Arc<Endpoint>,
-    ticket: Option<Ticket>,
+    /// Spent as soon as it was served: its slot may be another's by the time this is dropped.
+    ticket: Cell<Option<Ticket>>,
 }
 
 impl Place {
     fn new(endpoint: &Arc<Endpoint>, ticket: Ticket) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
-            ticket: Some(ticket),
+            ticket: Cell::new(Some(ticket)),
         }
     }
 
     async fn served(&self) -> Served {
         poll_fn(|context| {
-            let Some(ticket) = self.ticket else {
+            let Some(ticket) = self.ticket.get() else {
                 return Poll::Ready(Served::Gone);
             };
             let mut state = self.endpoint.pool.lock();
-            match state.ledger.collect(ticket, clock::now()) {
+            let collected = state.ledger.collect(ticket, clock::now());
+            if !matches!(collected, Collected::Waiting) {
+                self.ticket.set(None);
+            }
+            match collected {
                 Collected::Waiting => {
                     state.set_waker(ticket, context.waker());
                     Poll::Pending

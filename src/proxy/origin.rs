@@ -39,6 +39,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::ReadEnd;
+use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
 use crate::policy::retry::RetryStatus;
@@ -91,6 +92,8 @@ pub struct Progress {
     /// When the answer must have begun: set when the request is sent, not asked anew.
     head_due: Cell<Deadline>,
     response_header: Duration,
+    /// Whether the client's FIN was seen, and counted.
+    half_closed: Cell<bool>,
 }
 
 /// How far the request is.
@@ -210,6 +213,8 @@ pub struct Answering<'a> {
     pub listener: &'a ListenerSettings,
     /// What the route says.
     pub route: &'a RouteSettings,
+    /// Counts clients that ended their side and still get their answer.
+    pub half_closed: Counter,
     /// Whether new work is still taken: the last answer says if not.
     pub service: &'a Service,
     /// How long the body may pause.
@@ -243,6 +248,7 @@ impl Progress {
             // The client's own deadlines rule while it is still sending.
             head_due: Cell::new(Deadline::NEVER),
             response_header,
+            half_closed: Cell::new(false),
         }
     }
 
@@ -333,11 +339,19 @@ impl Answering<'_> {
     async fn read_more(&mut self) -> Result<(), NoAnswer> {
         let (client, origin, progress) = (self.client, self.origin, self.progress);
         let gone = self.asked.gone;
+        let half_close = || {
+            if !progress.half_closed.replace(true) {
+                self.half_closed.inc();
+            }
+        };
         poll_fn(|context| {
             match origin.poll_readable(context, progress.head_due.get()) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
                 Poll::Pending => {}
+            }
+            if gone == Gone::Reset && client.peer_has_ended() {
+                half_close();
             }
             client
                 .poll_gone(gone, context)

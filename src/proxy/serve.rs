@@ -93,7 +93,9 @@ pub async fn refuse(
         ProxyError::BodyTooLarge => CloseReason::BodyTooLarge,
         ProxyError::RequestTimeout => CloseReason::HeaderTimeout,
         ProxyError::ClientLimit => CloseReason::ClientLimit,
-        _ => CloseReason::FramingError,
+        ProxyError::BadRequest => CloseReason::FramingError,
+        // Nothing is wrong with its framing, but what follows was not looked at.
+        _ => CloseReason::ErrorAnswer,
     };
     refuse_for(client, desk, (began, route), (error, reason)).await
 }
@@ -245,14 +247,6 @@ impl Exchange<'_> {
             };
             self.account(desk, Some(route), Kept::Closed(ending.reason));
             return After::End(ending);
-        }
-        if self.client.stream.peer_has_ended() {
-            self.client
-                .listener
-                .metrics
-                .half_closed
-                .of(HalfClose::Finish)
-                .inc();
         }
         let after = self.what_next(desk, answer.client, upload).await;
         let kept = match after {
