@@ -91,6 +91,8 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     all_began(&mut told, workers).await?;
     // Kept to the end, as `tell` is: a receiver without senders would have nothing more to wait for.
     let (order, orders) = mpsc::unbounded();
+    // The admin plane keeps its end only where it may change things; a closed end would read as Stop.
+    let _orders_stay_open = order.clone();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
     let plane = plane(loaded, &addresses, &service, (&readiness, order.clone()))?;

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
@@ -130,7 +131,7 @@ impl Attempt<'_> {
             asked: self.judged.asked,
             listener,
             route: &self.route.settings,
-            response_header: upstream.response_header,
+            service: &self.client.service,
             body_idle: upstream.body_idle,
             wanted: self.wanted,
             extra: self.extra,
@@ -317,7 +318,9 @@ pub fn verdict_after(
 ) -> Verdict {
     let persistence = match answer.origin {
         Persistence::Persist => verdict::AnswerPersistence::Persist,
-        Persistence::Close(crate::base::CloseReason::Http10) => verdict::AnswerPersistence::Http10,
+        Persistence::Close(CloseReason::Http10) => verdict::AnswerPersistence::Http10,
+        // How the answer ended says this better.
+        Persistence::Close(CloseReason::CloseDelimited) => verdict::AnswerPersistence::Persist,
         Persistence::Close(_) => verdict::AnswerPersistence::Close,
     };
     verdict::verdict(&verdict::Seen {
@@ -360,6 +363,11 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
 
 /// A new exchange machine for an attempt.
 #[must_use]
-pub fn progress(head: &RequestHead, octets: &[u8], framing: Framing) -> Progress {
-    Progress::new(Exchange::new(head, framing, octets))
+pub fn progress(
+    head: &RequestHead,
+    octets: &[u8],
+    framing: Framing,
+    response_header: Duration,
+) -> Progress {
+    Progress::new(Exchange::new(head, framing, octets), response_header)
 }

@@ -134,7 +134,12 @@ impl<'a> Exchange<'a> {
         if !reused && self.method == MethodClass::Unsafe {
             self.content.replay.give_up(); // it will not be sent again whatever happens
         }
-        let progress = attempt::progress(&desk.request, desk.input.held(), self.judged.framing);
+        let progress = attempt::progress(
+            &desk.request,
+            desk.input.held(),
+            self.judged.framing,
+            route.upstream.settings.response_header,
+        );
         let begun = clock::now();
         let settings = &route.upstream.settings;
         let tries = desk.record.attempts;

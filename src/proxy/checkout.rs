@@ -767,7 +767,16 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
             .connect_errors
             .of(connect_error(error))
             .inc();
+
+        match error {
+            DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
+                endpoint.holddown.on_failure();
+            }
+            // Our own trouble says nothing about the endpoint.
+            DialError::NoPort | DialError::NoDescriptor | DialError::Io(_) => {}
+        }
     })?;
+    endpoint.holddown.on_success();
     let now = clock::now();
     endpoint
         .metrics

@@ -2,6 +2,7 @@
 //!
 //! Its story is told in `serve`; the files between take their turns at it.
 
+use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::observe::record::Kept;
 use crate::policy::retry::MethodClass;
@@ -51,8 +52,10 @@ pub enum Outcomes {
     BrokeOff(ProxyError),
     /// The client left.
     ClientGone,
+    /// The client took nothing for too long.
+    ClientStalled,
     /// The client's request failed; nothing went to the client.
-    ClientFailed(ProxyError),
+    ClientFailed(ProxyError, CloseReason),
 }
 
 impl<'a> Exchange<'a> {

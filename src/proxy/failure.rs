@@ -4,6 +4,7 @@ use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::h1::framing::Framing;
 use crate::net::clock;
+use crate::net::stream::Fault;
 use crate::observe::words::RetryDenied;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
@@ -47,18 +48,18 @@ impl Exchange<'_> {
         match broken {
             Broken::Refused(error) => {
                 lent.give_back(Verdict::Reusable);
-                Next::Stop(Outcomes::ClientFailed(error))
+                Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
                 lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
-                let error = match failed {
+                let (error, reason) = match failed {
                     ClientFailed::Gone => return Next::Stop(Outcomes::ClientGone),
-                    ClientFailed::Slow => ProxyError::RequestTimeout,
-                    ClientFailed::TooLarge => ProxyError::BodyTooLarge,
-                    ClientFailed::Malformed(error) => error,
+                    ClientFailed::Slow => (ProxyError::RequestTimeout, CloseReason::BodyTimeout),
+                    ClientFailed::TooLarge => (ProxyError::BodyTooLarge, CloseReason::BodyTooLarge),
+                    ClientFailed::Malformed(error) => (error, CloseReason::FramingError),
                 };
                 Next::Stop(match begun {
-                    Begun::No => Outcomes::ClientFailed(error),
+                    Begun::No => Outcomes::ClientFailed(error, reason),
                     Begun::Yes => Outcomes::BrokeOff(error),
                 })
             }
@@ -197,6 +198,7 @@ impl Exchange<'_> {
                 Outcomes::BrokeOff(ProxyError::BadResponse),
             ),
             Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
+            Stuck::Recipient(Fault::TimedOut) => (CloseReason::ClientGone, Outcomes::ClientStalled),
             Stuck::Recipient(_) | Stuck::RecipientGone => {
                 save(desk, upstream, lent, (framing, content));
                 return Next::Stop(Outcomes::ClientGone);

@@ -17,8 +17,10 @@ use crate::h1::framing::Framing;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
+use crate::net::reactor::Gone;
 use crate::observe::record::End;
 use crate::observe::record::Kept;
+use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
 use crate::proxy::attempt;
@@ -93,6 +95,16 @@ pub async fn refuse(
         ProxyError::ClientLimit => CloseReason::ClientLimit,
         _ => CloseReason::FramingError,
     };
+    refuse_for(client, desk, (began, route), (error, reason)).await
+}
+
+/// The same, for a given reason.
+async fn refuse_for(
+    client: &mut Client,
+    desk: &mut Desk,
+    (began, route): (Instant, Option<&Route>),
+    (error, reason): (ProxyError, CloseReason),
+) -> After {
     account::count_error(client, route, error);
     desk.out.clear();
     let settings = &client.listener.settings;
@@ -150,9 +162,15 @@ impl Exchange<'_> {
                 }
             }
             Outcomes::Failed(error) => Box::pin(self.fail(desk, error)).await,
-            Outcomes::ClientFailed(error) => {
+            Outcomes::ClientFailed(error, reason) => {
                 desk.record.bytes_in = self.content.count;
-                Box::pin(refuse(self.client, desk, (self.began, Some(route)), error)).await
+                Box::pin(refuse_for(
+                    self.client,
+                    desk,
+                    (self.began, Some(route)),
+                    (error, reason),
+                ))
+                .await
             }
             Outcomes::BrokeOff(error) => {
                 account::count_error(self.client, Some(route), error);
@@ -166,7 +184,21 @@ impl Exchange<'_> {
                 self.account(desk, Some(route), Kept::Closed(reason));
                 After::End(Ending::abort(reason))
             }
+            Outcomes::ClientStalled => {
+                account::count_error(self.client, Some(route), ProxyError::ClientGone);
+                desk.record.end = End::Failed(ProxyError::ClientGone);
+                self.account(desk, Some(route), Kept::Closed(CloseReason::WriteTimeout));
+                After::End(Ending::abort(CloseReason::WriteTimeout))
+            }
             Outcomes::ClientGone => {
+                if self.client.stream.peer_has_ended() && self.judged.asked.gone == Gone::Fin {
+                    self.client
+                        .listener
+                        .metrics
+                        .half_closed
+                        .of(HalfClose::Abort)
+                        .inc();
+                }
                 account::count_error(self.client, Some(route), ProxyError::ClientGone);
                 desk.record.end = End::Failed(ProxyError::ClientGone);
                 self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
@@ -213,6 +245,14 @@ impl Exchange<'_> {
             };
             self.account(desk, Some(route), Kept::Closed(ending.reason));
             return After::End(ending);
+        }
+        if self.client.stream.peer_has_ended() {
+            self.client
+                .listener
+                .metrics
+                .half_closed
+                .of(HalfClose::Finish)
+                .inc();
         }
         let after = self.what_next(desk, answer.client, upload).await;
         let kept = match after {

@@ -358,29 +358,6 @@ fn a_client_that_leaves_frees_its_place_in_the_queue() {
 }
 
 #[test]
-fn a_cap_over_all_endpoints_holds_too() {
-    let gate = Gate::new();
-    let (one, two) = (gated(&gate), gated(&gate));
-    let proxy = Proxy::over(&[&one, &two], |c| {
-        c.upstream("balance", "round_robin");
-        c.upstream("pool.max_connections_total", 2);
-        c.upstream("pool.queue_timeout", "10s");
-    });
-    let mut clients: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| ask(client, "/"));
-    proxy.metric_becomes(
-        "holdfast_upstream_queue_length",
-        &[("upstream", "app")],
-        3.0,
-    );
-    assert_eq!(one.open() + two.open(), 2);
-    gate.open();
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-}
-
-#[test]
 fn a_connection_past_its_age_is_not_used_again() {
     let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {

@@ -51,11 +51,11 @@ fn severity(level: words::LogLevel) -> Severity {
     }
 }
 
-/// `combined` is for the access log only; beside it, pairs are read more easily than JSON.
+/// `combined` is for the access log only; the log of the process stays what it is by default.
 fn style(format: words::LogFormat) -> Style {
     match format {
-        words::LogFormat::Json => Style::Json,
-        words::LogFormat::Logfmt | words::LogFormat::Combined => Style::Logfmt,
+        words::LogFormat::Json | words::LogFormat::Combined => Style::Json,
+        words::LogFormat::Logfmt => Style::Logfmt,
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_combined_format_is_for_the_access_log_only() {
-        assert_eq!(style(words::LogFormat::Combined), Style::Logfmt);
+        assert_eq!(style(words::LogFormat::Combined), Style::Json);
         assert_eq!(style(words::LogFormat::Json), Style::Json);
     }
 }

@@ -161,15 +161,9 @@ impl Proxy {
                 );
             }
             for line in self.stderr.lock().unwrap().iter() {
-                let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
-                    continue;
-                };
-                if line["event"] == "listening" {
-                    let name = line["listener"]
-                        .as_str()
-                        .expect("a listener's name")
-                        .to_owned();
-                    let address = line["address"].as_str().expect("an address").parse();
+                if fact(line, "event").as_deref() == Some("listening") {
+                    let name = fact(line, "listener").expect("a listener's name");
+                    let address = fact(line, "address").expect("an address").parse();
                     self.addresses
                         .insert(name, address.expect("an address with its port"));
                 }
@@ -379,4 +373,16 @@ fn collected(pipe: impl Read + Send + 'static) -> Lines {
         }
     });
     lines
+}
+
+/// One fact of a line of the process log, in JSON or logfmt.
+fn fact(line: &str, key: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<serde_json::Value>(line) {
+        return line[key].as_str().map(str::to_owned);
+    }
+    let pairs = line.split(' ').filter_map(|pair| pair.split_once('='));
+    pairs
+        .into_iter()
+        .find(|(name, _)| *name == key)
+        .map(|(_, value)| value.to_owned())
 }
