@@ -10,7 +10,7 @@ use crate::base::units::show_duration;
 use crate::config::settings;
 use crate::config::settings::words::Word as _;
 use crate::proxy::service::Service;
-use crate::proxy::upstream::Endpoint;
+use crate::proxy::endpoint::Endpoint;
 
 /// What the configuration says of the upstreams and their pools do not keep.
 pub struct Said(Vec<SaidUpstream>);

@@ -7,8 +7,8 @@
 
 pub mod sys;
 pub mod clock;
-mod mailbox;
 pub mod reactor;
+mod mailbox;
 pub mod worker;
 pub mod stream;
 pub mod buffer;

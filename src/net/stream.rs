@@ -63,6 +63,15 @@ pub enum Fault {
     Io(io::Error),
 }
 
+/// Whether a connection ended by a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// It did.
+    Yes,
+    /// It did not, or nobody knows.
+    No,
+}
+
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
@@ -277,6 +286,15 @@ impl Stream {
     pub fn is_sent_out(&self) -> bool {
         sys::tcp_info(self.socket.as_fd())
             .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
+    }
+
+    /// Whether the socket ended by the peer's reset. Asked once: the kernel forgets it.
+    #[must_use]
+    pub fn was_reset(&self) -> Reset {
+        match self.take_error() {
+            Ok(Some(error)) if Errno::from_io_error(&error) == Some(Errno::CONNRESET) => Reset::Yes,
+            Ok(_) | Err(_) => Reset::No,
+        }
     }
 
     /// The error that ended a connect, if one did.

@@ -67,8 +67,8 @@ pub struct Content {
 /// Why the client's side ended an attempt.
 #[derive(Debug)]
 pub enum ClientFailed {
-    /// It closed or broke before its request was whole.
-    Gone,
+    /// It closed, or reset, before its request was whole.
+    Gone(CloseReason),
     /// It sent too slowly.
     Slow,
     /// It sent more than it may.
@@ -189,8 +189,13 @@ async fn both(
                 Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
                     progress.set_upload(Upload::Refused);
                 }
-                Err(Stuck::SenderFin | Stuck::SenderBroke(_)) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Gone)));
+                Err(Stuck::SenderFin) => {
+                    let gone = ClientFailed::Gone(CloseReason::ClientGone);
+                    return Poll::Ready(Err(Unanswered::Client(gone)));
+                }
+                Err(Stuck::SenderBroke(_)) => {
+                    let gone = ClientFailed::Gone(CloseReason::PeerRst);
+                    return Poll::Ready(Err(Unanswered::Client(gone)));
                 }
                 Err(Stuck::SenderSlow) => {
                     return Poll::Ready(Err(Unanswered::Client(ClientFailed::Slow)));

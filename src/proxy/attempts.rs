@@ -20,7 +20,6 @@ use crate::proxy::account;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::attempt::Unanswered;
-use crate::proxy::checkout::Lent;
 use crate::proxy::choose::Fast;
 use crate::proxy::choose::NotServed;
 use crate::proxy::choose::dial_error;
@@ -29,6 +28,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::Ended;
 use crate::proxy::origin::NoAnswer;
@@ -52,7 +52,9 @@ impl<'a> Exchange<'a> {
             let acquired = self.acquire(desk, upstream, &mut tried, fresh).await;
             let (acquired, at, _in_flight) = match acquired {
                 Ok(acquired) => acquired,
-                Err(NotServed::ClientGone) => return Outcomes::ClientGone,
+                Err(NotServed::ClientGone) => {
+                    return Outcomes::ClientGone(self.client.gone_reason());
+                }
                 Err(NotServed::Error(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     return Outcomes::Failed(error);

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::base::CloseReason;
@@ -57,11 +58,17 @@ pub enum Admitted {
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     let deadline = Deadline::after(client.listener.settings.idle_timeout);
     let (stream, service) = (&client.stream, &client.service);
-    let drains = client.nth > 0;
+    // A connection that has not been used may have its first request on the way: it gets a grace.
+    let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
+    let may_drain = || client.nth > 0 || grace_until.is_none_or(|until| clock::now() >= until);
+    let deadline = match service.standing() {
+        Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
+        Standing::Serving => deadline,
+    };
     poll_fn(|context| match stream.poll_readable(context, deadline) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
         Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(CloseReason::IdleTimeout))),
-        Poll::Pending if drains && service.standing() == Standing::Draining => {
+        Poll::Pending if service.standing() == Standing::Draining && may_drain() => {
             Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
         }
         Poll::Pending => Poll::Pending,
@@ -167,6 +174,10 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         }
     }
 }
+
+/// How long a connection without a request is left alone when a drain begins: as long as
+/// `drain.idle_grace` is by default.
+const UNUSED_GRACE: Duration = Duration::from_secs(1);
 
 /// Octets beyond the head's own limit that may be read ahead before the parser has had its say.
 const HEAD_SLACK_OCTETS: usize = 1024;

@@ -9,10 +9,10 @@ use crate::policy::retry::MethodClass;
 use crate::proxy::account;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Content;
-use crate::proxy::checkout::Lent;
 use crate::proxy::client::Client;
 use crate::proxy::desk::Desk;
 use crate::proxy::judge::Judged;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::Upload;
 use crate::proxy::service::Route;
@@ -50,8 +50,8 @@ pub enum Outcomes {
     Failed(ProxyError),
     /// In the middle of an answer.
     BrokeOff(ProxyError),
-    /// The client left.
-    ClientGone,
+    /// The client left: by FIN, or by a reset.
+    ClientGone(CloseReason),
     /// The client took nothing for too long.
     ClientStalled,
     /// The client's request failed; nothing went to the client.

@@ -21,10 +21,10 @@ use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::pool::Verdict;
 use crate::proxy::attempt::ClientFailed;
-use crate::proxy::checkout::Lent;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::origin::Begun;
 use crate::proxy::origin::Ended;
@@ -53,7 +53,9 @@ impl Exchange<'_> {
             Broken::Client(failed, begun) => {
                 lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
                 let (error, reason) = match failed {
-                    ClientFailed::Gone => return Next::Stop(Outcomes::ClientGone),
+                    ClientFailed::Gone(reason) => {
+                        return Next::Stop(Outcomes::ClientGone(reason));
+                    }
                     ClientFailed::Slow => (ProxyError::RequestTimeout, CloseReason::BodyTimeout),
                     ClientFailed::TooLarge => (ProxyError::BodyTooLarge, CloseReason::BodyTooLarge),
                     ClientFailed::Malformed(error) => (error, CloseReason::FramingError),
@@ -145,7 +147,7 @@ impl Exchange<'_> {
             }
             NoAnswer::ClientGone => {
                 retire(lent, CloseReason::ClientGone);
-                Next::Stop(Outcomes::ClientGone)
+                Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
             }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
@@ -199,9 +201,13 @@ impl Exchange<'_> {
             ),
             Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
             Stuck::Recipient(Fault::TimedOut) => (CloseReason::ClientGone, Outcomes::ClientStalled),
-            Stuck::Recipient(_) | Stuck::RecipientGone => {
+            Stuck::Recipient(_) => {
                 save(desk, upstream, lent, (framing, content));
-                return Next::Stop(Outcomes::ClientGone);
+                return Next::Stop(Outcomes::ClientGone(CloseReason::PeerRst));
+            }
+            Stuck::RecipientGone => {
+                save(desk, upstream, lent, (framing, content));
+                return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
             }
         };
         lent.give_back(Verdict::Retire(reason));

@@ -24,13 +24,14 @@ use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
 use crate::proxy::attempt;
-use crate::proxy::checkout::Lent;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::AnswerKind;
@@ -41,7 +42,6 @@ use crate::proxy::reply;
 use crate::proxy::reply::Afterwards;
 use crate::proxy::service::Route;
 use crate::proxy::tunnel;
-use crate::proxy::upstream::Endpoint;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -192,7 +192,7 @@ impl Exchange<'_> {
                 self.account(desk, Some(route), Kept::Closed(CloseReason::WriteTimeout));
                 After::End(Ending::abort(CloseReason::WriteTimeout))
             }
-            Outcomes::ClientGone => {
+            Outcomes::ClientGone(reason) => {
                 if self.client.stream.peer_has_ended() && self.judged.asked.gone == Gone::Fin {
                     self.client
                         .listener
@@ -203,8 +203,8 @@ impl Exchange<'_> {
                 }
                 account::count_error(self.client, Some(route), ProxyError::ClientGone);
                 desk.record.end = End::Failed(ProxyError::ClientGone);
-                self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
-                After::End(Ending::by_peer(CloseReason::ClientGone))
+                self.account(desk, Some(route), Kept::Closed(reason));
+                After::End(Ending::by_peer(reason))
             }
         }
     }
