@@ -530,7 +530,10 @@ fn what_does_not_act_yet_is_refused_by_name() {
         let said = not_available(&format!("{key} = {value}\n"));
         assert_eq!(said.len(), 1, "{key}: {said:?}");
         let named = said[0].starts_with(key) && said[0].contains("is not yet available: ");
-        assert!(named && said[0].ends_with("; at x.toml, line 1"), "{said:?}");
+        assert!(
+            named && said[0].ends_with("; at x.toml, line 1"),
+            "{said:?}"
+        );
     }
 }
 
