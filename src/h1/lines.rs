@@ -1,11 +1,10 @@
 //! Lines: cutting a head or a trailer section into lines, and a line into name and value.
 //!
-//! A line is looked at only when it is there whole, and the search for its end goes on where it
+//! A line is cut when it is there whole, or when an octet is there that no line holds: a peer that
+//! stops behind it is answered at once and not when its time is over. The search goes on where it
 //! stopped: fed octet by octet, the work stays linear and the outcome the same. Absent on purpose:
 //! leniency. RFC 9112 §2.2 lets a recipient take LF for CRLF; two recipients that differ in it see
 //! two messages, so only CRLF ends a line here.
-
-use memchr::memchr;
 
 use crate::h1::error::MessageError;
 use crate::h1::fields::Field;
@@ -18,14 +17,16 @@ use crate::h1::octets;
 pub(super) struct Lines {
     /// Where the next line begins.
     at: usize,
-    /// Up to where no LF was found.
+    /// Up to where no control octet was found.
     searched: usize,
 }
 
 /// What comes next.
 pub(super) enum NextLine<'a> {
-    /// A line, without its CRLF, and where it begins.
+    /// A line, without its CRLF, and where it begins. It holds no control octet but tabs.
     Line { start: usize, line: &'a [u8] },
+    /// A line up to the first octet that makes it illegal: a control octet, or CR without LF.
+    Broken { start: usize, line: &'a [u8] },
     /// The line's end has not arrived.
     Partial,
     /// The line does not end before `end_max`.
@@ -38,51 +39,52 @@ impl Lines {
         self.at
     }
 
-    /// The next line, whose CRLF must lie before `end_max`.
+    /// The next line, whose CRLF must lie before `end_max`. What lies behind that is not looked at,
+    /// because it might not be there yet.
     ///
     /// # Errors
     /// When LF stands without CR.
+    #[inline]
     pub(super) fn next<'a>(
         &mut self,
         octets: &'a [u8],
         end_max: usize,
     ) -> Result<NextLine<'a>, MessageError> {
-        let rest = octets.get(self.searched..).unwrap_or_default();
-        let Some(found) = memchr(b'\n', rest) else {
-            self.searched = self.searched.max(octets.len());
-            return Ok(if self.searched >= end_max {
-                NextLine::Overrun
-            } else {
-                NextLine::Partial
-            });
-        };
-        let end = self.searched + found;
-        if end >= end_max {
-            return Ok(NextLine::Overrun);
-        }
+        let octets = octets.get(..end_max).unwrap_or(octets);
         let start = self.at;
-        let Some((b'\r', line)) = octets.get(start..end).and_then(<[u8]>::split_last) else {
-            return Err(MessageError::BareLineFeed);
-        };
-        self.at = end + 1;
-        self.searched = self.at;
-        Ok(NextLine::Line { start, line })
+        let rest = octets.get(self.searched..).unwrap_or_default();
+        let found = octets::first_control(rest);
+        let end = self.searched + found.unwrap_or(rest.len());
+        self.searched = end;
+        match octets.get(end..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => {
+                self.at = end + 2;
+                self.searched = self.at;
+                let line = octets.get(start..end).unwrap_or_default();
+                Ok(NextLine::Line { start, line })
+            }
+            [b'\n', ..] => Err(MessageError::BareLineFeed),
+            [] | [b'\r'] if octets.len() >= end_max => Ok(NextLine::Overrun),
+            [] | [b'\r'] => Ok(NextLine::Partial),
+            [_, ..] => {
+                let line = octets.get(start..=end).unwrap_or_default();
+                Ok(NextLine::Broken { start, line })
+            }
+        }
     }
 }
 
-/// Cuts a field line in two (RFC 9112 §5).
+/// Cuts a field line in two (RFC 9112 §5). The line holds no control octet, as [`Lines`] cuts it.
 ///
 /// # Errors
 /// The rule it breaks.
+#[inline]
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
     let (name, [b':', value @ ..]) = octets::split_class(line, octets::is_tchar) else {
         return Err(name_error(line));
     };
     if name.is_empty() {
         return Err(MessageError::NameMissing);
-    }
-    if !octets::is_field_value(value) {
-        return Err(value_error(value));
     }
     let name_end = start + name.len();
     let trimmed = octets::trim_ows(value);
@@ -102,14 +104,13 @@ pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, Message
     })
 }
 
-/// Which rule a value breaks that holds a control octet.
+/// Which rule a field line breaks that is [`NextLine::Broken`].
 #[cold]
-fn value_error(value: &[u8]) -> MessageError {
-    match octets::first_not_field_vchar(value) {
-        Some(b'\r') => MessageError::BareCarriageReturn,
-        octet => MessageError::ValueOctet {
-            octet: octet.unwrap_or_default(),
-        },
+pub(super) fn broken_field_line(line: &[u8], start: usize) -> MessageError {
+    match (field_line(line, start), line.last()) {
+        (Err(error), _) => error,
+        (Ok(_), Some(b'\r') | None) => MessageError::BareCarriageReturn,
+        (Ok(_), Some(octet)) => MessageError::ValueOctet { octet: *octet },
     }
 }
 

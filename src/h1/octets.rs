@@ -127,34 +127,38 @@ pub fn is_same_token(token: &[u8], known: &[u8]) -> bool {
 }
 
 /// Whether every octet may stand in a field value.
-///
-/// Eight octets at a time, as "Hacker's Delight" §6-1 finds a zero byte: no mark means that there is
-/// neither a control octet nor DEL. A mark may be a tab, or the octet above a true mark; then the
-/// table decides.
 #[must_use]
 pub fn is_field_value(octets: &[u8]) -> bool {
-    let marks = |eight: &[u8; 8]| {
-        let word = u64::from_le_bytes(*eight);
-        let differs = word ^ (ONES * 0x7F);
-        (word.wrapping_sub(ONES * 0x20) & !word) | (differs.wrapping_sub(ONES) & !differs)
-    };
-    let Some(last) = octets.last_chunk() else {
-        return octets.iter().all(|o| is_field_vchar(*o));
-    };
-    let mut marked = marks(last);
-    let mut rest = octets;
-    while let Some((eight, tail)) = rest.split_first_chunk() {
-        marked |= marks(eight);
-        rest = tail;
-    }
-    marked & (ONES << 7) == 0 || octets.iter().all(|octet| is_field_vchar(*octet))
+    first_control(octets).is_none()
 }
 
-/// The first octet that may not stand in a field value, if any.
-#[cold]
+/// Where the first octet is that no field value holds: a control octet other than HTAB. CR and LF
+/// are such, so that one search finds a line's end and whatever is wrong before it.
+///
+/// Eight octets at a time, as "Hacker's Delight" §6-1 finds a zero byte: the marks above the lowest
+/// one may be false, the lowest is a control octet or DEL. Where it is a tab, the search goes on
+/// behind it.
 #[must_use]
-pub fn first_not_field_vchar(octets: &[u8]) -> Option<u8> {
-    octets.iter().copied().find(|octet| !is_field_vchar(*octet))
+pub fn first_control(octets: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(eight) = octets.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*eight);
+        let differs = word ^ (ONES * 0x7F);
+        let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+        let delete = differs.wrapping_sub(ONES) & !differs;
+        let marks = (below_space | delete) & (ONES << 7);
+        at += marks.trailing_zeros() as usize / 8; // 8 where there is no mark
+        if marks == 0 {
+            continue;
+        }
+        if octets.get(at) != Some(&b'\t') {
+            return Some(at);
+        }
+        at += 1;
+    }
+    let rest = octets.get(at..).unwrap_or_default();
+    let found = rest.iter().position(|octet| !is_field_vchar(*octet))?;
+    Some(at + found)
 }
 
 /// A one in each octet.
@@ -266,6 +270,8 @@ mod tests {
                         octets[at] = octet;
                         let plain = octets.iter().all(|octet| is_field_vchar(*octet));
                         assert_eq!(is_field_value(&octets), plain, "{octets:?}");
+                        let first = octets.iter().position(|octet| !is_field_vchar(*octet));
+                        assert_eq!(first_control(&octets), first, "{octets:?}");
                     }
                 }
             }
