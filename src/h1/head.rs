@@ -6,6 +6,7 @@
 
 use crate::base::units::ByteCount;
 use crate::h1::error::MessageError;
+use crate::h1::fields::FieldLine;
 use crate::h1::fields::FieldSection;
 use crate::h1::fields::Span;
 use crate::h1::lines;
@@ -256,7 +257,7 @@ impl RequestHead {
         if method.len() > METHOD_OCTETS_MAX {
             return Err(MessageError::MethodTooLong);
         }
-        let (target, rest) = octets::split_class(rest, octets::is_target_char);
+        let (target, rest) = octets::split_target(rest);
         let version = match (target, rest) {
             ([], [b' ' | b'\t', ..] | []) => return Err(MessageError::RequestLineShape),
             (_, [b' ', version @ ..]) => version,
@@ -423,6 +424,10 @@ fn field_section(
 ) -> Result<Parsed, MessageError> {
     let end_max = limits.octets.as_len();
     loop {
+        if let Some(line) = lines.next_plain(octets, end_max) {
+            push(fields, line, limits)?;
+            continue;
+        }
         match lines.next(octets, end_max)? {
             NextLine::Partial => return Ok(Parsed::Partial),
             NextLine::Overrun => {
@@ -433,15 +438,25 @@ fn field_section(
             NextLine::Line { line: [], .. } => return Ok(Parsed::Complete),
             NextLine::Broken { start, line } => return Err(lines::broken_field_line(line, start)),
             NextLine::Line { start, line } => {
-                if fields.lines().len() >= limits.fields as usize {
-                    return Err(MessageError::FieldsTooMany {
-                        limit: limits.fields,
-                    });
-                }
-                fields.push(lines::field_line(line, start)?);
+                push(fields, lines::field_line(line, start)?, limits)?;
             }
         }
     }
+}
+
+#[inline]
+fn push(
+    fields: &mut FieldSection,
+    line: FieldLine,
+    limits: &HeadLimits,
+) -> Result<(), MessageError> {
+    if fields.lines().len() >= limits.fields as usize {
+        return Err(MessageError::FieldsTooMany {
+            limit: limits.fields,
+        });
+    }
+    fields.push(line);
+    Ok(())
 }
 
 /// Which rule a status line breaks whose reason phrase ends in a control octet.

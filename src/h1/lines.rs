@@ -39,6 +39,36 @@ impl Lines {
         self.at
     }
 
+    /// The next field line, where it is legal, whole and not looked at before: what nearly every one
+    /// is. It is read in one pass, where [`Lines::next`] and [`field_line`] take two. None: these
+    /// say what it is instead, and nothing has changed. CRLF must lie before `end_max`.
+    #[inline]
+    pub(super) fn next_plain(&mut self, octets: &[u8], end_max: usize) -> Option<FieldLine> {
+        let start = self.at;
+        let octets = octets.get(..end_max).unwrap_or(octets);
+        let line = octets.get(start..)?;
+        // Behind the empty line there may be content, which no colon is searched in.
+        if self.searched != start || line.first() == Some(&b'\r') {
+            return None;
+        }
+        let (name, value) = line.split_at_checked(octets::position_of(line, b':')?)?;
+        let field = known_or_token(name)?;
+        let value = octets::trim_ows_start(value.get(1..)?);
+        let (value, end) = value.split_at_checked(octets::first_control(value)?)?;
+        let [b'\r', b'\n', next @ ..] = end else {
+            return None;
+        };
+        let value_start = octets.len() - end.len() - value.len();
+        let value_end = value_start + octets::trim_ows_end(value).len();
+        self.at = octets.len() - next.len();
+        self.searched = self.at;
+        Some(FieldLine {
+            field,
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value_start, value_end),
+        })
+    }
+
     /// The next line, whose CRLF must lie before `end_max`. What lies behind that is not looked at,
     /// because it might not be there yet.
     ///
@@ -78,30 +108,28 @@ impl Lines {
 ///
 /// # Errors
 /// The rule it breaks.
-#[inline]
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
-    let (name, [b':', value @ ..]) = octets::split_class(line, octets::is_tchar) else {
+    let Some((name, [_, value @ ..])) = octets::position_of(line, b':')
+        .and_then(|colon| line.split_at_checked(colon))
+    else {
         return Err(name_error(line));
     };
-    if name.is_empty() {
-        return Err(MessageError::NameMissing);
-    }
-    let name_end = start + name.len();
-    let trimmed = octets::trim_ows(value);
-    // One space, nearly always.
-    let leading = match value {
-        [b' ', next, ..] if !matches!(next, b' ' | b'\t') => 1,
-        _ => value
-            .iter()
-            .take_while(|octet| matches!(octet, b' ' | b'\t'))
-            .count(),
-    };
-    let value_start = name_end + 1 + if trimmed.is_empty() { 0 } else { leading };
+    let field = known_or_token(name).ok_or_else(|| name_error(line))?;
+    let value = octets::trim_ows_start(value);
+    let value_start = start + line.len() - value.len();
+    let value_end = value_start + octets::trim_ows_end(value).len();
     Ok(FieldLine {
-        field: Field::of(name),
-        name: Span::new(start, name_end),
-        value: Span::new(value_start, value_start + trimmed.len()),
+        field,
+        name: Span::new(start, start + name.len()),
+        value: Span::new(value_start, value_end),
     })
+}
+
+/// Which field a name is, if it is a token; one that we know is.
+#[inline]
+fn known_or_token(name: &[u8]) -> Option<Field> {
+    let field = Field::of(name);
+    (field != Field::Other || octets::is_token(name)).then_some(field)
 }
 
 /// Which rule a field line breaks that is [`NextLine::Broken`].
@@ -117,20 +145,18 @@ pub(super) fn broken_field_line(line: &[u8], start: usize) -> MessageError {
 /// Which rule a line breaks that does not begin with a name and a colon.
 #[cold]
 fn name_error(line: &[u8]) -> MessageError {
-    // RFC 9112 §5.2: obsolete folding; before the first line, §2.2: a line some would not see.
-    if matches!(line, [b' ' | b'\t', ..]) {
-        return MessageError::Folded;
-    }
-    let after = line
-        .iter()
-        .position(|octet| !octets::is_tchar(*octet))
-        .unwrap_or(line.len());
-    match line.get(after..).unwrap_or_default() {
-        [] => MessageError::ColonMissing,
-        [b'\r', ..] => MessageError::BareCarriageReturn,
+    let (name, rest) = octets::split_class(line, octets::is_tchar);
+    match (name, rest) {
+        // RFC 9112 §5.2: obsolete folding; before the first line, §2.2: a line some would not see.
+        ([], [b' ' | b'\t', ..]) => MessageError::Folded,
+        ([], [b':', ..]) => MessageError::NameMissing,
+        (_, []) => MessageError::ColonMissing,
+        (_, [b'\r', ..]) => MessageError::BareCarriageReturn,
         // RFC 9112 §5.1: no white space before the colon; a server answers 400.
-        rest if octets::trim_ows(rest).first() == Some(&b':') => MessageError::SpaceBeforeColon,
-        [octet, ..] => MessageError::NameOctet { octet: *octet },
+        (_, rest) if octets::trim_ows_start(rest).first() == Some(&b':') => {
+            MessageError::SpaceBeforeColon
+        }
+        (_, [octet, ..]) => MessageError::NameOctet { octet: *octet },
     }
 }
 
