@@ -7,6 +7,7 @@
 //! the runtime's reactor where epoll would be: `poller_portable` tells what differs. Absent on purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
 
 pub mod sys;
+mod socket;
 pub mod clock;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[path = "poller_epoll.rs"]
@@ -25,6 +26,8 @@ pub mod linger;
 pub mod control;
 pub mod admin_serve;
 pub mod admin_client;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Deadline;
 pub use stream::Stream;

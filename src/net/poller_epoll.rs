@@ -22,16 +22,11 @@ pub(super) struct Socket(OwnedFd);
 
 impl Socket {
     /// From a non-blocking socket. Errors: none in this form.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the other form registers it with the runtime here"
-    )]
     pub(super) const fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self(socket))
     }
 
     /// The error that the poller took off the socket by looking at it: none, it does not look.
-    #[expect(clippy::unused_self, reason = "the other form looks, and must tell")]
     pub(super) const fn error_taken(&self) -> Option<Errno> {
         None
     }
@@ -46,7 +41,6 @@ impl AsFd for Socket {
 /// How to ask again for one socket's readiness: no need to, edges come by themselves.
 pub(super) struct Tap;
 
-#[expect(clippy::unused_self, reason = "the other form has something to do")]
 impl Tap {
     /// Wants to hear of octets, a FIN or an error.
     pub(super) const fn ask_read(&self) {}

@@ -265,10 +265,6 @@ pub(super) struct Poller {
 
 impl Poller {
     /// A poller that watches nothing but the bell. Errors: none in this form.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the other form asks the kernel for descriptors"
-    )]
     pub(super) fn new(bell: &Doorbell) -> io::Result<Self> {
         let desk = Arc::new(Desk {
             nudges: Mutex::default(),
@@ -278,29 +274,16 @@ impl Poller {
     }
 
     /// Watches a connection; its events carry `data`. Errors: none in this form.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the other form asks the kernel here"
-    )]
     pub(super) fn add(&self, socket: &Socket, data: u64) -> io::Result<Tap> {
         Ok(Tap::new(&self.desk, socket, data, What::Octets))
     }
 
     /// Watches a listening socket. Errors: none in this form.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the other form asks the kernel here"
-    )]
     pub(super) fn add_listening(&self, socket: &Socket, data: u64) -> io::Result<Tap> {
         Ok(Tap::new(&self.desk, socket, data, What::Queue))
     }
 
     /// The handle by which other threads take sockets away. Errors: none in this form.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the other form needs a descriptor"
-    )]
-    #[expect(clippy::unused_self, reason = "the other form clones its epoll")]
     pub(super) const fn remover(&self) -> io::Result<Remover> {
         Ok(Remover)
     }
@@ -360,7 +343,6 @@ async fn let_the_runtime_look() {
 /// Takes sockets away from a worker: nothing to do, the next registration outdates this one.
 pub(super) struct Remover;
 
-#[expect(clippy::unused_self, reason = "the other form has an epoll")]
 impl Remover {
     /// Has the worker hear no more of `socket`, once it is registered anew.
     pub(super) const fn remove(&self, _socket: &Socket) {}
@@ -376,7 +358,6 @@ struct Rope {
 
 impl Doorbell {
     /// A bell that is still. Errors: none in this form.
-    #[expect(clippy::unnecessary_wraps, reason = "the other form is a descriptor")]
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(Rope {
             rings: AtomicBool::new(false),
@@ -391,7 +372,6 @@ impl Doorbell {
     }
 
     /// Stills it after it rang: it does so by itself when the worker hears it.
-    #[expect(clippy::unused_self, reason = "the other form reads its eventfd")]
     pub(super) const fn still(&self) {}
 }
 

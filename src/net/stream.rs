@@ -23,7 +23,6 @@ use futures::io::AsyncRead;
 use futures::io::AsyncWrite;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::net::SendFlags;
 
 use crate::net::clock::Deadline;
 use crate::net::poller::Socket;
@@ -34,6 +33,7 @@ use crate::net::reactor::Key;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
+use crate::net::socket;
 use crate::net::sys;
 use crate::net::worker;
 
@@ -175,7 +175,7 @@ impl Stream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> Result<usize, Fault> {
         loop {
             let written = match slices {
-                [one] => rustix::net::send(&self.socket, one, SendFlags::NOSIGNAL),
+                [one] => rustix::net::send(&self.socket, one, socket::SEND_FLAGS),
                 many => rustix::io::writev(&self.socket, many),
             };
             match written {
