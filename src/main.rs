@@ -2,14 +2,17 @@
 
 use std::process::ExitCode;
 
+use holdfast::app::ask;
 use holdfast::app::cli;
+use holdfast::app::demo;
+use holdfast::app::run;
 
 fn main() -> ExitCode {
     cli::main(&COMMANDS)
 }
 
 const COMMANDS: cli::Commands = cli::Commands {
-    run: |_, _| Err("`run` is not yet available".to_owned()),
-    demo: |_| Err("`demo` is not yet available".to_owned()),
-    ask: |_, _| Err("this command is not yet available".to_owned()),
+    run: |loaded, _sources| run::run(&loaded, |_| ()),
+    demo: demo::demo,
+    ask: ask::ask,
 };

@@ -20,8 +20,20 @@ use crate::config::Sources;
 use crate::config::explain;
 use crate::config::source::FILE_VARIABLE;
 use crate::config::source::Flag;
+use crate::config::source::Given;
 use crate::config::source::VARIABLE_PREFIX;
 use crate::config::source::Variables;
+
+/// What may be chosen for a demo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// Where the proxy listens.
+    pub listen: String,
+    /// Where the admin page is.
+    pub admin: String,
+    /// The environment, whose settings are under those of the demo.
+    pub variables: Variables,
+}
 
 /// What the commands do.
 #[derive(Clone, Copy)]
@@ -29,9 +41,20 @@ pub struct Commands {
     /// Serves until told to stop. The sources are what a reload reads again.
     pub run: fn(Loaded, Sources) -> Result<(), String>,
     /// Starts two small origins and serves for them, with the environment's settings.
-    pub demo: fn(Variables) -> Result<(), String>,
+    pub demo: fn(Demo) -> Result<(), String>,
     /// Talks to the admin listener of a running proxy.
-    pub ask: fn(Question, SocketAddr) -> Result<(), String>,
+    pub ask: fn(Question, &Whom) -> Result<(), String>,
+}
+
+/// Who is asked.
+#[derive(clap::Args, Clone, Debug, PartialEq, Eq)]
+pub struct Whom {
+    /// The admin listener of the running proxy.
+    #[arg(long, value_name = "ADDR", default_value = ADMIN)]
+    pub admin: SocketAddr,
+    /// The file with its token, if it asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What may be asked of a running proxy.
@@ -81,10 +104,14 @@ pub fn main_with(
             check(&sources(config.or(line.config), variables), verbosity)
         }
         Some(Command::Proxy { listen, to }) => run(commands, proxy(listen, to, variables)),
-        Some(Command::Demo) => ended((commands.demo)(variables)),
-        Some(Command::Top { admin }) => ended((commands.ask)(Question::Top, admin)),
-        Some(Command::Drain { admin }) => ended((commands.ask)(Question::Drain, admin)),
-        Some(Command::Reload { admin }) => ended((commands.ask)(Question::Reload, admin)),
+        Some(Command::Demo { listen, admin }) => ended((commands.demo)(Demo {
+            listen,
+            admin,
+            variables,
+        })),
+        Some(Command::Top(whom)) => ended((commands.ask)(Question::Top, &whom)),
+        Some(Command::Drain(whom)) => ended((commands.ask)(Question::Drain, &whom)),
+        Some(Command::Reload(whom)) => ended((commands.ask)(Question::Reload, &whom)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "holdfast", &mut script);
@@ -107,12 +134,12 @@ pub fn proxy(listen: String, to: Vec<String>, variables: Variables) -> Sources {
         Flag {
             flag: "--listen",
             key: "listeners.main.bind",
-            values: vec![listen],
+            given: Given::Once(listen),
         },
         Flag {
             flag: "--to",
             key: "upstreams.main.servers",
-            values: to,
+            given: Given::Each(to),
         },
     ];
     Sources {
@@ -151,7 +178,14 @@ enum Command {
         to: Vec<String>,
     },
     /// A proxy, two small origins and the admin page, all in one process.
-    Demo,
+    Demo {
+        /// Where the proxy listens; port 0 takes a free one.
+        #[arg(long, value_name = "ADDR", default_value = DEMO)]
+        listen: String,
+        /// Where the admin page is.
+        #[arg(long, value_name = "ADDR", default_value = ADMIN)]
+        admin: String,
+    },
     /// Validate the configuration.
     Check {
         /// The configuration file; also HOLDFAST_CONFIG.
@@ -161,27 +195,13 @@ enum Command {
         #[arg(long)]
         explain: bool,
     },
-    /// Live connections in the terminal.
-    #[command(hide = true)]
-    Top {
-        /// The admin listener of the running proxy.
-        #[arg(long, value_name = "ADDR", default_value = ADMIN)]
-        admin: SocketAddr,
-    },
-    /// Drain the running proxy.
-    #[command(hide = true)]
-    Drain {
-        /// The admin listener of the running proxy.
-        #[arg(long, value_name = "ADDR", default_value = ADMIN)]
-        admin: SocketAddr,
-    },
+    /// Live connections in the terminal, anew each second.
+    Top(Whom),
+    /// Drain the running proxy; it must allow changes.
+    Drain(Whom),
     /// Have the running proxy read its configuration again.
     #[command(hide = true)]
-    Reload {
-        /// The admin listener of the running proxy.
-        #[arg(long, value_name = "ADDR", default_value = ADMIN)]
-        admin: SocketAddr,
-    },
+    Reload(Whom),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -277,6 +297,9 @@ fn complain(text: &str) {
 /// Where the admin listener is unless the configuration says otherwise.
 const ADMIN: &str = "127.0.0.1:9901";
 
+/// Where the demo's proxy listens.
+const DEMO: &str = "127.0.0.1:8080";
+
 const FINE: u8 = 0;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -350,10 +373,7 @@ mod tests {
             help.contains("check") && help.contains("completions"),
             "{help}"
         );
-        assert!(
-            !help.contains("reload") && !help.contains("drain"),
-            "{help}"
-        );
+        assert!(!help.contains("reload"), "{help}");
     }
 
     #[test]

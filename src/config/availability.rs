@@ -95,14 +95,19 @@ const NOT_YET: &[NotYet] = &[
         because: "a drain has one way to end",
     },
     NotYet {
+        key: "dns.refresh_interval",
+        accepts: Accepts::Nothing,
+        because: "names are resolved once, at start",
+    },
+    NotYet {
         key: "dns.keep_last_good",
         accepts: Accepts::Nothing,
-        because: "the last good answer is kept for ever",
+        because: "names are resolved once, at start",
     },
     NotYet {
         key: "dns.removal_grace",
         accepts: Accepts::Nothing,
-        because: "addresses that leave a name are not drained",
+        because: "names are resolved once, at start",
     },
     NotYet {
         key: "listeners.*.bind",
@@ -125,6 +130,11 @@ const NOT_YET: &[NotYet] = &[
         because: "one exchange is served at a time",
     },
     NotYet {
+        key: "listeners.*.pipeline_depth",
+        accepts: Accepts::Nothing,
+        because: "one exchange is served at a time",
+    },
+    NotYet {
         key: "upstreams.*.balance",
         accepts: Accepts::AllBut(&["ewma", "hash"]),
         because: "there is no such balancer",
@@ -138,6 +148,11 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.slow_start",
         accepts: Accepts::Only(&["off"]),
         because: "new endpoints get their whole share at once",
+    },
+    NotYet {
+        key: "upstreams.*.pool.max_connections_total",
+        accepts: Accepts::Only(&["off"]),
+        because: "connections are counted for each endpoint only",
     },
     NotYet {
         key: "upstreams.*.pool.min_idle",
@@ -170,6 +185,11 @@ const NOT_YET: &[NotYet] = &[
         because: "the kernel chooses the source address",
     },
     NotYet {
+        key: "upstreams.*.connect.bind_no_port",
+        accepts: Accepts::Only(&["true"]),
+        because: "without source addresses the kernel chooses the port at connect",
+    },
+    NotYet {
         key: "upstreams.*.connect.port_reserve",
         accepts: Accepts::Nothing,
         because: "local ports are not counted",
@@ -188,6 +208,11 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.health.*",
         accepts: Accepts::Nothing,
         because: "endpoints are neither ejected nor probed",
+    },
+    NotYet {
+        key: "routes.*.via",
+        accepts: Accepts::AllBut(&["off"]),
+        because: "Via is always written",
     },
 ];
 

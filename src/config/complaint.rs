@@ -30,7 +30,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
             Self::Variable(name) | Self::Flag(name) => f.write_str(name),
             Self::Whole => f.write_str("anywhere"),
         }

@@ -42,8 +42,17 @@ pub struct Flag {
     pub flag: &'static str,
     /// The key that it sets, with dots.
     pub key: &'static str,
-    /// Its value, or its values when it may be repeated.
-    pub values: Vec<String>,
+    /// What it was given.
+    pub given: Given,
+}
+
+/// What a flag was given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// One value.
+    Once(String),
+    /// A value each time it was repeated: a list.
+    Each(Vec<String>),
 }
 
 /// What the layers say together.
@@ -193,14 +202,17 @@ fn environment(variables: &[(String, String)], complaints: &mut Complaints) -> L
 
 fn command_line(flags: &[Flag], complaints: &mut Complaints) -> Layer {
     let mut table = Table::new();
-    for Flag { flag, key, values } in flags {
+    for Flag { flag, key, given } in flags {
         let place = Place::Flag((*flag).to_owned());
         let item = |(index, text): (usize, &String)| Node {
             key: format!("{key}[{index}]"),
             place: place.clone(),
             value: Raw::Text(text.clone()),
         };
-        let value = Raw::List(values.iter().enumerate().map(item).collect());
+        let value = match given {
+            Given::Once(text) => Raw::Text(text.clone()),
+            Given::Each(texts) => Raw::List(texts.iter().enumerate().map(item).collect()),
+        };
         let node = Node {
             key: (*key).to_owned(),
             place: place.clone(),
@@ -322,7 +334,7 @@ mod tests {
         sources.flags = vec![Flag {
             flag: "--listen",
             key: "listeners.main.bind",
-            values,
+            given: Given::Each(values),
         }];
         let said = read(&sources).unwrap().said;
         let node = at(&said, "listeners.main.bind");

@@ -585,7 +585,7 @@ fn a_mistake_in_conf_d_is_found_in_its_file_and_line() {
     let file = folder.write("holdfast.toml", LEAST);
     let added = folder.write("conf.d/a.toml", "\n\n[upstreams.app.pool]\nmax_idle = -1\n");
     let said = with_environment(&[], Some(file)).unwrap_err().to_string();
-    let place = format!("; at {}:4\n", added.display());
+    let place = format!("; at {}, line 4\n", added.display());
     assert!(
         said.starts_with("upstreams.app.pool.max_idle: ") && said.ends_with(&place),
         "{said}"
@@ -600,7 +600,7 @@ fn a_syntax_error_names_file_and_line() {
         .unwrap_err()
         .to_string();
     assert!(
-        said.ends_with(&format!("; at {}:2\n", file.display())),
+        said.ends_with(&format!("; at {}, line 2\n", file.display())),
         "{said}"
     );
 }

@@ -129,7 +129,7 @@ fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-fn all(octets: &[u8], class: fn(u8) -> bool) -> Result<(), Unwritable> {
+fn all(octets: &[u8], class: impl Fn(u8) -> bool) -> Result<(), Unwritable> {
     if octets.is_empty() {
         return Err(Unwritable { octet: 0 });
     }
@@ -140,10 +140,12 @@ fn all(octets: &[u8], class: fn(u8) -> bool) -> Result<(), Unwritable> {
 }
 
 fn value_octets(octets: &[u8]) -> Result<(), Unwritable> {
-    match octets::first_not_field_vchar(octets).and_then(|at| octets.get(at)) {
-        Some(octet) => Err(Unwritable { octet: *octet }),
-        None => Ok(()),
+    if octets::is_field_value(octets) {
+        return Ok(());
     }
+    Err(Unwritable {
+        octet: octets::first_not_field_vchar(octets).unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl Field {
             (19, b'p') => Self::ProxyAuthorization,
             _ => return Self::Other,
         };
-        if octets::eq_ignore_case(name, candidate.name().as_bytes()) {
+        if octets::is_same_token(name, candidate.name().as_bytes()) {
             candidate
         } else {
             Self::Other
@@ -401,6 +401,13 @@ fn split_member(list: &[u8]) -> (&[u8], Option<&[u8]>) {
         List,
         Quotes,
         QuotedPair,
+    }
+    // Nearly every list is without quotes.
+    let mark = list.iter().position(|octet| matches!(octet, b',' | b'"'));
+    match mark.and_then(|at| list.split_at_checked(at)) {
+        None => return (list, None),
+        Some((member, [b',', tail @ ..])) => return (member, Some(tail)),
+        Some(_) => {}
     }
     let mut within = Within::List;
     for (at, octet) in list.iter().enumerate() {

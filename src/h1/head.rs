@@ -244,7 +244,7 @@ impl RequestHead {
         start: usize,
         limits: &HeadLimits,
     ) -> Result<(), MessageError> {
-        let (method, rest) = part(line, octets::is_tchar);
+        let (method, rest) = octets::split_class(line, octets::is_tchar);
         let rest = match (method, rest) {
             ([], [b' ', ..] | []) => return Err(MessageError::MethodMissing),
             (_, [b' ', rest @ ..]) => rest,
@@ -255,7 +255,7 @@ impl RequestHead {
         if method.len() > METHOD_OCTETS_MAX {
             return Err(MessageError::MethodTooLong);
         }
-        let (target, rest) = part(rest, octets::is_target_char);
+        let (target, rest) = octets::split_class(rest, octets::is_target_char);
         let version = match (target, rest) {
             ([], [b' ' | b'\t', ..] | []) => return Err(MessageError::RequestLineShape),
             (_, [b' ', version @ ..]) => version,
@@ -269,13 +269,7 @@ impl RequestHead {
                 limit: limits.target,
             });
         }
-        if version.contains(&b' ') || version.contains(&b'\t') {
-            return Err(MessageError::RequestLineShape);
-        }
-        if version.contains(&b'\r') {
-            return Err(MessageError::BareCarriageReturn);
-        }
-        self.version = Version::parse(version)?;
+        self.version = Version::parse(version).map_err(|error| version_error(version, error))?;
         self.method = Method::of(method);
         self.method_octets = Span::new(start, start + method.len());
         let of = match self.method {
@@ -390,7 +384,7 @@ impl ResponseHead {
     /// RFC 9112 §4: HTTP-version SP status-code SP [ reason-phrase ]. The last space is missing in
     /// the answers of many real servers that send no reason, and nothing can be hidden there.
     fn status_line(&mut self, line: &[u8], start: usize) -> Result<(), MessageError> {
-        let (version, rest) = part(line, |octet| octet != b' ');
+        let (version, rest) = octets::split_class(line, |octet| octet != b' ');
         self.version = Version::parse(version)?;
         let (status, reason) = match rest {
             [b' ', status @ ..] if status.len() == 3 => (status, &[][..]),
@@ -404,10 +398,12 @@ impl ResponseHead {
                 status: self.status,
             });
         }
-        if let Some(octet) = octets::first_not_field_vchar(reason).and_then(|at| reason.get(at)) {
-            return Err(match octet {
-                b'\r' => MessageError::BareCarriageReturn,
-                _ => MessageError::ReasonOctet { octet: *octet },
+        if !octets::is_field_value(reason) {
+            return Err(match octets::first_not_field_vchar(reason) {
+                Some(b'\r') => MessageError::BareCarriageReturn,
+                octet => MessageError::ReasonOctet {
+                    octet: octet.unwrap_or_default(),
+                },
             });
         }
         let end = start + line.len();
@@ -450,13 +446,16 @@ fn field_section(
     }
 }
 
-/// Splits before the first octet that is not of the class.
-fn part(octets: &[u8], class: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let end = octets
-        .iter()
-        .position(|octet| !class(*octet))
-        .unwrap_or(octets.len());
-    octets.split_at_checked(end).unwrap_or_default()
+/// A bare CR or a fourth part is a worse fault of the request line than its version.
+#[cold]
+fn version_error(version: &[u8], error: MessageError) -> MessageError {
+    if version.contains(&b'\r') {
+        MessageError::BareCarriageReturn
+    } else if version.contains(&b' ') || version.contains(&b'\t') {
+        MessageError::RequestLineShape
+    } else {
+        error
+    }
 }
 
 /// Most octets of a request line, so that an endless one is refused before the whole head's limit.

@@ -75,31 +75,42 @@ impl Lines {
 /// # Errors
 /// The rule it breaks.
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
-    let colon = line.iter().position(|octet| !octets::is_tchar(*octet));
-    let Some((name, [b':', value @ ..])) = colon.and_then(|at| line.split_at_checked(at)) else {
+    let (name, [b':', value @ ..]) = octets::split_class(line, octets::is_tchar) else {
         return Err(name_error(line));
     };
     if name.is_empty() {
         return Err(MessageError::NameMissing);
     }
-    if let Some(octet) = octets::first_not_field_vchar(value).and_then(|at| value.get(at)) {
-        return Err(match octet {
-            b'\r' => MessageError::BareCarriageReturn,
-            _ => MessageError::ValueOctet { octet: *octet },
-        });
+    if !octets::is_field_value(value) {
+        return Err(value_error(value));
     }
     let name_end = start + name.len();
-    let leading = value
-        .iter()
-        .take_while(|octet| matches!(octet, b' ' | b'\t'))
-        .count();
     let trimmed = octets::trim_ows(value);
+    // One space, nearly always.
+    let leading = match value {
+        [b' ', next, ..] if !matches!(next, b' ' | b'\t') => 1,
+        _ => value
+            .iter()
+            .take_while(|octet| matches!(octet, b' ' | b'\t'))
+            .count(),
+    };
     let value_start = name_end + 1 + if trimmed.is_empty() { 0 } else { leading };
     Ok(FieldLine {
         field: Field::of(name),
         name: Span::new(start, name_end),
         value: Span::new(value_start, value_start + trimmed.len()),
     })
+}
+
+/// Which rule a value breaks that holds a control octet.
+#[cold]
+fn value_error(value: &[u8]) -> MessageError {
+    match octets::first_not_field_vchar(value) {
+        Some(b'\r') => MessageError::BareCarriageReturn,
+        octet => MessageError::ValueOctet {
+            octet: octet.unwrap_or_default(),
+        },
+    }
 }
 
 /// Which rule a line breaks that does not begin with a name and a colon.

@@ -104,13 +104,16 @@ enum Options {
 }
 
 fn options(fields: &FieldSection, octets: &[u8]) -> Options {
-    if fields.lists(Field::Connection, b"close", octets) {
-        Options::Close
-    } else if fields.lists(Field::Connection, b"keep-alive", octets) {
-        Options::KeepAlive
-    } else {
-        Options::Silent
+    let mut options = Options::Silent;
+    for option in fields.list(Field::Connection, octets) {
+        if octets::eq_ignore_case(option, b"close") {
+            return Options::Close;
+        }
+        if octets::eq_ignore_case(option, b"keep-alive") {
+            options = Options::KeepAlive;
+        }
     }
+    options
 }
 
 #[cfg(test)]

@@ -220,19 +220,23 @@ pub fn authority(octets: &[u8]) -> Result<Authority<'_>, MessageError> {
         _ => named(octets),
     };
     // Told apart only when something is wrong, since `@` is no octet of a host.
-    parsed.ok_or(if octets.contains(&b'@') {
-        MessageError::UserInfo
-    } else {
-        MessageError::HostMalformed
+    parsed.ok_or_else(|| match octets.contains(&b'@') {
+        true => MessageError::UserInfo,
+        false => MessageError::HostMalformed,
     })
 }
 
 fn named(octets: &[u8]) -> Option<Authority<'_>> {
-    let end = octets
-        .iter()
-        .position(|octet| !octets::is_reg_name_char(*octet));
-    let (host, rest) = octets.split_at_checked(end.unwrap_or(octets.len()))?;
-    if host.is_empty() || !escapes_are_whole(host) {
+    let (mut host, mut rest) = octets::split_class(octets, octets::is_reg_name_char);
+    if let [b'%', ..] = rest {
+        // A rare way to write a host; the escapes are kept as they are.
+        let class = |octet| octets::is_reg_name_char(octet) || octet == b'%';
+        (host, rest) = octets::split_class(octets, class);
+        if !escapes_are_whole(host) {
+            return None;
+        }
+    }
+    if host.is_empty() {
         return None;
     }
     Some(Authority {

@@ -11,6 +11,10 @@ use async_signal::Signal;
 use async_signal::Signals;
 use async_std::net::ToSocketAddrs;
 use futures::StreamExt;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 
 /// Runs the control plane on this thread until `future` ends.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
@@ -72,4 +76,32 @@ impl Asks {
 /// The resolver's.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok((host, port).to_socket_addrs().await?.collect())
+}
+
+/// Raises the soft limit on descriptors to the hard one, which needs no privilege, and answers how
+/// many this process may have. `None`: as many as it likes.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limits.maximum,
+        maximum: limits.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limits.maximum,
+        // Where the system will not, the old limit stands.
+        Err(_) => limits.current,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_limit_is_the_hard_one_once_it_was_raised() {
+        assert_eq!(
+            raise_descriptor_limit(),
+            getrlimit(Resource::Nofile).maximum
+        );
+    }
 }

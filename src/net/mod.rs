@@ -26,6 +26,7 @@ pub mod linger;
 pub mod control;
 pub mod admin_serve;
 pub mod admin_client;
+pub mod demo_origin;
 #[cfg(test)]
 mod tests;
 

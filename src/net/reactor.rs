@@ -274,6 +274,15 @@ impl Reactor {
         }
     }
 
+    /// Whether the peer's FIN has come.
+    pub fn peer_has_ended(&self, key: Key) -> bool {
+        self.sources
+            .borrow()
+            .places
+            .get(key.place as usize)
+            .is_some_and(|s| s.flags & PEER_FIN != 0)
+    }
+
     /// The socket is parked: no task waits; when it stirs, the key is listed in [`Self::stirred`].
     pub fn park(&self, key: Key) {
         let old = self.with(key, |source| {

@@ -233,6 +233,14 @@ impl Stream {
             .poll_gone(self.registration.key, gone, context)
     }
 
+    /// Whether the peer's FIN has come.
+    #[must_use]
+    pub fn peer_has_ended(&self) -> bool {
+        self.registration
+            .reactor
+            .peer_has_ended(self.registration.key)
+    }
+
     /// Sends our FIN; the peer may go on sending.
     pub fn shut_down_write(&self) {
         let _broken_already = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);

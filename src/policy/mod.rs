@@ -3,6 +3,7 @@
 
 pub mod balance;
 pub mod route;
+pub mod backoff;
 pub mod retry;
 pub mod admission;
 pub mod timeouts;

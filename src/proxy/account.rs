@@ -24,6 +24,8 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client, began: Instant) {
     if record.client_conn != client.id {
         record.client_conn = client.id;
         record.client = client.address;
+    }
+    if record.listener.is_none() {
         record.listener = Some(client.listener.settings.name.clone());
     }
     let ago = clock::now().saturating_duration_since(began);

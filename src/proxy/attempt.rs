@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
@@ -118,10 +119,10 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// [`Unanswered`]; `progress` tells how far both directions were.
-    pub async fn run(self, progress: &Progress) -> Result<Answer, Unanswered> {
+    pub async fn run(&mut self, progress: &Progress) -> Result<Answer, Unanswered> {
         let upstream = &self.route.upstream.settings;
         let listener = &self.client.listener.settings;
-        let answering = Answering {
+        let mut answering = Answering {
             client: &self.client.stream,
             origin: self.origin,
             input: self.origin_in,
@@ -130,7 +131,7 @@ impl Attempt<'_> {
             asked: self.judged.asked,
             listener,
             route: &self.route.settings,
-            response_header: upstream.response_header,
+            service: &self.client.service,
             body_idle: upstream.body_idle,
             wanted: self.wanted,
             extra: self.extra,
@@ -143,9 +144,11 @@ impl Attempt<'_> {
                 // It may have said why before it closed.
                 Err(_) => Upload::Refused,
             });
-            return origin::answer(answering).await.map_err(Unanswered::Origin);
+            return origin::answer(&mut answering)
+                .await
+                .map_err(Unanswered::Origin);
         }
-        let upload = Sending {
+        let mut upload = Sending {
             client: &self.client.stream,
             origin: self.origin,
             input: self.input,
@@ -157,15 +160,15 @@ impl Attempt<'_> {
             framing: self.judged.framing,
             progress,
         };
-        both(upload, answering, progress).await
+        both(&mut upload, &mut answering, progress).await
     }
 }
 
 /// Runs the two directions in one task, each at its own pace. The answer decides the attempt; the
 /// request's end only tells the answer's deadline when to begin.
 async fn both(
-    upload: Sending<'_>,
-    answering: Answering<'_>,
+    upload: &mut Sending<'_>,
+    answering: &mut Answering<'_>,
     progress: &Progress,
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
@@ -214,7 +217,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn run(self) -> Result<(), Stuck> {
+    async fn run(&mut self) -> Result<(), Stuck> {
         let mut writer = match self.framing {
             Framing::None => BodyWriter::None,
             Framing::Length(left) => BodyWriter::Length { left },
@@ -315,7 +318,9 @@ pub fn verdict_after(
 ) -> Verdict {
     let persistence = match answer.origin {
         Persistence::Persist => verdict::AnswerPersistence::Persist,
-        Persistence::Close(crate::base::CloseReason::Http10) => verdict::AnswerPersistence::Http10,
+        Persistence::Close(CloseReason::Http10) => verdict::AnswerPersistence::Http10,
+        // How the answer ended says this better.
+        Persistence::Close(CloseReason::CloseDelimited) => verdict::AnswerPersistence::Persist,
         Persistence::Close(_) => verdict::AnswerPersistence::Close,
     };
     verdict::verdict(&verdict::Seen {
@@ -358,6 +363,11 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
 
 /// A new exchange machine for an attempt.
 #[must_use]
-pub fn progress(head: &RequestHead, octets: &[u8], framing: Framing) -> Progress {
-    Progress::new(Exchange::new(head, framing, octets))
+pub fn progress(
+    head: &RequestHead,
+    octets: &[u8],
+    framing: Framing,
+    response_header: Duration,
+) -> Progress {
+    Progress::new(Exchange::new(head, framing, octets), response_header)
 }

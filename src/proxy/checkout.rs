@@ -264,10 +264,12 @@ impl Endpoint {
                 Checkout::Connect(permit) => {
                     let permit = Permit::new(self, permit, want.why);
                     let place = standing.map(|ticket| Place::new(self, ticket));
-                    return self.dial_or_be_served(permit, place, want).await;
+                    // Boxed, as the line is: the usual way has neither.
+                    return Box::pin(self.dial_or_be_served(permit, place, want)).await;
                 }
                 Checkout::Wait(ticket) => {
-                    return self.stand_in_line(Place::new(self, ticket), want).await;
+                    let place = Place::new(self, ticket);
+                    return Box::pin(self.stand_in_line(place, want)).await;
                 }
                 Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
                 Checkout::Refuse(RefuseReason::QueueFull) => return Err(NotAcquired::QueueFull),
@@ -429,13 +431,10 @@ impl Endpoint {
         } else {
             None
         };
-        let stream = match stream.attach() {
-            Ok(stream) => stream,
-            Err(_) => {
-                self.retire(lease, CloseReason::IoError);
-                self.count_closed(&facts, CloseReason::IoError);
-                return None;
-            }
+        let Ok(stream) = stream.attach() else {
+            self.retire(lease, CloseReason::IoError);
+            self.count_closed(&facts, CloseReason::IoError);
+            return None;
         };
         let dead = match (peeked, stream.look()) {
             (Some(Peeked::Nothing), _) | (None, Seen::Quiet) => None,
@@ -768,7 +767,16 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
             .connect_errors
             .of(connect_error(error))
             .inc();
+
+        match error {
+            DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
+                endpoint.holddown.on_failure();
+            }
+            // Our own trouble says nothing about the endpoint.
+            DialError::NoPort | DialError::NoDescriptor | DialError::Io(_) => {}
+        }
     })?;
+    endpoint.holddown.on_success();
     let now = clock::now();
     endpoint
         .metrics

@@ -41,7 +41,7 @@ pub async fn converse(mut client: Client, admitted: Admitted) {
             break ending;
         }
     };
-    client.end(ending).await;
+    Box::pin(client.end(ending)).await;
 }
 
 /// Whether a client's requests are served.
@@ -89,7 +89,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> 
         let after = match (began, admitted) {
             (Head::Whole(began), Admitted::Yes) => serve::serve(client, desk, began).await,
             (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
-                serve::refuse(client, desk, (began, None), error).await
+                Box::pin(serve::refuse(client, desk, (began, None), error)).await
             }
         };
         desk.input.release();

@@ -86,9 +86,11 @@ impl Drop for Lease {
     }
 }
 
+type Desks = Vec<Box<Desk>>;
+
 thread_local! {
     // The boxes are what is kept: a desk moves by its pointer.
-    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+    static DESKS: RefCell<Desks> = const { RefCell::new(Vec::new()) };
 }
 
 /// Desks kept by an idle worker. Without their buffers they are about 3 KiB each.

@@ -50,6 +50,8 @@ use crate::proxy::relay::SinkWriter;
 use crate::proxy::relay::Source;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
+use crate::proxy::service::Service;
+use crate::proxy::service::Standing;
 use crate::proxy::settings::KeepAliveField;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
@@ -86,6 +88,9 @@ pub struct Progress {
     upload: Cell<Upload>,
     begun: Cell<Begun>,
     first_octet: Cell<Option<Instant>>,
+    /// When the answer must have begun: set when the request is sent, not asked anew.
+    head_due: Cell<Deadline>,
+    response_header: Duration,
 }
 
 /// How far the request is.
@@ -205,8 +210,8 @@ pub struct Answering<'a> {
     pub listener: &'a ListenerSettings,
     /// What the route says.
     pub route: &'a RouteSettings,
-    /// How long the head may take, once the request was sent whole.
-    pub response_header: Duration,
+    /// Whether new work is still taken: the last answer says if not.
+    pub service: &'a Service,
     /// How long the body may pause.
     pub body_idle: Duration,
     /// Which answers are wanted.
@@ -229,12 +234,15 @@ pub enum Wanted {
 impl Progress {
     /// Nothing was sent, nothing came.
     #[must_use]
-    pub fn new(exchange: Exchange) -> Self {
+    pub fn new(exchange: Exchange, response_header: Duration) -> Self {
         Self {
             exchange: RefCell::new(exchange),
             upload: Cell::new(Upload::Flowing),
             begun: Cell::new(Begun::No),
             first_octet: Cell::new(None),
+            // The client's own deadlines rule while it is still sending.
+            head_due: Cell::new(Deadline::NEVER),
+            response_header,
         }
     }
 
@@ -248,10 +256,11 @@ impl Progress {
     pub fn set_upload(&self, upload: Upload) {
         let mut exchange = self.exchange.borrow_mut();
         match upload {
-            Upload::Flowing => {}
+            Upload::Flowing => return,
             Upload::Whole(_) => exchange.on_request_end(),
             Upload::Refused => exchange.on_request_abandoned(),
         }
+        self.head_due.set(Deadline::after(self.response_header));
         self.upload.set(upload);
     }
 
@@ -271,18 +280,6 @@ impl Progress {
     pub fn first_octet(&self) -> Option<Instant> {
         self.first_octet.get()
     }
-
-    fn deadline(&self, response_header: Duration) -> Deadline {
-        match self.upload.get() {
-            // The client's own deadlines rule while it is still sending.
-            Upload::Flowing => Deadline::NEVER,
-            Upload::Whole(at) => {
-                let spent = clock::now().saturating_duration_since(at);
-                Deadline::after(response_header.saturating_sub(spent))
-            }
-            Upload::Refused => Deadline::after(response_header),
-        }
-    }
 }
 
 /// Passes the origin's answer on. What is left of it waits in `out`.
@@ -290,7 +287,7 @@ impl Progress {
 ///
 /// # Errors
 /// [`NoAnswer`].
-pub async fn answer(mut with: Answering<'_>) -> Result<Answer, NoAnswer> {
+pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
     loop {
         with.read_head().await?;
         let awaited = with.progress.exchange.borrow().expectation();
@@ -335,10 +332,9 @@ impl Answering<'_> {
 
     async fn read_more(&mut self) -> Result<(), NoAnswer> {
         let (client, origin, progress) = (self.client, self.origin, self.progress);
-        let (gone, limit) = (self.asked.gone, self.response_header);
+        let gone = self.asked.gone;
         poll_fn(|context| {
-            // Asked anew each time: the deadline begins when the request was sent whole.
-            match origin.poll_readable(context, progress.deadline(limit)) {
+            match origin.poll_readable(context, progress.head_due.get()) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
                 Poll::Pending => {}
@@ -385,7 +381,7 @@ impl Answering<'_> {
             .map_err(|_| NoAnswer::ClientGone)
     }
 
-    fn switch(self) -> Result<Answer, NoAnswer> {
+    fn switch(&mut self) -> Result<Answer, NoAnswer> {
         if self.asked.upgrade == Upgrade::No {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
@@ -401,7 +397,7 @@ impl Answering<'_> {
     }
 
     async fn pass_final(
-        mut self,
+        &mut self,
         framing: Framing,
         awaited: Expectation,
     ) -> Result<Answer, NoAnswer> {
@@ -490,6 +486,9 @@ impl Answering<'_> {
     ) -> Persistence {
         if let Persistence::Close(reason) = self.asked.persistence {
             return Persistence::Close(reason);
+        }
+        if self.service.standing() == Standing::Draining {
+            return Persistence::Close(CloseReason::Drain);
         }
         if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {
             return Persistence::Close(CloseReason::CloseDelimited);

@@ -58,6 +58,17 @@ pub enum ServerTiming {
     Omitted,
 }
 
+/// A worker's own handle on the plan: counted by that worker only.
+pub struct PlanHere(Arc<Plan>);
+
+impl std::ops::Deref for PlanHere {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
+}
+
 /// Where requests go.
 pub struct Plan {
     /// Which route a request takes.
@@ -169,12 +180,12 @@ impl Service {
     /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a
     /// shared count would be written by every worker for every request.
     #[must_use]
-    pub fn plan_here(&self) -> Rc<Arc<Plan>> {
+    pub fn plan_here(&self) -> Rc<PlanHere> {
         let version = self.version.load(Ordering::Relaxed);
         PLAN.with_borrow_mut(|kept| match kept {
             Some((of, plan)) if *of == version => Rc::clone(plan),
             _ => {
-                let plan = Rc::new(self.plan.load_full());
+                let plan = Rc::new(PlanHere(self.plan.load_full()));
                 *kept = Some((version, Rc::clone(&plan)));
                 plan
             }
@@ -242,5 +253,5 @@ pub enum Taken {
 }
 
 thread_local! {
-    static PLAN: RefCell<Option<(u64, Rc<Arc<Plan>>)>> = const { RefCell::new(None) };
+    static PLAN: RefCell<Option<(u64, Rc<PlanHere>)>> = const { RefCell::new(None) };
 }

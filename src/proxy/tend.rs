@@ -26,9 +26,11 @@ use crate::proxy::upstream::Endpoint;
 
 thread_local! {
     /// By place in this worker's reactor: whose connection it is.
-    static WATCHED: RefCell<Vec<Option<(Weak<Endpoint>, ConnId)>>> =
-        const { RefCell::new(Vec::new()) };
+    static WATCHED: RefCell<Vec<Option<Watched>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Whose connection, and which.
+type Watched = (Weak<Endpoint>, ConnId);
 
 static EXPIRY_WAKER: AtomicWaker = AtomicWaker::new();
 static EXPIRY_SLEEPS: AtomicBool = AtomicBool::new(false);

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crate::base::names::Name;
+use crate::net::Deadline;
 use crate::net::clock;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
+use crate::policy::backoff;
 use crate::policy::balance::Balance;
 use crate::policy::balance::Candidate;
 use crate::policy::balance::Dice;
@@ -46,6 +49,8 @@ pub struct Endpoint {
     pub host: String,
     /// Its connections.
     pub pool: Pool,
+    /// Whether it is passed over for a moment, because connects to it failed.
+    pub holddown: Holddown,
     /// Requests under way at it.
     pub in_flight: AtomicU64,
     /// Its place in the metrics' shape.
@@ -137,6 +142,7 @@ impl Upstream {
                     host: shape.address.to_string(),
                     address: shape.address,
                     pool: Pool::new(shape.limits),
+                    holddown: Holddown::default(),
                     in_flight: AtomicU64::new(0),
                     metrics_index: index,
                     metrics: Arc::clone(&own_metrics),
@@ -159,11 +165,18 @@ impl Upstream {
 
     /// Chooses an endpoint that was not tried yet. `None`: there is none.
     pub fn pick(&self, tried: &Tried, dice: &mut impl Dice) -> Option<(usize, &Arc<Endpoint>)> {
-        let look = |at: usize| match self.endpoints.get(at) {
-            Some(endpoint) => Usable::Fit(Load(endpoint.in_flight.load(Ordering::Relaxed))),
+        let load = |endpoint: &Endpoint| Load(endpoint.in_flight.load(Ordering::Relaxed));
+        let rested = |at: usize| match self.endpoints.get(at) {
+            Some(endpoint) if endpoint.holddown.is_over() => Usable::Fit(load(endpoint)),
+            Some(_) | None => Usable::Unfit(Unfit::Ejected),
+        };
+        let any = |at: usize| match self.endpoints.get(at) {
+            Some(endpoint) => Usable::Fit(load(endpoint)),
             None => Usable::Unfit(Unfit::Draining),
         };
-        let at = self.balance.pick(look, dice, tried)?;
+        // When every one is held down, one of them is better than none.
+        let picked = self.balance.pick(rested, dice, tried);
+        let at = picked.or_else(|| self.balance.pick(any, dice, tried))?;
         self.endpoints.get(at).map(|endpoint| (at, endpoint))
     }
 
@@ -184,6 +197,40 @@ impl Upstream {
             .iter()
             .map(|endpoint| endpoint.pool.open())
             .sum()
+    }
+}
+
+/// How connects to an endpoint went lately.
+#[derive(Debug, Default)]
+pub struct Holddown {
+    failures: AtomicU32,
+    until_millis: AtomicU64,
+}
+
+impl Holddown {
+    /// A connect failed by the endpoint's or the network's doing.
+    pub fn on_failure(&self) {
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        let until = Deadline::after(backoff::holddown(failures));
+        self.until_millis.store(until.millis(), Ordering::Relaxed);
+    }
+
+    /// A connect succeeded.
+    pub fn on_success(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.until_millis.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the endpoint may be dialled.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.until_millis.load(Ordering::Relaxed) {
+            0 => true,
+            until => Deadline::from_millis(until).passed(),
+        }
     }
 }
 

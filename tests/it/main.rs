@@ -1,1 +1,38 @@
-fn main() {}
+//! Dialogues with the running binary: scripted clients and origins around it, over loopback.
+//!
+//! Each test is a sentence of the contract. The stage is in `support`; real programs play in `real`.
+//! Another binary than the one just built is tested by naming it in `HOLDFAST_BIN`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::let_underscore_must_use,
+    reason = "a test fails by panicking, and its peers are plain threads that ask the clock"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "a test binary offers nothing")]
+#![allow(dead_code, reason = "the stage has more doors than every play needs")]
+
+mod support;
+mod framing;
+mod hops;
+mod persistence;
+mod reuse;
+mod bodies;
+mod pipelining;
+mod truncation;
+mod retries;
+mod errors;
+mod closing;
+mod tunnels;
+mod balance;
+mod routes;
+mod limits;
+mod admin;
+mod access_log;
+mod shutdown;
+mod settings;
+mod real;

@@ -1,0 +1,230 @@
+//! `[listeners.NAME]` to a listener.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+
+use crate::base::units::Limit;
+use crate::config::settings;
+use crate::config::settings::words;
+use crate::h1::head::HeadLimits;
+use crate::observe::ListenerMetrics;
+use crate::policy::admission::ClientLimits;
+use crate::policy::admission::ClientTable;
+use crate::proxy::service::LimitAction;
+use crate::proxy::service::Listener;
+use crate::proxy::settings::HalfClose;
+use crate::proxy::settings::Http10;
+use crate::proxy::settings::KeepAliveField;
+use crate::proxy::settings::ListenerSettings;
+use crate::proxy::settings::Pipelining;
+
+/// A listener that nobody is connected to yet.
+#[must_use]
+pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Listener {
+    let max_connections = settings.max_connections.value();
+    metrics
+        .limit
+        .set(max_connections.map_or(f64::INFINITY, f64::from));
+    Listener {
+        settings: treatment(settings),
+        metrics,
+        connections: AtomicU32::new(0),
+        max_connections,
+        clients: clients(settings).map(|limits| Mutex::new(ClientTable::new(limits))),
+        client_limit_action: match settings.client_limit_action {
+            words::ClientLimitAction::TooManyRequests => LimitAction::TooManyRequests,
+            words::ClientLimitAction::Close => LimitAction::Close,
+            words::ClientLimitAction::Reset => LimitAction::Reset,
+            words::ClientLimitAction::Hold => LimitAction::Hold,
+        },
+        trusted_proxies: settings.trusted_proxies.clone(),
+    }
+}
+
+fn treatment(settings: &settings::Listener) -> ListenerSettings {
+    ListenerSettings {
+        name: settings.name.clone(),
+        header_timeout: settings.header_timeout,
+        body_timeout: settings.body_timeout,
+        min_body_rate: settings.min_body_rate.value().map(|rate| rate.0),
+        write_timeout: settings.write_timeout,
+        idle_timeout: settings.idle_timeout,
+        keep_alive_header: match settings.keep_alive_header {
+            true => KeepAliveField::Sent,
+            false => KeepAliveField::Omitted,
+        },
+        max_requests: settings.max_requests.value().map(u64::from),
+        max_age: settings.max_age.value(),
+        max_age_jitter: settings.max_age_jitter.value(),
+        head: HeadLimits {
+            octets: settings.max_header_bytes,
+            fields: settings.max_headers,
+            // A target has no limit of its own: it may fill its head.
+            target: settings.max_header_bytes,
+        },
+        max_body_bytes: settings.max_body_bytes.value().map(|most| most.0),
+        http10: match settings.http10 {
+            true => Http10::Served,
+            false => Http10::Refused,
+        },
+        pipelining: match settings.pipelining {
+            // Concurrent is refused by name as not yet available; one at a time is always right.
+            words::Pipelining::Serial | words::Pipelining::Concurrent => Pipelining::Serial,
+            words::Pipelining::Close => Pipelining::Close,
+        },
+        half_close: match settings.half_close {
+            words::HalfClose::Finish => HalfClose::Finish,
+            words::HalfClose::Abort => HalfClose::Abort,
+        },
+        linger_timeout: settings.linger_timeout,
+        linger_bytes: settings.linger_bytes.0,
+        retry_after: settings.retry_after,
+    }
+}
+
+/// How clients are limited, if they are: without a limit nobody keeps a table of them.
+fn clients(settings: &settings::Listener) -> Option<ClientLimits> {
+    match settings.max_connections_per_client {
+        Limit::Off => None,
+        limit @ Limit::At(_) => Some(ClientLimits {
+            max_connections_per_client: limit,
+            prefix_v4: settings.client_prefix_v4,
+            prefix_v6: settings.client_prefix_v6,
+            exempt: settings.client_exempt.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::app::assemble::tests::assembled;
+    use crate::policy::forwarded::Trust;
+    use crate::proxy::service::LimitAction;
+    use crate::proxy::service::Listener;
+    use crate::proxy::settings::HalfClose;
+    use crate::proxy::settings::Http10;
+    use crate::proxy::settings::KeepAliveField;
+    use crate::proxy::settings::Pipelining;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// The listener of a table; each entry is a key of it and a value.
+    fn listener(said: &[(&str, &str)]) -> Arc<Listener> {
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (format!("LISTENERS__WEB__{}", key.to_uppercase()), *value))
+            .collect();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
+        Arc::clone(&assembled(&said).unwrap().listeners[0].listener)
+    }
+
+    #[test]
+    fn every_timeout_reaches_the_listener_under_its_own_name() {
+        let listener = listener(&[
+            ("header_timeout", "1s"),
+            ("body_timeout", "2s"),
+            ("write_timeout", "3s"),
+            ("idle_timeout", "4s"),
+            ("linger_timeout", "5s"),
+            ("retry_after", "6s"),
+            ("max_age", "7m"),
+        ]);
+        let s = &listener.settings;
+        let timeouts = [
+            s.header_timeout,
+            s.body_timeout,
+            s.write_timeout,
+            s.idle_timeout,
+            s.linger_timeout,
+            s.retry_after,
+        ];
+        assert_eq!(timeouts, [1, 2, 3, 4, 5, 6].map(Duration::from_secs));
+        assert_eq!(s.max_age, Some(Duration::from_secs(420)));
+    }
+
+    #[test]
+    fn every_bound_reaches_the_listener_under_its_own_name() {
+        let listener = listener(&[
+            ("max_connections", "5"),
+            ("min_body_rate", "100B"),
+            ("max_requests", "6"),
+            ("max_age_jitter", "0.5"),
+            ("max_header_bytes", "4KiB"),
+            ("max_headers", "17"),
+            ("max_body_bytes", "9KiB"),
+            ("linger_bytes", "8KiB"),
+        ]);
+        let s = &listener.settings;
+        assert_eq!(listener.max_connections, Some(5));
+        assert!((listener.metrics.limit.value() - 5.0).abs() < f64::EPSILON);
+        assert_eq!((s.min_body_rate, s.max_requests), (Some(100), Some(6)));
+        assert!((s.max_age_jitter - 0.5).abs() < f64::EPSILON);
+        assert_eq!(
+            (s.head.octets.0, s.head.target.0, s.head.fields),
+            (4096, 4096, 17)
+        );
+        assert_eq!((s.max_body_bytes, s.linger_bytes), (Some(9216), 8192));
+    }
+
+    #[test]
+    fn every_word_reaches_the_listener_with_its_meaning() {
+        let listener = listener(&[
+            ("keep_alive_header", "false"),
+            ("http10", "false"),
+            ("pipelining", "close"),
+            ("half_close", "abort"),
+            ("client_limit_action", "hold"),
+        ]);
+        let s = &listener.settings;
+        assert_eq!(s.keep_alive_header, KeepAliveField::Omitted);
+        assert_eq!(s.http10, Http10::Refused);
+        assert_eq!(s.pipelining, Pipelining::Close);
+        assert_eq!(s.half_close, HalfClose::Abort);
+        assert_eq!(listener.client_limit_action, LimitAction::Hold);
+    }
+
+    #[test]
+    fn a_limit_that_is_off_is_no_limit() {
+        let listener = listener(&[
+            ("max_requests", "off"),
+            ("max_age", "off"),
+            ("min_body_rate", "off"),
+        ]);
+        let s = &listener.settings;
+        assert_eq!(
+            (s.max_requests, s.max_age, s.min_body_rate),
+            (None, None, None)
+        );
+        assert!(listener.max_connections.is_none() && listener.clients.is_none());
+        assert!(listener.metrics.limit.value().is_infinite());
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_the_prefixes_of_the_table() {
+        let listener = listener(&[
+            ("max_connections_per_client", "1"),
+            ("client_prefix_v4", "24"),
+            ("client_prefix_v6", "48"),
+            ("client_exempt", "[\"10.9.0.0/16\"]"),
+        ]);
+        let mut clients = listener.lock_clients().unwrap();
+        let mut enters = |address: &str| clients.enter(address.parse().unwrap()).is_ok();
+        assert!(enters("10.0.0.1") && !enters("10.0.0.2") && enters("10.0.1.1"));
+        assert!(enters("2001:db8:1::1") && !enters("2001:db8:1:2::1") && enters("2001:db8:2::1"));
+        assert!(enters("10.9.0.1") && enters("10.9.0.1"));
+    }
+
+    #[test]
+    fn the_word_of_a_trusted_proxy_counts_and_no_other() {
+        let listener = listener(&[("trusted_proxies", "[\"10.0.0.0/8\"]")]);
+        assert_eq!(listener.trust("10.1.2.3".parse().unwrap()), Trust::Trusted);
+        assert_eq!(
+            listener.trust("11.1.2.3".parse().unwrap()),
+            Trust::Untrusted
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! Settings to the small types of the floors that use them, and those to a service.
+//!
+//! Nothing is decided here and nothing starts: what the operator said reaches its place, under the
+//! name it has in the file. Absent on purpose: sockets and threads (`run`, `workers`), and names of
+//! servers, which are resolved before (`resolve`).
+
+pub mod tcp;
+pub mod listener;
+pub mod upstream;
+pub mod route;
+pub mod logs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use crate::app::resolve::Addresses;
+use crate::config::Settings;
+use crate::config::settings::values::Bind;
+use crate::config::settings::values::Workers;
+use crate::net::dial::TcpOptions;
+use crate::observe::AccessLog;
+use crate::observe::ErrorLog;
+use crate::observe::LiveTable;
+use crate::observe::Metrics;
+use crate::observe::Shape;
+use crate::policy::route::Routes;
+use crate::proxy::service::Listener;
+use crate::proxy::service::Parts;
+use crate::proxy::service::Plan;
+use crate::proxy::service::ServerTiming;
+use crate::proxy::service::Service;
+
+/// A service that is ready to start.
+pub struct Assembled {
+    /// What the workers share.
+    pub service: Arc<Service>,
+    /// What they listen with.
+    pub listeners: Vec<Placed>,
+    /// How many they are.
+    pub workers: usize,
+}
+
+/// A listener and where it accepts.
+pub struct Placed {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// Its addresses.
+    pub bind: Vec<SocketAddr>,
+    /// Connections the kernel keeps until they are accepted.
+    pub backlog: u32,
+    /// Options of its sockets.
+    pub tcp: TcpOptions,
+}
+
+/// Puts everything in its place. `addresses` are those of the upstreams, in the settings' order.
+///
+/// # Errors
+/// A clause: the access log cannot be opened, or a route's fields cannot be encoded.
+pub fn assemble(
+    settings: &Settings,
+    addresses: &[Addresses],
+    errors: Arc<ErrorLog>,
+) -> Result<Assembled, String> {
+    let workers = workers(settings.server.workers);
+    let metrics = Metrics::new(&shape(settings, addresses, workers));
+    let live = LiveTable::new(workers);
+    let access_log = AccessLog::open(
+        logs::access(&settings.log),
+        workers,
+        metrics.log_lines_dropped,
+    )
+    .map_err(|error| format!("log.access_file: {error}"))?;
+    let plan = plan(settings, addresses, workers, (&metrics, &live))?;
+    let parts = Parts {
+        metrics: Arc::clone(&metrics),
+        live,
+        access_log,
+        errors,
+        server_timing: match settings.log.server_timing {
+            true => ServerTiming::Sent,
+            false => ServerTiming::Omitted,
+        },
+        max_connections: settings.server.max_connections,
+    };
+    let listeners = settings.listeners.iter().zip(&metrics.listeners);
+    let listeners = listeners.map(|(settings, metrics)| Placed {
+        listener: Arc::new(listener::listener(settings, Arc::clone(metrics))),
+        bind: settings.bind.iter().filter_map(tcp_address).collect(),
+        backlog: settings.backlog,
+        tcp: tcp::options(&settings.tcp),
+    });
+    Ok(Assembled {
+        listeners: listeners.collect(),
+        service: Arc::new(Service::new(parts, plan)),
+        workers,
+    })
+}
+
+/// Worker threads; one where the system does not say how many cores there are.
+fn workers(workers: Workers) -> usize {
+    match workers {
+        Workers::Auto => available_parallelism().map_or(1, usize::from),
+        Workers::Count(count) => count.get(),
+    }
+}
+
+/// What there is to count.
+fn shape(settings: &Settings, addresses: &[Addresses], workers: usize) -> Shape {
+    let most = usize::try_from(settings.metrics.max_endpoint_series).unwrap_or(usize::MAX);
+    let upstreams = settings.upstreams.iter().zip(addresses);
+    Shape {
+        listeners: settings
+            .listeners
+            .iter()
+            .map(|listener| listener.name.clone())
+            .collect(),
+        routes: settings
+            .routes
+            .iter()
+            .map(|route| route.name.clone())
+            .collect(),
+        upstreams: upstreams
+            .map(|(settings, found)| upstream::shape(settings, found, most))
+            .collect(),
+        workers,
+    }
+}
+
+fn plan(
+    settings: &Settings,
+    addresses: &[Addresses],
+    workers: usize,
+    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
+) -> Result<Plan, String> {
+    let upstreams: Vec<_> = settings
+        .upstreams
+        .iter()
+        .zip(addresses)
+        .zip(&metrics.upstreams)
+        .map(|((settings, found), own)| {
+            let shapes = upstream::endpoints(settings, found, workers);
+            let of = (Arc::clone(own), Arc::clone(live));
+            Arc::new(upstream::upstream(settings, shapes, metrics, of))
+        })
+        .collect();
+    let mut routes = Vec::new();
+    for (settings, own) in settings.routes.iter().zip(&metrics.routes) {
+        let leads = upstreams
+            .iter()
+            .find(|upstream| upstream.settings.name == settings.upstream);
+        let leads = leads
+            .ok_or_else(|| format!("route {}: no upstream {}", settings.name, settings.upstream))?;
+        routes.push(Arc::new(route::route(
+            settings,
+            Arc::clone(leads),
+            Arc::clone(own),
+        )?));
+    }
+    let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();
+    Ok(Plan {
+        table: Routes::new(&rules),
+        routes,
+        upstreams,
+    })
+}
+
+/// The address of a TCP listener. The configuration admits no other kind yet.
+fn tcp_address(bind: &Bind) -> Option<SocketAddr> {
+    match bind {
+        Bind::Tcp(address) => Some(*address),
+        Bind::Unix(_) | Bind::Fd(_) => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config;
+    use crate::config::Sources;
+    use crate::observe::error_log::Severity;
+    use crate::observe::line::Style;
+
+    /// The settings of some tables; each variable is a path below `HOLDFAST_` and a value.
+    pub(in crate::app) fn settings(said: &[(&str, &str)]) -> Settings {
+        let base = [
+            ("LISTENERS__WEB__BIND", "127.0.0.1:0"),
+            ("UPSTREAMS__APP__SERVERS", "[\"127.0.0.1:1\"]"),
+        ];
+        let mut variables: Vec<(String, String)> = Vec::new();
+        for (key, value) in base.iter().chain(said) {
+            let key = format!("HOLDFAST_{key}");
+            variables.retain(|(other, _)| *other != key);
+            variables.push((key, (*value).to_owned()));
+        }
+        let sources = Sources {
+            variables,
+            ..Sources::default()
+        };
+        match config::load(&sources) {
+            Ok(loaded) => loaded.settings,
+            Err(complaints) => panic!("{complaints}"),
+        }
+    }
+
+    /// Every server's literal address.
+    pub(in crate::app) fn literal(settings: &Settings) -> Vec<Addresses> {
+        let of = |text: String| vec![text.parse().unwrap()];
+        let upstreams = settings.upstreams.iter();
+        upstreams
+            .map(|u| {
+                u.servers
+                    .iter()
+                    .map(|s| of(s.address.to_string()))
+                    .collect()
+            })
+            .collect()
+    }
+
+    pub(in crate::app) fn assembled(said: &[(&str, &str)]) -> Result<Assembled, String> {
+        let settings = settings(said);
+        let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, Style::Json);
+        assemble(&settings, &literal(&settings), quiet)
+    }
+
+    #[test]
+    fn what_an_operator_says_of_the_process_reaches_the_service() {
+        let said = [
+            ("SERVER__MAX_CONNECTIONS", "7"),
+            ("SERVER__WORKERS", "3"),
+            ("LOG__SERVER_TIMING", "true"),
+        ];
+        let assembled = assembled(&said).unwrap();
+        assert_eq!(assembled.workers, 3);
+        assert_eq!(assembled.service.max_connections, 7);
+        assert_eq!(assembled.service.server_timing, ServerTiming::Sent);
+    }
+
+    #[test]
+    fn a_request_is_routed_to_the_upstream_that_its_route_names() {
+        let said = [
+            ("UPSTREAMS__API__SERVERS", "[\"127.0.0.1:2\"]"),
+            ("ROUTES__MAIN__UPSTREAM", "app"),
+            ("ROUTES__API__UPSTREAM", "api"),
+            ("ROUTES__API__PATH_PREFIX", "/api"),
+        ];
+        let plan = assembled(&said).unwrap().service.plan();
+        let leads = |path: &[u8]| {
+            let at = plan.table.find(b"a.example", path).unwrap();
+            plan.routes[at].upstream.settings.name.to_string()
+        };
+        assert_eq!(leads(b"/api/x"), "api");
+        assert_eq!(leads(b"/"), "app");
+    }
+
+    #[test]
+    fn each_endpoint_counts_in_its_own_place() {
+        let said = [(
+            "UPSTREAMS__APP__SERVERS",
+            "[\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+        )];
+        let assembled = assembled(&said).unwrap();
+        assert_eq!(assembled.service.endpoints().len(), 2);
+        let text = assembled.service.metrics.expose();
+        assert!(
+            text.contains("endpoint=\"127.0.0.1:1\"") && text.contains("endpoint=\"127.0.0.1:2\"")
+        );
+    }
+
+    #[test]
+    fn an_access_log_that_cannot_be_opened_is_named_by_its_key() {
+        let error = assembled(&[("LOG__ACCESS_FILE", "/nowhere/at/all.log")])
+            .err()
+            .unwrap();
+        assert!(error.starts_with("log.access_file: "), "{error}");
+    }
+}

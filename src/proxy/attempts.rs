@@ -1,0 +1,229 @@
+//! The attempts of an exchange: one after the other until an answer, or a reason to stop.
+
+use crate::base::ProxyError;
+use crate::base::reason::Outcome;
+use crate::base::reason::Phase;
+use crate::net::Stream;
+use crate::net::clock;
+use crate::net::sys;
+use crate::observe::words::RetryReason;
+use crate::observe::words::RetryResult;
+use crate::policy::balance::Tried;
+use crate::policy::retry;
+use crate::policy::retry::Course;
+use crate::policy::retry::Decision;
+use crate::policy::retry::Failure;
+use crate::policy::retry::MethodClass;
+use crate::policy::retry::Proof;
+use crate::policy::retry::RetryStatus;
+use crate::proxy::account;
+use crate::proxy::attempt;
+use crate::proxy::attempt::Attempt;
+use crate::proxy::attempt::Unanswered;
+use crate::proxy::checkout::Lent;
+use crate::proxy::choose::Fast;
+use crate::proxy::choose::NotServed;
+use crate::proxy::choose::dial_error;
+use crate::proxy::desk::Desk;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::Outcomes;
+use crate::proxy::failure::Broken;
+use crate::proxy::failure::Next;
+use crate::proxy::origin::Answer;
+use crate::proxy::origin::Ended;
+use crate::proxy::origin::NoAnswer;
+use crate::proxy::origin::Progress;
+use crate::proxy::origin::Upload;
+use crate::proxy::origin::Wanted;
+use crate::proxy::service::Route;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl<'a> Exchange<'a> {
+    pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
+        let upstream = &route.upstream;
+        let mut tried = Tried::default();
+        let mut again: Option<(RetryReason, Course)> = None;
+        let mut last_error = ProxyError::NoEndpoint;
+        loop {
+            desk.record.attempts += 1;
+            let fresh = again.is_some();
+            let acquired = self.acquire(desk, upstream, &mut tried, fresh).await;
+            let (acquired, at, _in_flight) = match acquired {
+                Ok(acquired) => acquired,
+                Err(NotServed::ClientGone) => return Outcomes::ClientGone,
+                Err(NotServed::Error(error)) => {
+                    self.count_retry(upstream, again, RetryResult::Failure);
+                    return Outcomes::Failed(error);
+                }
+                // Every endpoint has been tried: what the last one said is the answer.
+                Err(NotServed::NoneLeft) => return Outcomes::Failed(last_error),
+                Err(NotServed::Dial(error)) => {
+                    self.count_retry(upstream, again, RetryResult::Failure);
+                    last_error = dial_error(&error);
+                    if upstream.pick(&tried, &mut Fast).is_none() {
+                        return Outcomes::Failed(last_error);
+                    }
+                    match self.decide(desk, upstream, Failure::Connect) {
+                        Decision::Again(course) => {
+                            again = Some((RetryReason::Connect, course));
+                            desk.record.retry = Some(RetryReason::Connect);
+                            continue;
+                        }
+                        Decision::NotAgain(_) => return Outcomes::Failed(last_error),
+                    }
+                }
+            };
+            let reused = matches!(acquired.outcome, Outcome::Reused | Outcome::ReusedAfterWait);
+            let mut lent = acquired.lent;
+            let tried_once = self.attempt(desk, route, &mut lent, reused).await;
+            let (failed, upload) = match tried_once {
+                Ok((answer, upload)) => {
+                    self.count_retry(upstream, again, RetryResult::Success);
+                    return Outcomes::Answered(answer, lent, upload);
+                }
+                Err(failed) => failed,
+            };
+            self.count_retry(upstream, again, RetryResult::Failure);
+            let after = self.after_failure(desk, route, lent, (failed, upload, reused));
+            match Box::pin(after).await {
+                Next::Stop(outcome) => return outcome,
+                Next::Again(why, course) => {
+                    if course == Course::NextEndpoint {
+                        tried.note(at);
+                        // Where there is no other, the same one is better than none.
+                        if upstream.pick(&tried, &mut Fast).is_none() {
+                            tried = Tried::default();
+                        }
+                    }
+                    desk.record.retry = Some(why);
+                    again = Some((why, course));
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        desk: &mut Desk,
+        route: &'a Arc<Route>,
+        lent: &mut Lent,
+        reused: bool,
+    ) -> Result<(Answer, Upload), (Broken, Upload)> {
+        let nothing_sent = |error| (Broken::Refused(error), Upload::Flowing);
+        let removed = attempt::encode_request(
+            &mut desk.origin_out,
+            (&desk.request, desk.input.held()),
+            (self.client, route),
+            &self.judged,
+            lent.endpoint().host.as_bytes(),
+        )
+        .map_err(nothing_sent)?;
+        account::count_removed(&self.client.listener.metrics, &removed);
+        lent.begin_request();
+        lent.enter(Phase::Wait);
+        self.client.enter(Phase::Wait);
+        desk.origin_in = crate::net::buffer::ReadBuffer::lend();
+        desk.out.clear();
+        let Some(stream) = lent.stream() else {
+            return Err(nothing_sent(ProxyError::Internal));
+        };
+        let proves = reused && self.method == MethodClass::Unsafe;
+        let acked_before = if proves { acked(stream) } else { None };
+        if !reused && self.method == MethodClass::Unsafe {
+            self.content.replay.give_up(); // it will not be sent again whatever happens
+        }
+        let progress = attempt::progress(
+            &desk.request,
+            desk.input.held(),
+            self.judged.framing,
+            route.upstream.settings.response_header,
+        );
+        let begun = clock::now();
+        let settings = &route.upstream.settings;
+        let tries = desk.record.attempts;
+        let wanted = |status| match RetryStatus::of(status) {
+            Some(listed) if is_listed(settings, listed) && tries < settings.retry.attempts => {
+                Wanted::TryAgain(listed)
+            }
+            _ => Wanted::Yes,
+        };
+        let mut extra = Vec::new();
+        if self.client.service.server_timing == super::service::ServerTiming::Sent {
+            account::server_timing(&mut extra, &desk.record.timeline);
+        }
+        let result = Attempt {
+            client: self.client,
+            route,
+            judged: &self.judged,
+            origin: stream,
+            input: &mut desk.input,
+            out: &mut desk.out,
+            origin_in: &mut desk.origin_in,
+            response: &mut desk.response,
+            origin_out: &mut desk.origin_out,
+            content: &mut self.content,
+            wanted: &wanted,
+            extra: &extra,
+        }
+        .run(&progress)
+        .await;
+        note_timeline(desk, &progress, begun, route);
+        let upload = progress.upload();
+        result.map(|answer| (answer, upload)).map_err(|unanswered| {
+            let broken = match unanswered {
+                Unanswered::Client(failed) => Broken::Client(failed, progress.begun()),
+                Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => {
+                    let proof = match (acked_before, acked(stream)) {
+                        (Some(before), Some(after)) if before == after => Proof::Unsent,
+                        _ => Proof::Unknown,
+                    };
+                    Broken::Ended(Ended::Fin, proof, progress.begun())
+                }
+                Unanswered::Origin(NoAnswer::Ended(ended)) => {
+                    Broken::Ended(ended, Proof::Unknown, progress.begun())
+                }
+                Unanswered::Origin(no_answer) => Broken::Origin(no_answer, progress.begun()),
+            };
+            (broken, upload)
+        })
+    }
+}
+
+fn is_listed(settings: &crate::proxy::settings::UpstreamSettings, status: RetryStatus) -> bool {
+    let on = &settings.retry.on;
+    let listed = match status {
+        RetryStatus::BadGateway => on.bad_gateway,
+        RetryStatus::Unavailable => on.unavailable,
+        RetryStatus::GatewayTimeout => on.gateway_timeout,
+    };
+    listed == retry::Listed::In
+}
+
+/// Octets that the origin's TCP has acknowledged.
+fn acked(stream: &Stream) -> Option<u64> {
+    sys::tcp_info(stream.as_fd()).and_then(|info| info.bytes_acked)
+}
+
+fn note_timeline(desk: &mut Desk, progress: &Progress, begun: Instant, route: &Route) {
+    let micros = |from: Instant, to: Instant| {
+        u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+    };
+    let now = clock::now();
+    let sent = match progress.upload() {
+        Upload::Whole(at) => at,
+        Upload::Flowing | Upload::Refused => now,
+    };
+    let timeline = &mut desk.record.timeline;
+    timeline.send = micros(begun, sent);
+    if let Some(first) = progress.first_octet() {
+        timeline.wait = micros(sent, first);
+        timeline.body = micros(first, now);
+        route
+            .upstream
+            .metrics
+            .first_byte
+            .observe_duration(first.saturating_duration_since(sent));
+    }
+}

@@ -1,0 +1,108 @@
+//! An exchange under way: who asks, what, and what is left of the request.
+//!
+//! Its story is told in `serve`; the files between take their turns at it.
+
+use crate::base::CloseReason;
+use crate::base::ProxyError;
+use crate::observe::record::Kept;
+use crate::policy::retry::MethodClass;
+use crate::proxy::account;
+use crate::proxy::attempt;
+use crate::proxy::attempt::Content;
+use crate::proxy::checkout::Lent;
+use crate::proxy::client::Client;
+use crate::proxy::desk::Desk;
+use crate::proxy::judge::Judged;
+use crate::proxy::origin::Answer;
+use crate::proxy::origin::Upload;
+use crate::proxy::service::Route;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+/// An exchange under way.
+pub struct Exchange<'a> {
+    /// The client.
+    pub client: &'a mut Client,
+    /// The route, if one matched.
+    pub route: Option<&'a Arc<Route>>,
+    /// What is asked.
+    pub judged: Judged,
+    /// When its first octet came.
+    pub began: Instant,
+    /// The request's content.
+    pub content: Content,
+    /// Whether doing it twice is as good as once.
+    pub method: MethodClass,
+}
+
+/// How the attempts ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time; a box would cost each request an allocation"
+)]
+pub enum Outcomes {
+    /// With an answer, of which the rest waits in `out`.
+    Answered(Answer, Lent, Upload),
+    /// With none; nothing went to the client.
+    Failed(ProxyError),
+    /// In the middle of an answer.
+    BrokeOff(ProxyError),
+    /// The client left.
+    ClientGone,
+    /// The client took nothing for too long.
+    ClientStalled,
+    /// The client's request failed; nothing went to the client.
+    ClientFailed(ProxyError, CloseReason),
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange whose head was judged.
+    #[must_use]
+    pub fn new(
+        client: &'a mut Client,
+        route: Option<&'a Arc<Route>>,
+        judged: Judged,
+        began: Instant,
+    ) -> Self {
+        let rate = client.listener.settings.min_body_rate;
+        let buffer = route.map_or(0, |route| route.upstream.settings.retry_buffer);
+        let buffer = usize::try_from(buffer).unwrap_or(usize::MAX);
+        let content = attempt::content(judged.framing, rate, buffer);
+        let method = match judged.asked.method.is_idempotent() {
+            true => MethodClass::Idempotent,
+            false => MethodClass::Unsafe,
+        };
+        Self {
+            client,
+            route,
+            judged,
+            began,
+            content,
+            method,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Awaits `future` as long as the client is there. `None`: it left.
+    pub async fn while_client_stays<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let (stream, gone) = (&self.client.stream, self.judged.asked.gone);
+        poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(value));
+            }
+            stream.poll_gone(gone, context).map(|()| None)
+        })
+        .await
+    }
+
+    /// Counts the exchange and tells the access log.
+    pub fn account(&self, desk: &mut Desk, route: Option<&Route>, kept: Kept) {
+        desk.record.bytes_in = self.content.count;
+        account::finish(&mut desk.record, self.client, route, (self.began, kept));
+    }
+}

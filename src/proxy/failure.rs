@@ -1,0 +1,319 @@
+//! After a failed attempt: what becomes of its connection, and whether there is another.
+
+use crate::base::CloseReason;
+use crate::base::ProxyError;
+use crate::h1::framing::Framing;
+use crate::net::clock;
+use crate::net::stream::Fault;
+use crate::observe::words::RetryDenied;
+use crate::observe::words::RetryReason;
+use crate::observe::words::RetryResult;
+use crate::observe::words::StaleFound;
+use crate::observe::words::StaleResult;
+use crate::observe::words::TruncatedFraming;
+use crate::policy::retry;
+use crate::policy::retry::Course;
+use crate::policy::retry::Decision;
+use crate::policy::retry::Failed;
+use crate::policy::retry::Failure;
+use crate::policy::retry::NotAgain;
+use crate::policy::retry::Proof;
+use crate::policy::retry::RequestHeld;
+use crate::pool::Verdict;
+use crate::proxy::attempt::ClientFailed;
+use crate::proxy::checkout::Lent;
+use crate::proxy::desk::Desk;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::Outcomes;
+use crate::proxy::origin;
+use crate::proxy::origin::Begun;
+use crate::proxy::origin::Ended;
+use crate::proxy::origin::NoAnswer;
+use crate::proxy::origin::Upload;
+use crate::proxy::relay::Stuck;
+use crate::proxy::service::Route;
+use crate::proxy::upstream::Upstream;
+use std::sync::Arc;
+
+impl Exchange<'_> {
+    /// Retires or saves the connection of a failed attempt, and says what follows.
+    pub(super) async fn after_failure(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        lent: Lent,
+        (broken, upload, reused): (Broken, Upload, bool),
+    ) -> Next {
+        let upstream = &route.upstream;
+        match broken {
+            Broken::Refused(error) => {
+                lent.give_back(Verdict::Reusable);
+                Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
+            }
+            Broken::Client(failed, begun) => {
+                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let (error, reason) = match failed {
+                    ClientFailed::Gone => return Next::Stop(Outcomes::ClientGone),
+                    ClientFailed::Slow => (ProxyError::RequestTimeout, CloseReason::BodyTimeout),
+                    ClientFailed::TooLarge => (ProxyError::BodyTooLarge, CloseReason::BodyTooLarge),
+                    ClientFailed::Malformed(error) => (error, CloseReason::FramingError),
+                };
+                Next::Stop(match begun {
+                    Begun::No => Outcomes::ClientFailed(error, reason),
+                    Begun::Yes => Outcomes::BrokeOff(error),
+                })
+            }
+            Broken::Ended(ended, proof, begun) => {
+                let reason = match ended {
+                    Ended::Fin => CloseReason::PeerFin,
+                    Ended::Reset => CloseReason::PeerRst,
+                };
+                lent.give_back(Verdict::Retire(reason));
+                let failure = match (begun, reused) {
+                    (Begun::Yes, _) => Failure::AfterAnswerBegan,
+                    (Begun::No, true) => Failure::ReusedEnded(proof),
+                    (Begun::No, false) => Failure::FreshEnded,
+                };
+                let decision = self.decide(desk, upstream, failure);
+                let stale = reused && begun == Begun::No;
+                if stale {
+                    let found = match upload {
+                        Upload::Refused => StaleFound::Write,
+                        Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
+                    };
+                    let result = match decision {
+                        Decision::Again(_) => StaleResult::Retried,
+                        Decision::NotAgain(_) => StaleResult::Failed,
+                    };
+                    upstream.metrics.stale.of(found, result).inc();
+                }
+                let (why, error) = match (stale, proof, ended) {
+                    (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
+                    (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
+                    (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
+                    (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
+                };
+                next(decision, (why, error), begun)
+            }
+            Broken::Origin(no_answer, begun) => {
+                self.after_bad_answer(desk, upstream, lent, (no_answer, begun))
+                    .await
+            }
+        }
+    }
+
+    pub(super) async fn after_bad_answer(
+        &mut self,
+        desk: &mut Desk,
+        upstream: &Upstream,
+        lent: Lent,
+        (no_answer, begun): (NoAnswer, Begun),
+    ) -> Next {
+        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        match no_answer {
+            NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
+            NoAnswer::TimedOut => {
+                retire(lent, CloseReason::Timeout);
+                let decision = self.decide(desk, upstream, Failure::HeaderTimeout);
+                next(
+                    decision,
+                    (RetryReason::Timeout, ProxyError::ResponseTimeout),
+                    begun,
+                )
+            }
+            NoAnswer::Unwanted(status, framing) => {
+                let decision = self.decide(desk, upstream, Failure::Status(status));
+                desk.origin_in.consume(desk.response.octets);
+                let idle = upstream.settings.body_idle;
+                let discarded = match lent.stream() {
+                    Some(stream) => {
+                        let most = upstream.settings.abort_drain_bytes;
+                        origin::discard(stream, &mut desk.origin_in, framing, most, idle).await
+                    }
+                    None => Err(Stuck::SenderFin),
+                };
+                let clean = desk.origin_in.unread().is_empty() && framing != Framing::UntilClose;
+                lent.give_back(match discarded {
+                    Ok(()) if clean => Verdict::Reusable,
+                    _ => Verdict::Retire(CloseReason::UnreadBody),
+                });
+                next(
+                    decision,
+                    (RetryReason::Status, ProxyError::NoEndpoint),
+                    begun,
+                )
+            }
+            NoAnswer::ClientGone => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientGone)
+            }
+            NoAnswer::HeadTooLarge => {
+                retire(lent, CloseReason::BadResponse);
+                Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
+            }
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+                retire(lent, CloseReason::BadResponse);
+                Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::BrokeOff {
+                status,
+                framing,
+                stuck,
+                content,
+            } => {
+                desk.record.status = Some(status);
+                desk.record.bytes_out = content;
+                self.after_broken_body(desk, upstream, lent, (framing, stuck, content))
+            }
+        }
+    }
+
+    pub(super) fn after_broken_body(
+        &mut self,
+        desk: &mut Desk,
+        upstream: &Upstream,
+        lent: Lent,
+        (framing, stuck, content): (Framing, Stuck, u64),
+    ) -> Next {
+        let (reason, outcome) = match stuck {
+            Stuck::SenderFin | Stuck::SenderBroke(_) => {
+                let word = match framing {
+                    Framing::Chunked => TruncatedFraming::Chunked,
+                    Framing::None | Framing::Length(_) | Framing::UntilClose => {
+                        TruncatedFraming::Length
+                    }
+                };
+                upstream.metrics.truncated.of(word).inc();
+                (
+                    CloseReason::Truncated,
+                    Outcomes::BrokeOff(ProxyError::Truncated),
+                )
+            }
+            Stuck::SenderSlow => (
+                CloseReason::Timeout,
+                Outcomes::BrokeOff(ProxyError::BodyIdle),
+            ),
+            Stuck::Malformed(_) | Stuck::TooLarge => (
+                CloseReason::BadResponse,
+                Outcomes::BrokeOff(ProxyError::BadResponse),
+            ),
+            Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
+            Stuck::Recipient(Fault::TimedOut) => (CloseReason::ClientGone, Outcomes::ClientStalled),
+            Stuck::Recipient(_) | Stuck::RecipientGone => {
+                save(desk, upstream, lent, (framing, content));
+                return Next::Stop(Outcomes::ClientGone);
+            }
+        };
+        lent.give_back(Verdict::Retire(reason));
+        Next::Stop(outcome)
+    }
+
+    pub(super) fn decide(&self, desk: &Desk, upstream: &Upstream, failure: Failure) -> Decision {
+        let request = match self.content.replay.whole() {
+            Some(_) => RequestHeld::Replayable,
+            None if self.judged.framing == Framing::None => RequestHeld::Replayable,
+            None if self.content.count == 0 => RequestHeld::Replayable,
+            None => RequestHeld::Forgotten,
+        };
+        let attempts = desk.record.attempts;
+        let failed = Failed {
+            failure,
+            method: self.method,
+            request,
+            attempts,
+        };
+        let settings = &upstream.settings.retry;
+        let decision = retry::decide(&failed, settings, &upstream.budget, clock::now());
+        if let Decision::NotAgain(why) = decision {
+            let word = match why {
+                NotAgain::Budget => Some(RetryDenied::Budget),
+                NotAgain::UnsafeMethod => Some(RetryDenied::UnsafeMethod),
+                NotAgain::BodyNotBuffered => Some(RetryDenied::BodyNotBuffered),
+                NotAgain::Attempts => Some(RetryDenied::Attempts),
+                NotAgain::AnswerBegan | NotAgain::NotListed => None,
+            };
+            if let Some(word) = word {
+                upstream.metrics.retries_denied.of(word).inc();
+            }
+        }
+        decision
+    }
+
+    pub(super) fn count_retry(
+        &self,
+        upstream: &Upstream,
+        again: Option<(RetryReason, Course)>,
+        result: RetryResult,
+    ) {
+        if let Some((why, _)) = again {
+            upstream.metrics.retries.of(why, result).inc();
+        }
+    }
+}
+
+/// What went wrong in an attempt.
+pub(super) enum Broken {
+    /// The request cannot be passed on.
+    Refused(ProxyError),
+    /// The client's side failed.
+    Client(ClientFailed, Begun),
+    /// The origin's connection ended before it answered.
+    Ended(Ended, Proof, Begun),
+    /// The origin's answer is none.
+    Origin(NoAnswer, Begun),
+}
+
+/// What follows a failed attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time; a box would cost each request an allocation"
+)]
+pub(super) enum Next {
+    /// Nothing: this is how it ends.
+    Stop(Outcomes),
+    /// Another attempt, why and where.
+    Again(RetryReason, Course),
+}
+
+fn next(decision: Decision, (why, error): (RetryReason, ProxyError), begun: Begun) -> Next {
+    match decision {
+        Decision::Again(course) => Next::Again(why, course),
+        Decision::NotAgain(_) => Next::Stop(broke(begun, error)),
+    }
+}
+
+fn broke(begun: Begun, error: ProxyError) -> Outcomes {
+    match begun {
+        Begun::No => Outcomes::Failed(error),
+        Begun::Yes => Outcomes::BrokeOff(error),
+    }
+}
+
+/// Reads on what is left of an answer whose client left, if it is little, so that the connection
+/// is saved (`abort_drain_bytes`). Runs by itself.
+fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (framing, read): (Framing, u64)) {
+    let most = upstream.settings.abort_drain_bytes;
+    let left = match framing {
+        Framing::Length(length) => length.saturating_sub(read),
+        // How much is left is not known, and where in a chunk we are is not kept.
+        Framing::None | Framing::Chunked | Framing::UntilClose => u64::MAX,
+    };
+    if left > most {
+        lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+        return;
+    }
+    let mut input = std::mem::take(&mut desk.origin_in);
+    let idle = upstream.settings.body_idle;
+    crate::net::worker::spawn(async move {
+        let discarded = match lent.stream() {
+            Some(stream) => {
+                origin::discard(stream, &mut input, Framing::Length(left), most, idle).await
+            }
+            None => Err(Stuck::SenderFin),
+        };
+        lent.give_back(match discarded {
+            Ok(()) if input.unread().is_empty() => Verdict::Reusable,
+            _ => Verdict::Retire(CloseReason::ClientGone),
+        });
+    });
+}

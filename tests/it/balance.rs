@@ -1,0 +1,181 @@
+//! Which endpoint gets the next request.
+
+use crate::support::Client;
+use crate::support::Gate;
+use crate::support::Origin;
+use crate::support::Proxy;
+use crate::support::config::Config;
+use crate::support::config::Raw;
+use crate::support::origin::answer;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+
+fn answers(client: &mut Client, count: usize) -> Vec<String> {
+    (0..count).map(|_| client.get("/").text()).collect()
+}
+
+fn table(origin: &Origin, rest: &str) -> String {
+    format!("{{ address = \"{}\", {rest} }}", origin.address())
+}
+
+fn servers(c: &mut Config, tables: &[String]) {
+    c.upstream("servers", Raw(format!("[{}]", tables.join(", "))));
+}
+
+#[test]
+fn round_robin_takes_each_in_turn() {
+    let (a, b, c) = (Origin::named("a"), Origin::named("b"), Origin::named("c"));
+    let proxy = Proxy::over(&[&a, &b, &c], |config| {
+        config.upstream("balance", "round_robin");
+    });
+    let mut all = answers(&mut proxy.client(), 300);
+    for turn in all.chunks_mut(3) {
+        turn.sort();
+        assert_eq!(turn, ["a", "b", "c"]);
+    }
+}
+
+#[test]
+fn round_robin_is_exact_over_many_clients() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let proxy = Proxy::over(&[&a, &b], |config| {
+        config.upstream("balance", "round_robin");
+    });
+    for _ in 0..50 {
+        assert_eq!(proxy.client().get("/").status(), 200);
+    }
+    assert_eq!((a.request_count(), b.request_count()), (25, 25));
+}
+
+#[test]
+fn weights_share_the_requests_exactly() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let proxy = Proxy::configured(|c| {
+        servers(c, &[table(&a, "weight = 3"), table(&b, "weight = 1")]);
+        c.upstream("balance", "round_robin");
+    });
+    answers(&mut proxy.client(), 400);
+    assert_eq!((a.request_count(), b.request_count()), (300, 100));
+}
+
+#[test]
+fn weights_count_for_the_other_balancers_too() {
+    for balance in ["p2c", "least_requests"] {
+        let (a, b) = (Origin::named("a"), Origin::named("b"));
+        let proxy = Proxy::configured(|c| {
+            servers(c, &[table(&a, "weight = 9"), table(&b, "weight = 1")]);
+            c.upstream("balance", balance);
+        });
+        answers(&mut proxy.client(), 300);
+        assert!(a.request_count() > b.request_count(), "{balance}");
+    }
+}
+
+#[test]
+fn a_backup_is_used_only_when_the_primaries_are_down() {
+    let (primary, backup) = (Origin::named("primary"), Origin::named("backup"));
+    let proxy = Proxy::configured(|c| {
+        servers(
+            c,
+            &[
+                table(&backup, "backup = true"),
+                table(&primary, "weight = 1"),
+            ],
+        );
+    });
+    let mut client = proxy.client();
+    assert!(
+        answers(&mut client, 20)
+            .iter()
+            .all(|name| name == "primary")
+    );
+    assert_eq!(backup.connections(), 0);
+}
+
+#[test]
+fn a_backup_stands_in_for_primaries_that_refuse() {
+    let nowhere: SocketAddr = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let backup = Origin::named("backup");
+    let proxy = Proxy::configured(|c| {
+        let primary = format!("{{ address = \"{nowhere}\" }}");
+        servers(c, &[primary, table(&backup, "backup = true")]);
+    });
+    let mut client = proxy.client();
+    assert!(answers(&mut client, 10).iter().all(|name| name == "backup"));
+}
+
+#[test]
+fn least_requests_avoids_the_one_that_is_busy() {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let slow = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            wait.wait();
+            peer.send(answer("slow"));
+        }
+    });
+    let quick = Origin::named("quick");
+    let proxy = Proxy::over(&[&slow, &quick], |c| {
+        c.upstream("balance", "least_requests");
+    });
+    let mut held = Vec::new();
+    while slow.request_count() == 0 {
+        assert!(held.len() < 10, "the slow one is never asked");
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+        let seen = slow.request_count() + quick.request_count();
+        crate::support::eventually("it is asked", || {
+            slow.request_count() + quick.request_count() > seen || client.wire.some_is_here()
+        });
+        held.push(client);
+    }
+    let mut client = proxy.client();
+    assert!(answers(&mut client, 50).iter().all(|name| name == "quick"));
+    gate.open();
+}
+
+#[test]
+fn p2c_uses_all_of_them() {
+    let (a, b, c) = (Origin::named("a"), Origin::named("b"), Origin::named("c"));
+    let proxy = Proxy::over(&[&a, &b, &c], |_| ());
+    answers(&mut proxy.client(), 300);
+    for origin in [&a, &b, &c] {
+        assert!(origin.request_count() > 30, "{}", origin.request_count());
+    }
+}
+
+#[test]
+fn an_endpoints_own_cap_sends_the_rest_to_the_others() {
+    let gate = Gate::new();
+    let origins: Vec<Origin> = (0..2)
+        .map(|_| {
+            let wait = gate.clone();
+            Origin::playing(move |peer| {
+                while peer.request().is_some() {
+                    wait.wait();
+                    peer.send(answer("x"));
+                }
+            })
+        })
+        .collect();
+    let proxy = Proxy::configured(|c| {
+        let small = table(&origins[0], "max_connections = 1");
+        servers(c, &[small, table(&origins[1], "max_connections = 5")]);
+        c.upstream("balance", "round_robin");
+    });
+    let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    }
+    crate::support::eventually("all six are at an origin", || {
+        origins[0].request_count() + origins[1].request_count() == 6
+    });
+    assert_eq!((origins[0].open_most(), origins[1].open_most()), (1, 5));
+    gate.open();
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
+}
