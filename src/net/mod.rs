@@ -4,7 +4,8 @@
 //! tasks. What a worker owns stays on it; what crosses does so as a [`stream::Detached`] stream or a
 //! letter to its mailbox. The control plane (signals, names, the admin listener) runs on async-std,
 //! away from the workers. Systems other than Linux, and Linux under the feature `portable`, have
-//! the runtime's reactor where epoll would be: `poller_portable` tells what differs. Absent on purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
+//! the runtime's reactor where epoll would be: `poller_portable` tells what differs. Absent on
+//! purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
 
 pub mod sys;
 mod socket;

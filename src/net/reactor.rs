@@ -280,7 +280,7 @@ impl Reactor {
             .borrow()
             .places
             .get(key.place as usize)
-            .is_some_and(|s| s.flags & PEER_FIN != 0)
+            .is_some_and(|source| source.tap.glance(source.flags) & PEER_FIN != 0)
     }
 
     /// The socket is parked: no task waits; when it stirs, the key is listed in [`Self::stirred`].
