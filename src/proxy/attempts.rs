@@ -38,7 +38,6 @@ use crate::proxy::origin::Wanted;
 use crate::proxy::service::Route;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
@@ -142,7 +141,7 @@ impl<'a> Exchange<'a> {
             self.judged.framing,
             route.upstream.settings.response_header,
         );
-        let begun = clock::now();
+        let begun = clock::now_micros();
         let settings = &route.upstream.settings;
         let tries = desk.record.attempts;
         let wanted = |status| match RetryStatus::of(status) {
@@ -208,24 +207,17 @@ fn acked(stream: &Stream) -> Option<u64> {
     sys::tcp_info(stream.as_fd()).and_then(|info| info.bytes_acked)
 }
 
-fn note_timeline(desk: &mut Desk, progress: &Progress, begun: Instant, route: &Route) {
-    let micros = |from: Instant, to: Instant| {
-        u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
-    };
-    let now = clock::now();
+fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route) {
+    let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
         Upload::Flowing | Upload::Refused => now,
     };
     let timeline = &mut desk.record.timeline;
-    timeline.send = micros(begun, sent);
-    if let Some(first) = progress.first_octet() {
-        timeline.wait = micros(sent, first);
-        timeline.body = micros(first, now);
-        route
-            .upstream
-            .metrics
-            .first_byte
-            .observe_duration(first.saturating_duration_since(sent));
+    timeline.send = sent.saturating_sub(begun);
+    if let Some(first) = progress.first_octet_micros() {
+        timeline.wait = first.saturating_sub(sent);
+        timeline.body = now.saturating_sub(first);
+        route.upstream.metrics.first_byte.observe(timeline.wait);
     }
 }

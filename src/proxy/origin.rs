@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -88,7 +87,7 @@ pub struct Progress {
     exchange: RefCell<Exchange>,
     upload: Cell<Upload>,
     begun: Cell<Begun>,
-    first_octet: Cell<Option<Instant>>,
+    first_octet_micros: Cell<Option<u64>>,
     /// When the answer must have begun: set when the request is sent, not asked anew.
     head_due: Cell<Deadline>,
     response_header: Duration,
@@ -101,8 +100,8 @@ pub struct Progress {
 pub enum Upload {
     /// Parts of it have yet to come or go.
     Flowing,
-    /// It was sent whole, at this moment.
-    Whole(Instant),
+    /// It was sent whole, at this moment, in microseconds since the process began.
+    Whole(u64),
     /// The origin takes no more of it; its answer may say why.
     Refused,
 }
@@ -244,7 +243,7 @@ impl Progress {
             exchange: RefCell::new(exchange),
             upload: Cell::new(Upload::Flowing),
             begun: Cell::new(Begun::No),
-            first_octet: Cell::new(None),
+            first_octet_micros: Cell::new(None),
             // The client's own deadlines rule while it is still sending.
             head_due: Cell::new(Deadline::NEVER),
             response_header,
@@ -281,10 +280,10 @@ impl Progress {
         self.begun.get()
     }
 
-    /// When the first octet of the answer came.
+    /// When the first octet of the answer came, in microseconds since the process began.
     #[must_use]
-    pub fn first_octet(&self) -> Option<Instant> {
-        self.first_octet.get()
+    pub fn first_octet_micros(&self) -> Option<u64> {
+        self.first_octet_micros.get()
     }
 }
 
@@ -365,8 +364,8 @@ impl Answering<'_> {
             .await
         {
             Ok(ReadEnd::Octets(_)) => {
-                if progress.first_octet.get().is_none() {
-                    progress.first_octet.set(Some(clock::now()));
+                if progress.first_octet_micros.get().is_none() {
+                    progress.first_octet_micros.set(Some(clock::now_micros()));
                 }
                 Ok(())
             }
