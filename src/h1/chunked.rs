@@ -283,6 +283,7 @@ impl Chunked {
                     limit: TRAILERS_BYTES_MAX,
                 });
             }
+            NextLine::Broken { start, line } => return Err(lines::broken_field_line(line, start)),
             NextLine::Line { line: [], .. } => self.phase = Phase::Complete,
             NextLine::Line { start, line } => {
                 let line = lines::field_line(line, start)?;
