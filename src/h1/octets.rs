@@ -68,7 +68,10 @@ pub fn split_target(octets: &[u8]) -> (&[u8], &[u8]) {
     let is_legal = |octet: &u8| octet.is_ascii_graphic() & (*octet != b'#');
     let mut rest = octets;
     while let Some((sixteen, tail)) = rest.split_first_chunk::<16>() {
-        if !sixteen.iter().fold(true, |all, octet| all & is_legal(octet)) {
+        if !sixteen
+            .iter()
+            .fold(true, |all, octet| all & is_legal(octet))
+        {
             break;
         }
         rest = tail;
@@ -171,7 +174,12 @@ pub fn is_same_token(token: &[u8], known: &[u8]) -> bool {
         }
         return differs == 0;
     }
-    match (token.first_chunk(), token.last_chunk(), known.first_chunk(), known.last_chunk()) {
+    match (
+        token.first_chunk(),
+        token.last_chunk(),
+        known.first_chunk(),
+        known.last_chunk(),
+    ) {
         (Some(token), Some(token_end), Some(known), Some(known_end)) => {
             half(token) == half(known) && half(token_end) == half(known_end)
         }
@@ -210,7 +218,10 @@ pub fn first_control(octets: &[u8]) -> Option<usize> {
     let is_control = |octet: &u8| ((*octet < b' ') & (*octet != b'\t')) | (*octet == 0x7F);
     let (mut at, mut rest) = (0, octets);
     while let Some((sixteen, tail)) = rest.split_first_chunk::<16>() {
-        if sixteen.iter().fold(false, |any, octet| any | is_control(octet)) {
+        if sixteen
+            .iter()
+            .fold(false, |any, octet| any | is_control(octet))
+        {
             break;
         }
         (at, rest) = (at + 16, tail);

@@ -271,9 +271,7 @@ fn is_escaped_reg_name(host: &[u8]) -> bool {
     let is_name = |part: &[u8]| part.is_empty() || octets::is_reg_name(part);
     let is_escape = |after: &[u8]| match after {
         [high, low, rest @ ..] => {
-            octets::hex_digit(*high).is_some()
-                && octets::hex_digit(*low).is_some()
-                && is_name(rest)
+            octets::hex_digit(*high).is_some() && octets::hex_digit(*low).is_some() && is_name(rest)
         }
         _ => false,
     };

@@ -3,18 +3,20 @@
 use crate::base::ProxyError;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
+use crate::h1::framing::Framing;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
-use crate::policy::retry;
 use crate::policy::retry::Course;
 use crate::policy::retry::Decision;
+use crate::policy::retry::Failed;
 use crate::policy::retry::Failure;
 use crate::policy::retry::MethodClass;
 use crate::policy::retry::Proof;
+use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::proxy::account;
 use crate::proxy::attempt;
@@ -26,6 +28,7 @@ use crate::proxy::choose::dial_error;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::failure;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
 use crate::proxy::lent::Lent;
@@ -142,13 +145,29 @@ impl<'a> Exchange<'a> {
             route.upstream.settings.response_header,
         );
         let begun = clock::now_micros();
-        let settings = &route.upstream.settings;
-        let tries = desk.record.attempts;
-        let wanted = |status| match RetryStatus::of(status) {
-            Some(listed) if is_listed(settings, listed) && tries < settings.retry.attempts => {
-                Wanted::TryAgain(listed)
+        let held = match self.judged.framing {
+            Framing::None => RequestHeld::Replayable,
+            Framing::Length(length) if length <= route.upstream.settings.retry_buffer => {
+                RequestHeld::Replayable
             }
-            _ => Wanted::Yes,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => RequestHeld::Forgotten,
+        };
+        let (method, attempts) = (self.method, desk.record.attempts);
+        let wanted = |status| {
+            let Some(listed) = RetryStatus::of(status) else {
+                return Wanted::Yes;
+            };
+            let failure = Failure::Status(listed);
+            let failed = Failed {
+                failure,
+                method,
+                request: held,
+                attempts,
+            };
+            match failure::decision(&failed, &route.upstream) {
+                Decision::Again(_) => Wanted::TryAgain,
+                Decision::NotAgain(_) => Wanted::Yes,
+            }
         };
         let mut extra = Vec::new();
         if self.client.service.server_timing == super::service::ServerTiming::Sent {
@@ -190,16 +209,6 @@ impl<'a> Exchange<'a> {
             (broken, upload)
         })
     }
-}
-
-fn is_listed(settings: &crate::proxy::settings::UpstreamSettings, status: RetryStatus) -> bool {
-    let on = &settings.retry.on;
-    let listed = match status {
-        RetryStatus::BadGateway => on.bad_gateway,
-        RetryStatus::Unavailable => on.unavailable,
-        RetryStatus::GatewayTimeout => on.gateway_timeout,
-    };
-    listed == retry::Listed::In
 }
 
 /// Octets that the origin's TCP has acknowledged.

@@ -41,7 +41,6 @@ use crate::net::stream::ReadEnd;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
-use crate::policy::retry::RetryStatus;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -159,7 +158,7 @@ pub enum NoAnswer {
     /// The head is larger than we take.
     HeadTooLarge,
     /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(RetryStatus, Framing),
+    Unwanted(Framing),
     /// The client left.
     ClientGone,
     /// The answer began and then broke off.
@@ -232,7 +231,7 @@ pub enum Wanted {
     /// It is.
     Yes,
     /// It is tried again instead.
-    TryAgain(RetryStatus),
+    TryAgain,
 }
 
 impl Progress {
@@ -309,10 +308,10 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
             }
             Arrival::Informational { .. } => with.pass_interim().await?,
             Arrival::Final(framing) => {
-                if let Wanted::TryAgain(status) = (with.wanted)(with.head.status)
-                    && with.progress.begun() == Begun::No
+                if with.progress.begun() == Begun::No
+                    && (with.wanted)(with.head.status) == Wanted::TryAgain
                 {
-                    return Err(NoAnswer::Unwanted(status, framing));
+                    return Err(NoAnswer::Unwanted(framing));
                 }
                 return with.pass_final(framing, awaited).await;
             }
