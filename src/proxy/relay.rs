@@ -138,7 +138,7 @@ pub async fn pass_on(
                 sink.flush().await?;
                 source.read_more(*meter.count).await?;
                 reads += 1;
-                if reads % READS_IN_A_ROW == 0 {
+                if reads.is_multiple_of(READS_IN_A_ROW) {
                     worker::yield_now().await;
                 }
             }
