@@ -109,8 +109,8 @@ impl Lines {
 /// # Errors
 /// The rule it breaks.
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
-    let Some((name, [_, value @ ..])) = octets::position_of(line, b':')
-        .and_then(|colon| line.split_at_checked(colon))
+    let Some((name, [_, value @ ..])) =
+        octets::position_of(line, b':').and_then(|colon| line.split_at_checked(colon))
     else {
         return Err(name_error(line));
     };

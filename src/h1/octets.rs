@@ -31,33 +31,25 @@ pub const fn is_reg_name_char(octet: u8) -> bool {
     CLASSES[octet as usize] & REG_NAME != 0
 }
 
-/// Whether every octet may stand in a token and there is at least one.
+/// Whether every octet may stand in a token and there is at least one. All are looked at, without a
+/// branch for each: nearly every token is one to its end.
 #[must_use]
 #[inline]
 pub fn is_token(octets: &[u8]) -> bool {
-    !octets.is_empty() && are_all(octets, TCHAR)
-}
-
-/// Whether every octet may stand in a registered name ([`is_reg_name_char`]) and there is at least
-/// one.
-#[must_use]
-#[inline]
-pub fn is_reg_name(octets: &[u8]) -> bool {
-    !octets.is_empty() && are_all(octets, REG_NAME)
-}
-
-/// Looks at all octets without a branch for each: nearly always they are what is expected.
-#[inline]
-fn are_all(octets: &[u8], class: u8) -> bool {
     let common = |classes: u8, octet: &u8| classes & CLASSES[usize::from(*octet)];
-    octets.iter().fold(class, common) != 0
+    !octets.is_empty() && octets.iter().fold(TCHAR, common) != 0
 }
 
 /// Splits before the first octet that is not of the class.
 #[inline]
 pub fn split_class(octets: &[u8], class: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let end = octets.iter().position(|octet| !class(*octet));
-    let end = end.unwrap_or(octets.len());
+    let mut rest = octets;
+    while let [octet, tail @ ..] = rest
+        && class(*octet)
+    {
+        rest = tail;
+    }
+    let end = octets.len() - rest.len();
     octets.split_at_checked(end).unwrap_or_default()
 }
 
@@ -68,7 +60,10 @@ pub fn split_target(octets: &[u8]) -> (&[u8], &[u8]) {
     let is_legal = |octet: &u8| octet.is_ascii_graphic() & (*octet != b'#');
     let mut rest = octets;
     while let Some((sixteen, tail)) = rest.split_first_chunk::<16>() {
-        if !sixteen.iter().fold(true, |all, octet| all & is_legal(octet)) {
+        if !sixteen
+            .iter()
+            .fold(true, |all, octet| all & is_legal(octet))
+        {
             break;
         }
         rest = tail;
@@ -171,7 +166,12 @@ pub fn is_same_token(token: &[u8], known: &[u8]) -> bool {
         }
         return differs == 0;
     }
-    match (token.first_chunk(), token.last_chunk(), known.first_chunk(), known.last_chunk()) {
+    match (
+        token.first_chunk(),
+        token.last_chunk(),
+        known.first_chunk(),
+        known.last_chunk(),
+    ) {
         (Some(token), Some(token_end), Some(known), Some(known_end)) => {
             half(token) == half(known) && half(token_end) == half(known_end)
         }
@@ -210,7 +210,10 @@ pub fn first_control(octets: &[u8]) -> Option<usize> {
     let is_control = |octet: &u8| ((*octet < b' ') & (*octet != b'\t')) | (*octet == 0x7F);
     let (mut at, mut rest) = (0, octets);
     while let Some((sixteen, tail)) = rest.split_first_chunk::<16>() {
-        if sixteen.iter().fold(false, |any, octet| any | is_control(octet)) {
+        if sixteen
+            .iter()
+            .fold(false, |any, octet| any | is_control(octet))
+        {
             break;
         }
         (at, rest) = (at + 16, tail);
