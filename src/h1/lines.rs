@@ -39,10 +39,24 @@ impl Lines {
         self.at
     }
 
+    /// The octets from the next line on, where none of it was looked at before.
+    #[inline]
+    pub(super) fn fresh<'a>(&self, octets: &'a [u8]) -> Option<&'a [u8]> {
+        let rest = octets.get(self.at..)?;
+        (self.searched == self.at).then_some(rest)
+    }
+
+    /// The next line begins there.
+    #[inline]
+    pub(super) fn next_at(&mut self, at: usize) {
+        self.at = at;
+        self.searched = at;
+    }
+
     /// The next field line, where it is legal, whole and not looked at before: what nearly every one
     /// is. It is read in one pass, where [`Lines::next`] and [`field_line`] take two. None: these
     /// say what it is instead, and nothing has changed. CRLF must lie before `end_max`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_plain(&mut self, octets: &[u8], end_max: usize) -> Option<FieldLine> {
         let start = self.at;
         let octets = octets.get(..end_max).unwrap_or(octets);
@@ -60,8 +74,7 @@ impl Lines {
         };
         let value_start = octets.len() - end.len() - value.len();
         let value_end = value_start + octets::trim_ows_end(value).len();
-        self.at = octets.len() - next.len();
-        self.searched = self.at;
+        self.next_at(octets.len() - next.len());
         Some(FieldLine {
             field,
             name: Span::new(start, start + name.len()),
@@ -88,8 +101,7 @@ impl Lines {
         self.searched = end;
         match octets.get(end..).unwrap_or_default() {
             [b'\r', b'\n', ..] => {
-                self.at = end + 2;
-                self.searched = self.at;
+                self.next_at(end + 2);
                 let line = octets.get(start..end).unwrap_or_default();
                 Ok(NextLine::Line { start, line })
             }
