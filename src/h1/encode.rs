@@ -181,6 +181,8 @@ mod tests {
             assert_eq!(field(&mut out, b"n", &evil), Err(Unwritable { octet }));
         }
         assert!(field(&mut out, b"", b"v").is_err());
+        assert!(known_field(&mut out, Field::Other, b"v").is_err());
+        assert!(known_field(&mut out, Field::Host, b"a\r\nb").is_err());
         assert!(field(&mut out, b"a:", b"v").is_err());
         assert!(request_line(&mut out, b"GET", b"/ HTTP/1.1").is_err());
         assert!(status_line(&mut out, 99, b"").is_err());
@@ -216,11 +218,11 @@ mod tests {
         let mut out = Vec::new();
         request_line(&mut out, b"GET", b"/").unwrap();
         field(&mut out, b"hOsT", b"a").unwrap();
+        known_field(&mut out, Field::UserAgent, b"b").unwrap();
         content_length(&mut out, 5);
         chunked_coding(&mut out);
         end_of_head(&mut out);
-        let text =
-            "GET / HTTP/1.1\r\nhOsT: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let text = "GET / HTTP/1.1\r\nhOsT: a\r\nUser-Agent: b\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(out, text.as_bytes());
         out.clear();
         status_line(&mut out, 204, b"").unwrap();

@@ -332,6 +332,7 @@ impl<'a> Sieve<'a> {
         Ok(())
     }
 
+    /// Inlined always: for most lines it is two comparisons.
     #[inline(always)]
     fn keeps(&mut self, line: &FieldLine) -> bool {
         let counter = match line.field {
