@@ -40,9 +40,14 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
     let Demo {
         listen,
         admin,
-        variables,
+        mut variables,
     } = demo;
-    let mut flags = vec![
+    for (variable, value) in TASTE {
+        if !variables.iter().any(|(name, _)| name == variable) {
+            variables.push((variable.to_owned(), value.to_owned()));
+        }
+    }
+    let flags = vec![
         Flag {
             flag: "--listen",
             key: "listeners.demo.bind",
@@ -59,15 +64,6 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
             given: Given::Each(servers),
         },
     ];
-    for (variable, key, value) in TASTE {
-        if !variables.iter().any(|(name, _)| name == variable) {
-            flags.push(Flag {
-                flag: "demo",
-                key,
-                given: Given::Once(value.to_owned()),
-            });
-        }
-    }
     Sources {
         file: None,
         variables,
@@ -75,16 +71,14 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
     }
 }
 
-/// Lines for eyes rather than programs, without those that say what the greeting says. The origins
-/// close connections that are idle for 60 s; we close earlier, so that no request meets that.
-const TASTE: [(&str, &str, &str); 3] = [
-    ("HOLDFAST_LOG__FORMAT", "log.format", "logfmt"),
-    ("HOLDFAST_LOG__LEVEL", "log.level", "warn"),
-    (
-        "HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT",
-        "upstreams.demo.pool.idle_timeout",
-        "45s",
-    ),
+/// Lines for eyes rather than programs, without those that say what the greeting says. A limit, so
+/// that a dashboard has something to compare with. The origins close connections that are idle for
+/// 60 s; we close earlier, so that no request meets that.
+const TASTE: [(&str, &str); 4] = [
+    ("HOLDFAST_LOG__FORMAT", "logfmt"),
+    ("HOLDFAST_LOG__LEVEL", "warn"),
+    ("HOLDFAST_LISTENERS__DEMO__MAX_CONNECTIONS", "1000"),
+    ("HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT", "45s"),
 ];
 
 /// What is printed when everything listens. Programs read the first two lines.

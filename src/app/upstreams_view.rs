@@ -9,8 +9,8 @@ use crate::app::resolve::Addresses;
 use crate::base::units::show_duration;
 use crate::config::settings;
 use crate::config::settings::words::Word as _;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
-use crate::proxy::upstream::Endpoint;
 
 /// What the configuration says of the upstreams and their pools do not keep.
 pub struct Said(Vec<SaidUpstream>);

@@ -209,11 +209,6 @@ const NOT_YET: &[NotYet] = &[
         accepts: Accepts::Nothing,
         because: "endpoints are neither ejected nor probed",
     },
-    NotYet {
-        key: "routes.*.via",
-        accepts: Accepts::AllBut(&["off"]),
-        because: "Via is always written",
-    },
 ];
 
 impl NotYet {

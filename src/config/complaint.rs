@@ -109,7 +109,7 @@ mod tests {
         };
         assert_eq!(
             complaint.to_string(),
-            "server.workers: `0` is out of range (1 to 1024); at a.toml:3"
+            "server.workers: `0` is out of range (1 to 1024); at a.toml, line 3"
         );
     }
 

@@ -277,7 +277,7 @@ mod tests {
         });
         assert_eq!(
             said,
-            "wrokers: there is no such key (set to `1`); did you mean `workers`?; at x.toml:1\n"
+            "wrokers: there is no such key (set to `1`); did you mean `workers`?; at x.toml, line 1\n"
         );
     }
 

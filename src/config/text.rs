@@ -177,7 +177,7 @@ mod tests {
         let lines: Vec<_> = complaints.iter().map(ToString::to_string).collect();
         assert!(lines.len() >= 2, "{lines:?}");
         assert!(lines[0].starts_with("x.toml: is no TOML: "), "{lines:?}");
-        assert!(lines[0].ends_with("; at dir/x.toml:2"), "{lines:?}");
+        assert!(lines[0].ends_with("; at dir/x.toml, line 2"), "{lines:?}");
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let mut complaints = Complaints::default();
         read("a = 1\na = 2\n", Path::new("x.toml"), &mut complaints);
         assert!(
-            complaints.to_string().ends_with("at x.toml:2\n"),
+            complaints.to_string().ends_with("at x.toml, line 2\n"),
             "{complaints}"
         );
     }

@@ -5,11 +5,11 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::net::ToSocketAddrs as _;
 use std::time::Duration;
 
 use async_signal::Signal;
 use async_signal::Signals;
-use async_std::net::ToSocketAddrs;
 use futures::StreamExt;
 use rustix::process::Resource;
 use rustix::process::Rlimit;
@@ -75,7 +75,14 @@ impl Asks {
 /// # Errors
 /// The resolver's.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok((host, port).to_socket_addrs().await?.collect())
+    // The runtime's own look-up does the same and wraps the system's error in words of its own.
+    let host = host.to_owned();
+    let look_up = move || {
+        (host.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect)
+    };
+    async_std::task::spawn_blocking(look_up).await
 }
 
 /// Raises the soft limit on descriptors to the hard one, which needs no privilege, and answers how

@@ -72,6 +72,15 @@ impl Via {
         })
     }
 
+    /// No `Via` of ours (`via = "off"`).
+    #[must_use]
+    pub fn off() -> Self {
+        Self {
+            http10: Box::default(),
+            http11: Box::default(),
+        }
+    }
+
     /// A further line continues the list of those before it.
     fn line(&self, received: Version) -> &[u8] {
         match received {

@@ -198,7 +198,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
                 return converse_on(stream, peer, places.with(place), Admitted::Yes).await;
             }
             worker::sleep_until(Deadline::after(HOLD_LOOK)).await;
-            if stream.look() == crate::net::reactor::Seen::Closed {
+            if stream.peer_has_ended() || stream.look() == crate::net::reactor::Seen::Closed {
                 return;
             }
         }
@@ -221,7 +221,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         peer,
         local: None,
         name: places.name(),
-        opened_micros: clock::micros(clock::now()),
+        opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
     let client = Client::new(stream, peer, places, live);

@@ -18,6 +18,7 @@ use crate::h1::persistence::Persistence;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
+use crate::observe::words::HalfClose;
 use crate::policy::forwarded::Scheme;
 use crate::policy::hops;
 use crate::policy::hops::Announce;
@@ -66,8 +67,8 @@ pub struct Content {
 /// Why the client's side ended an attempt.
 #[derive(Debug)]
 pub enum ClientFailed {
-    /// It closed or broke before its request was whole.
-    Gone,
+    /// It closed, or reset, before its request was whole.
+    Gone(CloseReason),
     /// It sent too slowly.
     Slow,
     /// It sent more than it may.
@@ -131,6 +132,12 @@ impl Attempt<'_> {
             asked: self.judged.asked,
             listener,
             route: &self.route.settings,
+            half_closed: *self
+                .client
+                .listener
+                .metrics
+                .half_closed
+                .of(HalfClose::Finish),
             service: &self.client.service,
             body_idle: upstream.body_idle,
             wanted: self.wanted,
@@ -140,7 +147,7 @@ impl Attempt<'_> {
         if self.judged.framing == Framing::None {
             let sent = relay::flush(self.origin, self.origin_out, upstream.body_idle).await;
             progress.set_upload(match sent {
-                Ok(()) => Upload::Whole(clock::now()),
+                Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
                 Err(_) => Upload::Refused,
             });
@@ -178,12 +185,17 @@ async fn both(
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
             match sent {
-                Ok(()) => progress.set_upload(Upload::Whole(clock::now())),
+                Ok(()) => progress.set_upload(Upload::Whole(clock::now_micros())),
                 Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
                     progress.set_upload(Upload::Refused);
                 }
-                Err(Stuck::SenderFin | Stuck::SenderBroke(_)) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Gone)));
+                Err(Stuck::SenderFin) => {
+                    let gone = ClientFailed::Gone(CloseReason::ClientGone);
+                    return Poll::Ready(Err(Unanswered::Client(gone)));
+                }
+                Err(Stuck::SenderBroke(_)) => {
+                    let gone = ClientFailed::Gone(CloseReason::PeerRst);
+                    return Poll::Ready(Err(Unanswered::Client(gone)));
                 }
                 Err(Stuck::SenderSlow) => {
                     return Poll::Ready(Err(Unanswered::Client(ClientFailed::Slow)));

@@ -5,47 +5,25 @@
 //! for the ledger's few instructions, never across an await; wakers are woken after it.
 //! Dropped anywhere, a permit frees its place and a lease retires its connection.
 
-use std::future::Future;
-use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::task::Poll;
-use std::task::Waker;
-use std::time::Duration;
-use std::time::Instant;
-
 use crate::base::CloseReason;
 use crate::base::ConnId;
-use crate::base::reason::By;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
-use crate::net::Stream;
 use crate::net::clock;
 use crate::net::dial;
 use crate::net::dial::DialError;
 use crate::net::reactor::Seen;
-use crate::net::stream::Detached;
 use crate::net::stream::Peeked;
 use crate::net::worker;
-use crate::observe::GaugeGuard;
 use crate::observe::live::LiveFacts;
-use crate::observe::live::LiveHandle;
 use crate::observe::words::ConnectError;
-use crate::observe::words::Direction;
-use crate::observe::words::EndpointState;
 use crate::observe::words::StaleFound;
 use crate::observe::words::StaleResult;
 use crate::observe::words::UpstreamState;
 use crate::pool::Lease;
-use crate::pool::Ledger;
-use crate::pool::PoolLimits;
 use crate::pool::Ticket;
 use crate::pool::Verdict;
 use crate::pool::lease::ConnectPermit;
@@ -56,63 +34,22 @@ use crate::pool::ledger::Collected;
 use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Queueing;
 use crate::pool::ledger::RefuseReason;
-use crate::pool::ledger::Returned;
-use crate::proxy::upstream::Endpoint;
-
-/// One endpoint's pool.
-pub struct Pool {
-    state: Mutex<State>,
-}
-
-struct State {
-    ledger: Ledger<Parked>,
-    /// Who waits, by the ticket's slot.
-    wakers: Vec<Option<Waker>>,
-}
-
-/// A connection in the pool: on a shelf, or laid ready for a waiter.
-struct Parked {
-    stream: Detached,
-    facts: Facts,
-}
-
-/// What stays with a connection all its life.
-struct Facts {
-    live: LiveHandle,
-    opened_at: Instant,
-    why: OpenReason,
-    counted: Counted,
-    /// Octets already counted, received and sent.
-    told: (u64, u64),
-}
-
-/// The gauges that a connection holds up, in its present state.
-struct Counted {
-    upstream: GaugeGuard,
-    endpoint: Option<GaugeGuard>,
-}
-
-/// A connection that a request holds. Answered by [`Lent::give_back`]; dropped, it retires.
-pub struct Lent {
-    conn: Option<(Stream, Facts, Lease)>,
-    endpoint: Arc<Endpoint>,
-}
-
-/// How a request came by its connection.
-pub struct Acquired {
-    /// The connection.
-    pub lent: Lent,
-    /// In a word.
-    pub outcome: Outcome,
-    /// Why one was opened, if one was.
-    pub opened: Option<OpenReason>,
-    /// Spent in line.
-    pub queued: Duration,
-    /// Spent in the handshake.
-    pub connecting: Duration,
-    /// How long it had been idle, if it was reused.
-    pub idle: Option<Duration>,
-}
+use crate::proxy::endpoint::Counted;
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::endpoint::Facts;
+use crate::proxy::endpoint::Parked;
+use crate::proxy::lent::Acquired;
+use crate::proxy::lent::Lent;
+use crate::proxy::lent::Waited;
+use crate::proxy::tend;
+use std::cell::Cell;
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use std::time::Instant;
 
 /// Why a request got no connection.
 #[derive(Debug)]
@@ -151,83 +88,6 @@ pub enum Inspect {
     Seen,
     /// The socket itself: one system call, for requests that cannot be repeated.
     Socket,
-}
-
-impl Pool {
-    /// An empty pool.
-    #[must_use]
-    pub fn new(limits: PoolLimits) -> Self {
-        Self {
-            state: Mutex::new(State {
-                ledger: Ledger::new(limits),
-                wakers: Vec::new(),
-            }),
-        }
-    }
-
-    /// Connections open: idle, in use and connecting.
-    #[must_use]
-    pub fn open(&self) -> u32 {
-        self.lock().ledger.open()
-    }
-
-    /// Idle, leased, connecting and waiting, at one moment.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let state = self.lock();
-        Counts {
-            idle: state.ledger.idle(),
-            leased: state.ledger.leased(),
-            connecting: state.ledger.connecting(),
-            waiting: state.ledger.waiting(),
-            max_connections: state.ledger.limits().max_connections.0,
-            idle_limit: state.ledger.limits().idle_limit,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake(&self, ticket: Option<Ticket>) {
-        let waker = ticket.and_then(|ticket| self.lock().waker_of(ticket));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// A pool's counts at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Counts {
-    /// On shelves.
-    pub idle: u32,
-    /// Carrying requests.
-    pub leased: u32,
-    /// In their handshake.
-    pub connecting: u32,
-    /// Requests in line.
-    pub waiting: u32,
-    /// The cap.
-    pub max_connections: u32,
-    /// The idle limit in force.
-    pub idle_limit: Duration,
-}
-
-impl State {
-    fn waker_of(&mut self, ticket: Ticket) -> Option<Waker> {
-        self.wakers.get_mut(ticket.slot()).and_then(Option::take)
-    }
-
-    fn set_waker(&mut self, ticket: Ticket, waker: &Waker) {
-        let slot = ticket.slot();
-        if self.wakers.len() <= slot {
-            self.wakers.resize(slot + 1, None);
-        }
-        if let Some(place) = self.wakers.get_mut(slot) {
-            *place = Some(waker.clone());
-        }
-    }
 }
 
 impl Endpoint {
@@ -453,204 +313,12 @@ impl Endpoint {
         }
         facts.counted.enter(self, UpstreamState::Active);
         if moved {
-            crate::proxy::tend::watch(&stream, self, facts.live.facts().id);
+            tend::watch(&stream, self, facts.live.facts().id);
         }
         Some(Lent {
             conn: Some((stream, facts, lease)),
             endpoint: Arc::clone(self),
         })
-    }
-
-    fn retire(&self, lease: Lease, reason: CloseReason) {
-        let ticket = self.pool.lock().ledger.retire(lease, reason);
-        self.pool.wake(ticket);
-    }
-
-    fn bury(&self, retired: Vec<(Parked, CloseReason)>) {
-        for (parked, reason) in retired {
-            self.close(parked.facts, (&parked.stream).into(), reason);
-        }
-    }
-
-    /// Counts a connection's end. The socket closes when its owner drops it.
-    fn close(&self, mut facts: Facts, moved: Moved, reason: CloseReason) {
-        self.count_octets(&mut facts, moved);
-        self.count_closed(&facts, reason);
-    }
-
-    fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {
-        let (told_received, told_sent) = std::mem::replace(&mut facts.told, (received, sent));
-        let bytes = &self.process.bytes;
-        bytes
-            .of(Side::Upstream, Direction::Rx)
-            .add(received - told_received);
-        bytes
-            .of(Side::Upstream, Direction::Tx)
-            .add(sent - told_sent);
-        facts.live.received(received - told_received);
-        facts.live.sent(sent - told_sent);
-    }
-
-    fn count_closed(&self, facts: &Facts, reason: CloseReason) {
-        let by = match reason {
-            CloseReason::PeerFin | CloseReason::PeerRst => By::Peer,
-            _ => By::Holdfast,
-        };
-        self.metrics.closed.of(by, reason).inc();
-        let view = facts.live.view();
-        self.metrics.requests_per_connection.observe(view.nth);
-        let age = clock::now().saturating_duration_since(facts.opened_at);
-        self.metrics.connection_age.observe_duration(age);
-        if reason == CloseReason::PeerRst {
-            self.process
-                .resets
-                .of(Side::Upstream, By::Peer, view.phase)
-                .inc();
-        }
-    }
-}
-
-impl Lent {
-    /// The stream.
-    #[must_use]
-    pub fn stream(&self) -> Option<&Stream> {
-        self.conn.as_ref().map(|(stream, ..)| stream)
-    }
-
-    /// The connection's number.
-    #[must_use]
-    pub fn id(&self) -> Option<ConnId> {
-        self.conn
-            .as_ref()
-            .map(|(_, facts, _)| facts.live.facts().id)
-    }
-
-    /// Where it leads.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.endpoint.address
-    }
-
-    /// The endpoint it belongs to.
-    #[must_use]
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// Which request this is on it, once begun.
-    #[must_use]
-    pub fn nth(&self) -> u64 {
-        self.conn.as_ref().map_or(0, |(.., lease)| lease.requests())
-    }
-
-    /// What its limits leave to it.
-    #[must_use]
-    pub fn allowance(&self) -> crate::pool::lease::Allowance {
-        self.conn.as_ref().map_or(
-            crate::pool::lease::Allowance::RequestsSpent,
-            |(.., lease)| lease.allowance(self.endpoint.upstream.max_requests, clock::now()),
-        )
-    }
-
-    /// A request begins on it.
-    pub fn begin_request(&mut self) {
-        if let Some((_, facts, lease)) = &mut self.conn {
-            lease.on_request();
-            facts.live.begin_request(lease.requests());
-        }
-    }
-
-    /// It does something else now.
-    pub fn enter(&self, phase: Phase) {
-        if let Some((_, facts, _)) = &self.conn {
-            facts.live.enter(phase, clock::micros(clock::now()));
-        }
-    }
-
-    /// Answers the lease: the connection is parked, handed on, or closed with its reason.
-    pub fn give_back(mut self, verdict: Verdict) {
-        if let Some(conn) = self.conn.take() {
-            self.answer(conn, verdict);
-        }
-    }
-
-    fn answer(&self, conn: (Stream, Facts, Lease), verdict: Verdict) {
-        let (stream, mut facts, lease) = conn;
-        let endpoint = &self.endpoint;
-        if let Verdict::Retire(reason) = verdict {
-            endpoint.close(facts, (&stream).into(), reason);
-            drop(stream);
-            endpoint.retire(lease, reason);
-            return;
-        }
-        endpoint.count_octets(&mut facts, (&stream).into());
-        let now = clock::now();
-        facts.live.enter(Phase::Idle, clock::micros(now));
-        facts.counted.enter(endpoint, UpstreamState::Idle);
-        let parked = Parked {
-            stream: stream.detach(),
-            facts,
-        };
-        let returned =
-            endpoint
-                .pool
-                .lock()
-                .ledger
-                .give_back(parked, lease, worker::index(), verdict, now);
-        endpoint.settle(returned);
-        crate::proxy::tend::on_parked();
-    }
-
-    fn why(&self) -> Option<OpenReason> {
-        self.conn.as_ref().map(|(_, facts, _)| facts.why)
-    }
-
-    fn acquired(self, queued: Duration, waited: Waited) -> Acquired {
-        let used = self.nth() > 0;
-        let idle = self.conn.as_ref().map(|(.., lease)| lease.rested());
-        let outcome = match (used, waited) {
-            (true, Waited::No) => Outcome::Reused,
-            (true, Waited::Yes) => Outcome::ReusedAfterWait,
-            (false, Waited::No) => Outcome::New,
-            (false, Waited::Yes) => Outcome::NewAfterWait,
-        };
-        let opened = if used { None } else { self.why() };
-        if let (true, Some(idle)) = (used, idle) {
-            self.endpoint
-                .metrics
-                .idle_before_reuse
-                .observe_duration(idle);
-        }
-        Acquired {
-            lent: self,
-            outcome,
-            opened,
-            queued,
-            connecting: Duration::ZERO,
-            idle,
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // Dropped unanswered: the exchange was cut short, and what the connection holds is unsure.
-        if let Some(conn) = self.conn.take() {
-            self.answer(conn, Verdict::Retire(CloseReason::ClientGone));
-        }
-    }
-}
-
-impl Endpoint {
-    fn settle(&self, returned: Returned<Parked>) {
-        match returned {
-            Returned::Parked => {}
-            Returned::Handed(ticket) => self.pool.wake(Some(ticket)),
-            Returned::Retired(parked, reason, ticket) => {
-                self.close(parked.facts, (&parked.stream).into(), reason);
-                self.pool.wake(ticket);
-            }
-        }
     }
 }
 
@@ -665,33 +333,32 @@ enum Served {
     Gone,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    No,
-    Yes,
-}
-
 /// A place in line; dropped, it is given up, and what was laid ready for it goes on.
 struct Place {
     endpoint: Arc<Endpoint>,
-    ticket: Option<Ticket>,
+    /// Spent as soon as it was served: its slot may be another's by the time this is dropped.
+    ticket: Cell<Option<Ticket>>,
 }
 
 impl Place {
     fn new(endpoint: &Arc<Endpoint>, ticket: Ticket) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
-            ticket: Some(ticket),
+            ticket: Cell::new(Some(ticket)),
         }
     }
 
     async fn served(&self) -> Served {
         poll_fn(|context| {
-            let Some(ticket) = self.ticket else {
+            let Some(ticket) = self.ticket.get() else {
                 return Poll::Ready(Served::Gone);
             };
             let mut state = self.endpoint.pool.lock();
-            match state.ledger.collect(ticket, clock::now()) {
+            let collected = state.ledger.collect(ticket, clock::now());
+            if !matches!(collected, Collected::Waiting) {
+                self.ticket.set(None);
+            }
+            match collected {
                 Collected::Waiting => {
                     state.set_waker(ticket, context.waker());
                     Poll::Pending
@@ -795,19 +462,19 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         },
         Phase::RequestHead,
     );
-    crate::proxy::tend::watch(&stream, &endpoint, id);
+    tend::watch(&stream, &endpoint, id);
     let mut counted = permit
         .counted
         .take()
         .unwrap_or_else(|| Counted::new(&endpoint, UpstreamState::Connecting));
     counted.enter(&endpoint, UpstreamState::Active);
-    let facts = Facts {
+    let facts = Box::new(Facts {
         live,
         opened_at: now,
         why: permit.why,
         counted,
         told: (0, 0),
-    };
+    });
     let Some(right) = permit.permit.take() else {
         return Err(DialError::TimedOut);
     };
@@ -824,47 +491,6 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         conn: Some((stream, facts, lease)),
         endpoint,
     })
-}
-
-impl Counted {
-    fn new(endpoint: &Endpoint, state: UpstreamState) -> Self {
-        let upstream = endpoint.metrics.connections.of(state).hold();
-        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
-        let endpoint = of_endpoint.map(|metrics| metrics.of(endpoint_state(state)).hold());
-        Self { upstream, endpoint }
-    }
-
-    fn enter(&mut self, endpoint: &Endpoint, state: UpstreamState) {
-        self.upstream
-            .move_to(endpoint.metrics.connections.of(state));
-        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
-        if let (Some(held), Some(metrics)) = (&mut self.endpoint, of_endpoint) {
-            held.move_to(metrics.of(endpoint_state(state)));
-        }
-    }
-}
-
-/// Octets that a stream has moved.
-#[derive(Clone, Copy)]
-struct Moved {
-    received: u64,
-    sent: u64,
-}
-
-impl From<&Stream> for Moved {
-    fn from(stream: &Stream) -> Self {
-        Self {
-            received: stream.received(),
-            sent: stream.sent(),
-        }
-    }
-}
-
-impl From<&Detached> for Moved {
-    fn from(stream: &Detached) -> Self {
-        let (received, sent) = stream.moved();
-        Self { received, sent }
-    }
 }
 
 /// `age`, changed by at most the share `jitter` either way, so that connections opened together do
@@ -889,13 +515,5 @@ fn connect_error(error: &DialError) -> ConnectError {
         DialError::Unreachable => ConnectError::Unreachable,
         DialError::NoPort => ConnectError::NoPort,
         DialError::NoDescriptor | DialError::Io(_) => ConnectError::Unlisted,
-    }
-}
-
-fn endpoint_state(state: UpstreamState) -> EndpointState {
-    match state {
-        UpstreamState::Connecting => EndpointState::Connecting,
-        UpstreamState::Active | UpstreamState::Draining => EndpointState::Active,
-        UpstreamState::Idle | UpstreamState::Canary => EndpointState::Idle,
     }
 }

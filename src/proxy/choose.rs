@@ -14,14 +14,14 @@ use crate::policy::balance::Tried;
 use crate::policy::retry::MethodClass;
 use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Queueing;
-use crate::proxy::checkout::Acquired;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
 use crate::proxy::checkout::Want;
 use crate::proxy::desk::Desk;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::lent::Acquired;
 use crate::proxy::settings::Reuse;
-use crate::proxy::upstream::Endpoint;
 use crate::proxy::upstream::InFlight;
 use crate::proxy::upstream::Upstream;
 use std::sync::Arc;
@@ -61,7 +61,10 @@ impl Exchange<'_> {
                     return Err(NotServed::ClientGone);
                 }
                 Some(Ok(acquired)) => {
-                    note_origin(desk, upstream, endpoint, &acquired);
+                    upstream.metrics.requests.of(acquired.outcome).inc();
+                    if !self.client.service.access_log.is_off() {
+                        note_origin(desk, upstream, endpoint, &acquired);
+                    }
                     return Ok((acquired, at, in_flight));
                 }
                 Some(Err(NotAcquired::Full)) => {
@@ -179,7 +182,6 @@ fn note_origin(
     endpoint: &Arc<Endpoint>,
     acquired: &Acquired,
 ) {
-    upstream.metrics.requests.of(acquired.outcome).inc();
     desk.record.origin = Some(OriginRecord {
         upstream: upstream.settings.name.clone(),
         endpoint: Some(endpoint.address),

@@ -20,6 +20,7 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::linger;
 use crate::net::linger::Outcome;
+use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
 use crate::observe::live::LiveHandle;
@@ -161,7 +162,7 @@ impl Client {
 
     /// It does something else now.
     pub fn enter(&self, phase: Phase) {
-        self.live.enter(phase, clock::micros(clock::now()));
+        self.live.enter(phase, clock::now_micros());
     }
 
     /// The gauge shows this state from now on.
@@ -179,6 +180,15 @@ impl Client {
         bytes.of(Side::Client, Direction::Tx).add(now.1 - sent);
         self.live.received(now.0 - received);
         self.live.sent(now.1 - sent);
+    }
+
+    /// Why the client is gone, which the socket has told us: by reset, or otherwise.
+    #[must_use]
+    pub fn gone_reason(&self) -> CloseReason {
+        match self.stream.was_reset() {
+            Reset::Yes => CloseReason::PeerRst,
+            Reset::No => CloseReason::ClientGone,
+        }
     }
 
     /// Ends the connection as said, and counts how that went.

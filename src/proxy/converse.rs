@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -57,11 +57,17 @@ pub enum Admitted {
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     let deadline = Deadline::after(client.listener.settings.idle_timeout);
     let (stream, service) = (&client.stream, &client.service);
-    let drains = client.nth > 0;
+    // A connection that has not been used may have its first request on the way: it gets a grace.
+    let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
+    let may_drain = || client.nth > 0 || grace_until.is_none_or(|until| clock::now() >= until);
+    let deadline = match service.standing() {
+        Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
+        Standing::Serving => deadline,
+    };
     poll_fn(|context| match stream.poll_readable(context, deadline) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
         Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(CloseReason::IdleTimeout))),
-        Poll::Pending if drains && service.standing() == Standing::Draining => {
+        Poll::Pending if service.standing() == Standing::Draining && may_drain() => {
             Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
         }
         Poll::Pending => Poll::Pending,
@@ -110,9 +116,9 @@ async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> 
 
 enum Head {
     /// It was read whole, and is held.
-    Whole(Instant),
+    Whole(u64),
     /// It is wrong, or did not come in time.
-    Bad(Instant, ProxyError),
+    Bad(u64, ProxyError),
 }
 
 /// Reads a request head into the desk.
@@ -123,21 +129,21 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
     let mut deadline = Deadline::NEVER;
     loop {
         if !desk.input.unread().is_empty() && began.is_none() {
-            began = Some(clock::now());
+            began = Some(clock::now_micros());
             deadline = Deadline::after(client.listener.settings.header_timeout);
             client.nth += 1;
             client.live.begin_request(client.nth);
-            account::begin(&mut desk.record, client, clock::now());
+            account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;
         match desk.request.parse(desk.input.unread(), &settings.head) {
             Ok(Parsed::Complete) => {
                 desk.input.hold(desk.request.octets);
-                return Ok(Head::Whole(began.unwrap_or_else(clock::now)));
+                return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));
             }
             Ok(Parsed::Partial) => {}
             Err(error) => {
-                let began = began.unwrap_or_else(clock::now);
+                let began = began.unwrap_or_else(clock::now_micros);
                 return Ok(Head::Bad(began, error.proxy_error()));
             }
         }
@@ -155,7 +161,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             }
             Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
             Err(Fill::Full) => {
-                let began = began.unwrap_or_else(clock::now);
+                let began = began.unwrap_or_else(clock::now_micros);
                 return Ok(Head::Bad(began, ProxyError::HeadTooLarge));
             }
             Err(Fill::Fault(Fault::TimedOut)) => match began {
@@ -167,6 +173,10 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         }
     }
 }
+
+/// How long a connection without a request is left alone when a drain begins: as long as
+/// `drain.idle_grace` is by default.
+const UNUSED_GRACE: Duration = Duration::from_secs(1);
 
 /// Octets beyond the head's own limit that may be read ahead before the parser has had its say.
 const HEAD_SLACK_OCTETS: usize = 1024;

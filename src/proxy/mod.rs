@@ -5,15 +5,17 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod endpoint;
 pub mod tend;
+pub mod lent;
 pub mod checkout;
 pub mod upstream;
 pub mod service;
 pub mod desk;
 pub mod reply;
-pub mod origin;
 pub mod replay;
 pub mod relay;
+pub mod origin;
 pub mod tunnel;
 pub mod client;
 pub mod judge;

@@ -24,13 +24,15 @@ use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
 use crate::proxy::attempt;
-use crate::proxy::checkout::Lent;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
+use crate::proxy::judge::Recipient;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::AnswerKind;
@@ -41,10 +43,8 @@ use crate::proxy::reply;
 use crate::proxy::reply::Afterwards;
 use crate::proxy::service::Route;
 use crate::proxy::tunnel;
-use crate::proxy::upstream::Endpoint;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 /// What follows an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +56,20 @@ pub enum After {
 }
 
 /// Serves the request whose head was read whole and is held in the desk's input.
-pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> After {
-    account::note_head(&mut desk.record, &desk.request, desk.input.held());
+pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
+    let logged = !client.service.access_log.is_off();
+    if logged {
+        account::note_head(&mut desk.record, &desk.request, desk.input.held());
+    }
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(client, &desk.request, octets, unread) {
         Ok(judged) => judged,
         Err(error) => return Box::pin(refuse(client, desk, (began, None), error)).await,
     };
+    if judged.recipient == Recipient::Us {
+        let mut exchange = Exchange::new(client, None, judged, began);
+        return Box::pin(exchange.answer_options(desk)).await;
+    }
     let plan = client.service.plan_here();
     let path = desk.request.target.path(octets);
     let found = plan.table.find(desk.request.host(octets), path);
@@ -71,7 +78,9 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
         return Box::pin(exchange.fail(desk, ProxyError::NoRoute)).await;
     };
     judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
-    desk.record.route = Some(route.settings.name.clone());
+    if logged {
+        desk.record.route = Some(route.settings.name.clone());
+    }
     let _in_flight = route.metrics.in_flight.hold();
     route.upstream.budget.on_request();
     let mut exchange = Exchange::new(client, Some(route), judged, began);
@@ -85,7 +94,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
 pub async fn refuse(
     client: &mut Client,
     desk: &mut Desk,
-    (began, route): (Instant, Option<&Route>),
+    (began, route): (u64, Option<&Route>),
     error: ProxyError,
 ) -> After {
     let reason = match error {
@@ -93,7 +102,9 @@ pub async fn refuse(
         ProxyError::BodyTooLarge => CloseReason::BodyTooLarge,
         ProxyError::RequestTimeout => CloseReason::HeaderTimeout,
         ProxyError::ClientLimit => CloseReason::ClientLimit,
-        _ => CloseReason::FramingError,
+        ProxyError::BadRequest => CloseReason::FramingError,
+        // Nothing is wrong with its framing, but what follows was not looked at.
+        _ => CloseReason::ErrorAnswer,
     };
     refuse_for(client, desk, (began, route), (error, reason)).await
 }
@@ -102,7 +113,7 @@ pub async fn refuse(
 async fn refuse_for(
     client: &mut Client,
     desk: &mut Desk,
-    (began, route): (Instant, Option<&Route>),
+    (began, route): (u64, Option<&Route>),
     (error, reason): (ProxyError, CloseReason),
 ) -> After {
     account::count_error(client, route, error);
@@ -190,7 +201,7 @@ impl Exchange<'_> {
                 self.account(desk, Some(route), Kept::Closed(CloseReason::WriteTimeout));
                 After::End(Ending::abort(CloseReason::WriteTimeout))
             }
-            Outcomes::ClientGone => {
+            Outcomes::ClientGone(reason) => {
                 if self.client.stream.peer_has_ended() && self.judged.asked.gone == Gone::Fin {
                     self.client
                         .listener
@@ -201,8 +212,8 @@ impl Exchange<'_> {
                 }
                 account::count_error(self.client, Some(route), ProxyError::ClientGone);
                 desk.record.end = End::Failed(ProxyError::ClientGone);
-                self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
-                After::End(Ending::by_peer(CloseReason::ClientGone))
+                self.account(desk, Some(route), Kept::Closed(reason));
+                After::End(Ending::by_peer(reason))
             }
         }
     }
@@ -246,14 +257,6 @@ impl Exchange<'_> {
             self.account(desk, Some(route), Kept::Closed(ending.reason));
             return After::End(ending);
         }
-        if self.client.stream.peer_has_ended() {
-            self.client
-                .listener
-                .metrics
-                .half_closed
-                .of(HalfClose::Finish)
-                .inc();
-        }
         let after = self.what_next(desk, answer.client, upload).await;
         let kept = match after {
             After::Next => Kept::Persists,
@@ -296,6 +299,27 @@ impl Exchange<'_> {
     /// Answers with an error of our own; the connection goes on if the request was read whole.
     async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
         account::count_error(self.client, self.route.map(|route| &**route), error);
+        let (keeps, afterwards) = self.afterwards();
+        let settings = &self.client.listener.settings;
+        desk.out.clear();
+        let (method, wait) = (self.judged.asked.method, settings.retry_after);
+        reply::error(&mut desk.out, error, method, afterwards, wait);
+        desk.record.status = Some(error.status());
+        desk.record.end = End::Failed(error);
+        self.send_own(desk, keeps).await
+    }
+
+    /// Answers an OPTIONS request that may go no further (RFC 9110 §7.6.2, §9.3.7).
+    async fn answer_options(&mut self, desk: &mut Desk) -> After {
+        let (keeps, afterwards) = self.afterwards();
+        desk.out.clear();
+        reply::options(&mut desk.out, afterwards);
+        desk.record.status = Some(200);
+        self.send_own(desk, keeps).await
+    }
+
+    /// Whether the connection outlives an answer of our own: only if the request was read whole.
+    fn afterwards(&self) -> (Persistence, Afterwards) {
         let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
         let keeps = match (self.judged.asked.persistence, whole) {
             (Persistence::Persist, true) => Persistence::Persist,
@@ -307,13 +331,11 @@ impl Exchange<'_> {
             (Persistence::Persist, Version::Http10) => Afterwards::PersistsAsAsked,
             (Persistence::Persist, Version::Http11) => Afterwards::Persists,
         };
-        let settings = &self.client.listener.settings;
-        desk.out.clear();
-        let (method, wait) = (self.judged.asked.method, settings.retry_after);
-        reply::error(&mut desk.out, error, method, afterwards, wait);
-        desk.record.status = Some(error.status());
-        desk.record.end = End::Failed(error);
-        let patience = settings.write_timeout;
+        (keeps, afterwards)
+    }
+
+    async fn send_own(&mut self, desk: &mut Desk, keeps: Persistence) -> After {
+        let patience = self.client.listener.settings.write_timeout;
         let written = relay::flush(&self.client.stream, &mut desk.out, patience).await;
         let after = match (written, keeps) {
             (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),

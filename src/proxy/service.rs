@@ -23,9 +23,9 @@ use crate::observe::error_log::ErrorLog;
 use crate::policy::admission::ClientTable;
 use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
-use crate::proxy::upstream::Endpoint;
 use crate::proxy::upstream::Upstream;
 
 /// What every worker shares.

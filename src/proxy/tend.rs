@@ -22,7 +22,7 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::reactor::Reactor;
 use crate::net::worker;
-use crate::proxy::upstream::Endpoint;
+use crate::proxy::endpoint::Endpoint;
 
 thread_local! {
     /// By place in this worker's reactor: whose connection it is.

@@ -1,19 +1,9 @@
 //! The origins of one name: endpoints, each with its pool, and how one is chosen.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
-use crate::base::names::Name;
-use crate::net::Deadline;
 use crate::net::clock;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
-use crate::policy::backoff;
 use crate::policy::balance::Balance;
 use crate::policy::balance::Candidate;
 use crate::policy::balance::Dice;
@@ -25,8 +15,16 @@ use crate::policy::balance::Unfit;
 use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
-use crate::proxy::checkout::Pool;
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::endpoint::EndpointSettings;
+use crate::proxy::endpoint::Holddown;
+use crate::proxy::endpoint::Pool;
 use crate::proxy::settings::UpstreamSettings;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 /// A named set of origins.
 pub struct Upstream {
@@ -41,50 +39,12 @@ pub struct Upstream {
     balance: Balance,
 }
 
-/// One origin address.
-pub struct Endpoint {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Its address as text, for `Host`.
-    pub host: String,
-    /// Its connections.
-    pub pool: Pool,
-    /// Whether it is passed over for a moment, because connects to it failed.
-    pub holddown: Holddown,
-    /// Requests under way at it.
-    pub in_flight: AtomicU64,
-    /// Its place in the metrics' shape.
-    pub metrics_index: usize,
-    /// The metrics of its upstream.
-    pub metrics: Arc<UpstreamMetrics>,
-    /// The metrics of the process.
-    pub process: Arc<Metrics>,
-    /// Where its connections are listed.
-    pub live: Arc<LiveTable>,
-    /// The settings of its upstream that its connections need.
-    pub upstream: Arc<EndpointSettings>,
-}
-
-/// What an endpoint's connections need of their upstream's settings.
-pub struct EndpointSettings {
-    /// The upstream's name.
-    pub name: Name,
-    /// How connections are made.
-    pub dial: crate::net::dial::DialOptions,
-    /// How long a connect may take.
-    pub connect_timeout: std::time::Duration,
-    /// How old a connection may grow.
-    pub max_age: Option<std::time::Duration>,
-    /// By how large a share that varies.
-    pub max_age_jitter: f64,
-    /// Requests a connection may carry.
-    pub max_requests: Option<u64>,
-}
-
 /// An endpoint as configured.
 pub struct EndpointShape {
     /// Where it is.
     pub address: SocketAddr,
+    /// Its name as configured, for `Host` where the client's is not passed on.
+    pub host: String,
     /// Its share of the load.
     pub weight: NonZeroU32,
     /// Whether it serves only when no primary can.
@@ -139,7 +99,7 @@ impl Upstream {
             .enumerate()
             .map(|(index, shape)| {
                 Arc::new(Endpoint {
-                    host: shape.address.to_string(),
+                    host: shape.host,
                     address: shape.address,
                     pool: Pool::new(shape.limits),
                     holddown: Holddown::default(),
@@ -197,40 +157,6 @@ impl Upstream {
             .iter()
             .map(|endpoint| endpoint.pool.open())
             .sum()
-    }
-}
-
-/// How connects to an endpoint went lately.
-#[derive(Debug, Default)]
-pub struct Holddown {
-    failures: AtomicU32,
-    until_millis: AtomicU64,
-}
-
-impl Holddown {
-    /// A connect failed by the endpoint's or the network's doing.
-    pub fn on_failure(&self) {
-        let failures = self
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
-        let until = Deadline::after(backoff::holddown(failures));
-        self.until_millis.store(until.millis(), Ordering::Relaxed);
-    }
-
-    /// A connect succeeded.
-    pub fn on_success(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.until_millis.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the endpoint may be dialled.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        match self.until_millis.load(Ordering::Relaxed) {
-            0 => true,
-            until => Deadline::from_millis(until).passed(),
-        }
     }
 }
 

@@ -47,9 +47,10 @@ pub fn route(
     let wrong = |key: &'static str| {
         move |clause: String| format!("routes.{}.{key}: {clause}", settings.name)
     };
-    // `via = "off"` is refused by name as not yet available.
-    let via = settings.via.as_ref().map_or(VIA, Token::as_str);
-    let via = Via::new(via).map_err(wrong("via"))?;
+    let via = match &settings.via {
+        Some(name) => Via::new(name.as_str()).map_err(wrong("via"))?,
+        None => Via::off(),
+    };
     let request = rules(
         &settings.set_request_headers,
         &settings.remove_request_headers,
@@ -106,9 +107,6 @@ fn rules(set: &[SetField], remove: &[Token]) -> Result<HeaderRules, String> {
     let remove: Vec<_> = remove.iter().map(|name| name.as_str().to_owned()).collect();
     HeaderRules::new(&set, &remove)
 }
-
-/// Our name in `Via`.
-const VIA: &str = "holdfast";
 
 #[cfg(test)]
 mod tests {

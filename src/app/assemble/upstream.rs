@@ -56,6 +56,7 @@ pub fn endpoints(
     for (server, addresses) in settings.servers.iter().zip(found) {
         endpoints.extend(addresses.iter().map(|address| EndpointShape {
             address: *address,
+            host: server.address.to_string(),
             weight: server.weight,
             rank: if server.backup {
                 Rank::Backup

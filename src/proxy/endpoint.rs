@@ -1,0 +1,265 @@
+//! One origin address: its pool, its gauges, and how connects to it went.
+//!
+//! The pool is the ledger behind a lock, with wakers beside it. The lock is held for the ledger's
+//! few instructions, never across an await; wakers are woken after it.
+
+use crate::base::names::Name;
+use crate::base::reason::OpenReason;
+use crate::net::Deadline;
+use crate::net::Stream;
+use crate::net::stream::Detached;
+use crate::observe::GaugeGuard;
+use crate::observe::LiveTable;
+use crate::observe::Metrics;
+use crate::observe::UpstreamMetrics;
+use crate::observe::live::LiveHandle;
+use crate::observe::words::EndpointState;
+use crate::observe::words::UpstreamState;
+use crate::policy::backoff;
+use crate::pool::Ledger;
+use crate::pool::PoolLimits;
+use crate::pool::Ticket;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+/// One origin address.
+pub struct Endpoint {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its address as text, for `Host`.
+    pub host: String,
+    /// Its connections.
+    pub pool: Pool,
+    /// Whether it is passed over for a moment, because connects to it failed.
+    pub holddown: Holddown,
+    /// Requests under way at it.
+    pub in_flight: AtomicU64,
+    /// Its place in the metrics' shape.
+    pub metrics_index: usize,
+    /// The metrics of its upstream.
+    pub metrics: Arc<UpstreamMetrics>,
+    /// The metrics of the process.
+    pub process: Arc<Metrics>,
+    /// Where its connections are listed.
+    pub live: Arc<LiveTable>,
+    /// The settings of its upstream that its connections need.
+    pub upstream: Arc<EndpointSettings>,
+}
+
+/// What an endpoint's connections need of their upstream's settings.
+pub struct EndpointSettings {
+    /// The upstream's name.
+    pub name: Name,
+    /// How connections are made.
+    pub dial: crate::net::dial::DialOptions,
+    /// How long a connect may take.
+    pub connect_timeout: std::time::Duration,
+    /// How old a connection may grow.
+    pub max_age: Option<std::time::Duration>,
+    /// By how large a share that varies.
+    pub max_age_jitter: f64,
+    /// Requests a connection may carry.
+    pub max_requests: Option<u64>,
+}
+
+/// How connects to an endpoint went lately.
+#[derive(Debug, Default)]
+pub struct Holddown {
+    failures: AtomicU32,
+    until_millis: AtomicU64,
+}
+
+impl Holddown {
+    /// A connect failed by the endpoint's or the network's doing.
+    pub fn on_failure(&self) {
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        let until = Deadline::after(backoff::holddown(failures));
+        self.until_millis.store(until.millis(), Ordering::Relaxed);
+    }
+
+    /// A connect succeeded.
+    pub fn on_success(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.until_millis.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the endpoint may be dialled.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.until_millis.load(Ordering::Relaxed) {
+            0 => true,
+            until => Deadline::from_millis(until).passed(),
+        }
+    }
+}
+
+/// One endpoint's pool.
+pub struct Pool {
+    pub(super) state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) ledger: Ledger<Parked>,
+    /// Who waits, by the ticket's slot.
+    pub(super) wakers: Vec<Option<Waker>>,
+}
+
+/// A connection in the pool: on a shelf, or laid ready for a waiter.
+pub(super) struct Parked {
+    pub(super) stream: Detached,
+    pub(super) facts: Box<Facts>,
+}
+
+/// What stays with a connection all its life.
+pub(super) struct Facts {
+    pub(super) live: LiveHandle,
+    pub(super) opened_at: Instant,
+    pub(super) why: OpenReason,
+    pub(super) counted: Counted,
+    /// Octets already counted, received and sent.
+    pub(super) told: (u64, u64),
+}
+
+/// The gauges that a connection holds up, in its present state.
+pub(super) struct Counted {
+    pub(super) upstream: GaugeGuard,
+    pub(super) endpoint: Option<GaugeGuard>,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(limits: PoolLimits) -> Self {
+        Self {
+            state: Mutex::new(State {
+                ledger: Ledger::new(limits),
+                wakers: Vec::new(),
+            }),
+        }
+    }
+
+    /// Connections open: idle, in use and connecting.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.lock().ledger.open()
+    }
+
+    /// Idle, leased, connecting and waiting, at one moment.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let state = self.lock();
+        Counts {
+            idle: state.ledger.idle(),
+            leased: state.ledger.leased(),
+            connecting: state.ledger.connecting(),
+            waiting: state.ledger.waiting(),
+            max_connections: state.ledger.limits().max_connections.0,
+            idle_limit: state.ledger.limits().idle_limit,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wake(&self, ticket: Option<Ticket>) {
+        let waker = ticket.and_then(|ticket| self.lock().waker_of(ticket));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A pool's counts at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// On shelves.
+    pub idle: u32,
+    /// Carrying requests.
+    pub leased: u32,
+    /// In their handshake.
+    pub connecting: u32,
+    /// Requests in line.
+    pub waiting: u32,
+    /// The cap.
+    pub max_connections: u32,
+    /// The idle limit in force.
+    pub idle_limit: Duration,
+}
+
+impl State {
+    pub(super) fn waker_of(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.wakers.get_mut(ticket.slot()).and_then(Option::take)
+    }
+
+    pub(super) fn set_waker(&mut self, ticket: Ticket, waker: &Waker) {
+        let slot = ticket.slot();
+        if self.wakers.len() <= slot {
+            self.wakers.resize(slot + 1, None);
+        }
+        if let Some(place) = self.wakers.get_mut(slot) {
+            *place = Some(waker.clone());
+        }
+    }
+}
+
+impl Counted {
+    pub(super) fn new(endpoint: &Endpoint, state: UpstreamState) -> Self {
+        let upstream = endpoint.metrics.connections.of(state).hold();
+        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
+        let endpoint = of_endpoint.map(|metrics| metrics.of(endpoint_state(state)).hold());
+        Self { upstream, endpoint }
+    }
+
+    pub(super) fn enter(&mut self, endpoint: &Endpoint, state: UpstreamState) {
+        self.upstream
+            .move_to(endpoint.metrics.connections.of(state));
+        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
+        if let (Some(held), Some(metrics)) = (&mut self.endpoint, of_endpoint) {
+            held.move_to(metrics.of(endpoint_state(state)));
+        }
+    }
+}
+
+/// Octets that a stream has moved.
+#[derive(Clone, Copy)]
+pub(super) struct Moved {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl From<&Stream> for Moved {
+    fn from(stream: &Stream) -> Self {
+        Self {
+            received: stream.received(),
+            sent: stream.sent(),
+        }
+    }
+}
+
+impl From<&Detached> for Moved {
+    fn from(stream: &Detached) -> Self {
+        let (received, sent) = stream.moved();
+        Self { received, sent }
+    }
+}
+
+pub(super) fn endpoint_state(state: UpstreamState) -> EndpointState {
+    match state {
+        UpstreamState::Connecting => EndpointState::Connecting,
+        UpstreamState::Active | UpstreamState::Draining => EndpointState::Active,
+        UpstreamState::Idle | UpstreamState::Canary => EndpointState::Idle,
+    }
+}
