@@ -125,16 +125,6 @@ const NOT_YET: &[NotYet] = &[
         because: "the PROXY protocol is not read",
     },
     NotYet {
-        key: "listeners.*.pipelining",
-        accepts: Accepts::AllBut(&["concurrent"]),
-        because: "one exchange is served at a time",
-    },
-    NotYet {
-        key: "listeners.*.pipeline_depth",
-        accepts: Accepts::Nothing,
-        because: "one exchange is served at a time",
-    },
-    NotYet {
         key: "upstreams.*.balance",
         accepts: Accepts::AllBut(&["ewma", "hash"]),
         because: "there is no such balancer",

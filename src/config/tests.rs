@@ -511,7 +511,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
         ("listeners.web.bind", "'unix:/a'"),
         ("listeners.web.client_key", "'proxy_protocol'"),
         ("listeners.web.proxy_protocol", "'optional'"),
-        ("listeners.web.pipelining", "'concurrent'"),
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
         ("upstreams.app.slow_start", "'10s'"),
@@ -542,7 +541,6 @@ fn what_happens_anyway_may_be_written() {
     for (key, value) in [
         ("server.watch_config", "false"),
         ("drain.delay", "'0s'"),
-        ("listeners.web.pipelining", "'close'"),
         ("upstreams.app.balance", "'round_robin'"),
         ("upstreams.app.pool.queue", "'fifo'"),
         ("upstreams.app.health.failures", "'off'"),

@@ -227,12 +227,19 @@ impl Stream {
     /// # Errors
     /// `TimedOut` only.
     pub async fn writable(&self, deadline: Deadline) -> Result<(), Fault> {
-        poll_fn(|context| {
-            self.registration
-                .poll_ready(Interest::Write, context, deadline)
-        })
-        .await
-        .map_err(Fault::from)
+        poll_fn(|context| self.poll_writable(context, deadline))
+            .await
+            .map_err(Fault::from)
+    }
+
+    /// Ready once there is room in the send buffer, or the deadline has passed.
+    pub fn poll_writable(
+        &self,
+        context: &Context<'_>,
+        deadline: Deadline,
+    ) -> Poll<Result<(), TimedOut>> {
+        self.registration
+            .poll_ready(Interest::Write, context, deadline)
     }
 
     /// Ready once the peer is gone. Ask from the task that reads this stream.

@@ -40,6 +40,7 @@ use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upgrade;
 use crate::proxy::origin::Upload;
 use crate::proxy::origin::Wanted;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -90,6 +91,8 @@ pub enum Unanswered {
 pub struct Attempt<'a> {
     /// The client.
     pub client: &'a Client,
+    /// The answer's way to it.
+    pub outlet: Outlet<'a>,
     /// The route.
     pub route: &'a Route,
     /// What is asked.
@@ -124,7 +127,7 @@ impl Attempt<'_> {
         let upstream = &self.route.upstream.settings;
         let listener = &self.client.listener.settings;
         let mut answering = Answering {
-            client: &self.client.stream,
+            client: self.outlet,
             origin: self.origin,
             input: self.origin_in,
             head: self.response,
@@ -145,7 +148,12 @@ impl Attempt<'_> {
             progress,
         };
         if self.judged.framing == Framing::None {
-            let sent = relay::flush(self.origin, self.origin_out, upstream.body_idle).await;
+            let sent = relay::flush(
+                Outlet::Direct(self.origin),
+                self.origin_out,
+                upstream.body_idle,
+            )
+            .await;
             progress.set_upload(match sent {
                 Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
@@ -258,7 +266,7 @@ impl Sending<'_> {
             },
         };
         let mut sink = Sink {
-            stream: self.origin,
+            outlet: Outlet::Direct(self.origin),
             out: self.out,
             writer: SinkWriter::Framed(writer),
             patience: self.patience,
@@ -269,7 +277,7 @@ impl Sending<'_> {
             replay: Some(&mut self.content.replay),
         };
         relay::pass_on(&mut source, &mut sink, &mut meter).await?;
-        relay::flush(self.origin, sink.out, self.patience)
+        relay::flush(Outlet::Direct(self.origin), sink.out, self.patience)
             .await
             .map_err(Stuck::Recipient)
     }

@@ -177,6 +177,7 @@ impl<'a> Exchange<'a> {
         }
         let result = Attempt {
             client: self.client,
+            outlet: self.outlet,
             route,
             judged: &self.judged,
             origin: stream,

@@ -1,6 +1,7 @@
 //! A client's connection: what stays with it from its first exchange to its last, and its end.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,10 +55,10 @@ pub struct Client {
     /// When it is as old as it may grow.
     pub age_deadline: Option<Instant>,
     /// Requests so far.
-    pub nth: u64,
+    pub nth: Cell<u64>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
-    state: GaugeGuard,
+    state: RefCell<GaugeGuard>,
     told: Cell<(u64, u64)>,
 }
 
@@ -151,9 +152,9 @@ impl Client {
             live,
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
-            nth: 0,
+            nth: Cell::new(0),
             places,
-            state,
+            state: RefCell::new(state),
             told: Cell::new((0, 0)),
             listener,
             service,
@@ -166,8 +167,9 @@ impl Client {
     }
 
     /// The gauge shows this state from now on.
-    pub fn show(&mut self, state: ClientState) {
+    pub fn show(&self, state: ClientState) {
         self.state
+            .borrow_mut()
             .move_to(self.listener.metrics.connections.of(state));
     }
 
@@ -192,7 +194,7 @@ impl Client {
     }
 
     /// Ends the connection as said, and counts how that went.
-    pub async fn end(mut self, ending: Ending) {
+    pub async fn end(self, ending: Ending) {
         let phase = self.live.view().phase;
         self.show(ClientState::Closing);
         self.enter(Phase::Closing);
@@ -228,7 +230,7 @@ impl Client {
     fn count_end(&self, ending: Ending, phase: Phase) {
         let metrics = &self.listener.metrics;
         metrics.closed.of(ending.by, ending.reason).inc();
-        metrics.requests_per_connection.observe(self.nth);
+        metrics.requests_per_connection.observe(self.nth.get());
         let age = clock::now().saturating_duration_since(self.accepted_at);
         metrics.connection_age.observe_duration(age);
         let close = ending.told(phase);

@@ -25,9 +25,12 @@ use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
+use crate::proxy::outlet::Outlet;
+use crate::proxy::pipeline;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::service::Standing;
+use crate::proxy::settings::Pipelining;
 
 /// Serves a client until its connection ends. `admitted`: whether its requests are served at all.
 pub async fn converse(mut client: Client, admitted: Admitted) {
@@ -59,7 +62,8 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     let (stream, service) = (&client.stream, &client.service);
     // A connection that has not been used may have its first request on the way: it gets a grace.
     let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
-    let may_drain = || client.nth > 0 || grace_until.is_none_or(|until| clock::now() >= until);
+    let may_drain =
+        || client.nth.get() > 0 || grace_until.is_none_or(|until| clock::now() >= until);
     let deadline = match service.standing() {
         Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
         Standing::Serving => deadline,
@@ -92,10 +96,16 @@ async fn serve_what_came(client: &mut Client, admitted: Admitted) -> Result<(), 
 async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> Result<(), Ending> {
     loop {
         let began = read_head(client, desk).await?;
+        let outlet = Outlet::Direct(&client.stream);
         let after = match (began, admitted) {
-            (Head::Whole(began), Admitted::Yes) => serve::serve(client, desk, began).await,
+            (Head::Whole(began), Admitted::Yes) => match client.listener.settings.pipelining {
+                Pipelining::Concurrent { depth } if !desk.input.unread().is_empty() => {
+                    Box::pin(pipeline::run(client, desk, began, depth)).await
+                }
+                _ => serve::serve(client, outlet, desk, began).await,
+            },
             (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
-                Box::pin(serve::refuse(client, desk, (began, None), error)).await
+                Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
             }
         };
         desk.input.release();
@@ -131,8 +141,6 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            client.nth += 1;
-            client.live.begin_request(client.nth);
             account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;

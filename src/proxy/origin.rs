@@ -41,6 +41,8 @@ use crate::net::stream::ReadEnd;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
+use crate::proxy::outlet::Behind;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -195,8 +197,8 @@ impl From<Unwritable> for NoAnswer {
 
 /// Everything that passing an answer on needs.
 pub struct Answering<'a> {
-    /// The client's connection.
-    pub client: &'a Stream,
+    /// The way to the client.
+    pub client: Outlet<'a>,
     /// The origin's connection.
     pub origin: &'a Stream,
     /// Octets from the origin.
@@ -335,7 +337,7 @@ impl Answering<'_> {
     }
 
     async fn read_more(&mut self) -> Result<(), NoAnswer> {
-        let (client, origin, progress) = (self.client, self.origin, self.progress);
+        let (client, origin, progress) = (self.client.stream(), self.origin, self.progress);
         let gone = self.asked.gone;
         let half_close = || {
             if !progress.half_closed.replace(true) {
@@ -461,12 +463,12 @@ impl Answering<'_> {
             reader: &mut reader,
             patience: Patience::Idle {
                 limit: self.body_idle,
-                recipient: self.client,
+                recipient: self.client.stream(),
                 gone: self.asked.gone,
             },
         };
         let mut sink = Sink {
-            stream: self.client,
+            outlet: self.client,
             out: self.out,
             writer: SinkWriter::Framed(writer),
             patience: self.listener.write_timeout,
@@ -499,7 +501,9 @@ impl Answering<'_> {
         if let Persistence::Close(reason) = self.asked.persistence {
             return Persistence::Close(reason);
         }
-        if self.service.standing() == Standing::Draining {
+        // What is in line behind it was begun already, so the last of the line says it.
+        if self.service.standing() == Standing::Draining && self.client.behind() == Behind::Nothing
+        {
             return Persistence::Close(CloseReason::Drain);
         }
         if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {
@@ -640,7 +644,7 @@ pub async fn discard_rest(
         },
     };
     let mut sink = Sink {
-        stream: origin,
+        outlet: Outlet::Direct(origin),
         out: &mut nowhere,
         writer: SinkWriter::Discarded,
         patience: idle,

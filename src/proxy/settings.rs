@@ -75,6 +75,11 @@ pub enum Http10 {
 pub enum Pipelining {
     /// One after the other.
     Serial,
+    /// Safe ones at once, at most so many, their answers in order.
+    Concurrent {
+        /// So many.
+        depth: u32,
+    },
     /// The connection closes after the first answer.
     Close,
 }

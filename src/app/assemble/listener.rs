@@ -69,8 +69,10 @@ fn treatment(settings: &settings::Listener) -> ListenerSettings {
             false => Http10::Refused,
         },
         pipelining: match settings.pipelining {
-            // Concurrent is refused by name as not yet available; one at a time is always right.
-            words::Pipelining::Serial | words::Pipelining::Concurrent => Pipelining::Serial,
+            words::Pipelining::Serial => Pipelining::Serial,
+            words::Pipelining::Concurrent => Pipelining::Concurrent {
+                depth: settings.pipeline_depth,
+            },
             words::Pipelining::Close => Pipelining::Close,
         },
         half_close: match settings.half_close {
@@ -185,6 +187,13 @@ mod tests {
         assert_eq!(s.pipelining, Pipelining::Close);
         assert_eq!(s.half_close, HalfClose::Abort);
         assert_eq!(listener.client_limit_action, LimitAction::Hold);
+    }
+
+    #[test]
+    fn concurrent_pipelining_goes_as_deep_as_it_may() {
+        let listener = listener(&[("pipelining", "concurrent"), ("pipeline_depth", "5")]);
+        let pipelining = listener.settings.pipelining;
+        assert_eq!(pipelining, Pipelining::Concurrent { depth: 5 });
     }
 
     #[test]
