@@ -74,7 +74,10 @@ impl Via {
     /// No `Via` of ours (`via = "off"`).
     #[must_use]
     pub fn off() -> Self {
-        Self { http10: Box::default(), http11: Box::default() }
+        Self {
+            http10: Box::default(),
+            http11: Box::default(),
+        }
     }
 
     /// A further line continues the list of those before it.

@@ -6,6 +6,7 @@ use crate::base::reason::Phase;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
+use crate::observe::words::ConnectError;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
@@ -45,7 +46,7 @@ impl<'a> Exchange<'a> {
         let upstream = &route.upstream;
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
-        let mut last_error = ProxyError::NoEndpoint;
+        let mut last_error = upstream.none_left();
         loop {
             desk.record.attempts += 1;
             let fresh = again.is_some();
@@ -60,7 +61,12 @@ impl<'a> Exchange<'a> {
                     return Outcomes::Failed(error);
                 }
                 // Every endpoint has been tried: what the last one said is the answer.
-                Err(NotServed::NoneLeft) => return Outcomes::Failed(last_error),
+                Err(NotServed::NoneLeft) => {
+                    if last_error == ProxyError::Dns {
+                        upstream.metrics.connect_errors.of(ConnectError::Dns).inc();
+                    }
+                    return Outcomes::Failed(last_error);
+                }
                 Err(NotServed::Dial(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
