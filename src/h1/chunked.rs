@@ -1,7 +1,9 @@
 //! The chunked coding, read (RFC 9112 §7.1): an enum machine that takes octets as they come.
 //!
-//!     Size ─► Extensions ─► SizeEnd ─► Data ─► DataEnd ─► DataEndLf ─► Size …
-//!                              └─ size 0 ─► Trailers ─► Complete
+//! ```text
+//! Size ─► Extensions ─► SizeEnd ─► Data ─► DataEnd ─► DataEndLf ─► Size …
+//!                          └─ size 0 ─► Trailers ─► Complete
+//! ```
 //!
 //! Every framing octet is consumed when it is seen, so nothing waits in the caller's buffer and
 //! nothing is looked at twice. Extensions are read over and dropped (§7.1.1): we write chunks of our
@@ -283,6 +285,7 @@ impl Chunked {
                     limit: TRAILERS_BYTES_MAX,
                 });
             }
+            NextLine::Broken { start, line } => return Err(lines::broken_field_line(line, start)),
             NextLine::Line { line: [], .. } => self.phase = Phase::Complete,
             NextLine::Line { start, line } => {
                 let line = lines::field_line(line, start)?;

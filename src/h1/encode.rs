@@ -140,12 +140,10 @@ fn all(octets: &[u8], class: impl Fn(u8) -> bool) -> Result<(), Unwritable> {
 }
 
 fn value_octets(octets: &[u8]) -> Result<(), Unwritable> {
-    if octets::is_field_value(octets) {
-        return Ok(());
+    match octets::first_control(octets).and_then(|at| octets.get(at)) {
+        Some(octet) => Err(Unwritable { octet: *octet }),
+        None => Ok(()),
     }
-    Err(Unwritable {
-        octet: octets::first_not_field_vchar(octets).unwrap_or_default(),
-    })
 }
 
 #[cfg(test)]

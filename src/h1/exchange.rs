@@ -1,9 +1,11 @@
 //! The exchange: one request and its answers as a machine of two sides.
 //!
-//!     request:   Sending ─► Sent
-//!                   └─────► Abandoned
-//!     response:  AwaitingHead ─(1xx)─► AwaitingHead ─(final)─► Body ─► Complete
-//!                   └─(101, asked)─► Switched
+//! ```text
+//! request:   Sending ─► Sent
+//!               └─────► Abandoned
+//! response:  AwaitingHead ─(1xx)─► AwaitingHead ─(final)─► Body ─► Complete
+//!               └─(101, asked)─► Switched
+//! ```
 //!
 //! The sides run on their own: an origin may answer while the request still flows (RFC 9112 §9.5),
 //! and then the connection lives on only if both end. What arrives in a state that has no place for

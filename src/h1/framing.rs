@@ -123,12 +123,21 @@ fn coding_error(value: &[u8]) -> MessageError {
 fn length(fields: &FieldSection, octets: &[u8]) -> Result<Framing, MessageError> {
     let mut lines = fields.all(Field::ContentLength, octets);
     let value = lines.next().unwrap_or_default();
-    if lines.next().is_some() || fields::members(value).nth(1).is_some() {
+    if lines.next().is_some() {
         return Err(MessageError::LengthRepeated);
     }
     octets::decimal(value)
         .map(Framing::Length)
-        .ok_or(MessageError::LengthMalformed)
+        .ok_or_else(|| length_error(value))
+}
+
+/// Tells a list of lengths from what is no length.
+#[cold]
+fn length_error(value: &[u8]) -> MessageError {
+    match fields::members(value).nth(1) {
+        Some(_) => MessageError::LengthRepeated,
+        None => MessageError::LengthMalformed,
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use crate::base::units::ByteCount;
 use crate::h1::error::MessageError;
+use crate::h1::fields::FieldLine;
 use crate::h1::fields::FieldSection;
 use crate::h1::fields::Span;
 use crate::h1::lines;
@@ -183,15 +184,16 @@ impl RequestHead {
             let line_max = self.lines.at().saturating_add(request_line_max(limits));
             match self.lines.next(octets, line_max.min(end_max))? {
                 NextLine::Partial => return Ok(Parsed::Partial),
-                NextLine::Overrun if line_max < end_max => {
+                // RFC 9112 §3: 414. Also where the whole head's limit comes first: what is too long
+                // is the request line, and its fields have not been seen.
+                NextLine::Overrun => {
                     return Err(MessageError::TargetTooLong {
-                        limit: limits.target,
+                        limit: limits.target.min(limits.octets),
                     });
                 }
-                NextLine::Overrun => {
-                    return Err(MessageError::HeadTooLong {
-                        limit: limits.octets,
-                    });
+                NextLine::Broken { start, line } => {
+                    self.request_line(line, start, limits)?;
+                    return Err(MessageError::RequestLineShape);
                 }
                 // RFC 9112 §2.2: a server should ignore at least one empty line before the
                 // request line. One it is.
@@ -255,7 +257,7 @@ impl RequestHead {
         if method.len() > METHOD_OCTETS_MAX {
             return Err(MessageError::MethodTooLong);
         }
-        let (target, rest) = octets::split_class(rest, octets::is_target_char);
+        let (target, rest) = octets::split_target(rest);
         let version = match (target, rest) {
             ([], [b' ' | b'\t', ..] | []) => return Err(MessageError::RequestLineShape),
             (_, [b' ', version @ ..]) => version,
@@ -352,6 +354,10 @@ impl ResponseHead {
                     });
                 }
                 NextLine::Line { start, line } => self.status_line(line, start)?,
+                NextLine::Broken { start, line } => {
+                    self.status_line(line, start)?;
+                    return Err(reason_error(line));
+                }
             }
             self.stage = Stage::Fields;
         }
@@ -398,14 +404,6 @@ impl ResponseHead {
                 status: self.status,
             });
         }
-        if !octets::is_field_value(reason) {
-            return Err(match octets::first_not_field_vchar(reason) {
-                Some(b'\r') => MessageError::BareCarriageReturn,
-                octet => MessageError::ReasonOctet {
-                    octet: octet.unwrap_or_default(),
-                },
-            });
-        }
         let end = start + line.len();
         self.reason = Span::new(end - reason.len(), end);
         Ok(())
@@ -426,6 +424,10 @@ fn field_section(
 ) -> Result<Parsed, MessageError> {
     let end_max = limits.octets.as_len();
     loop {
+        if let Some(line) = lines.next_plain(octets, end_max) {
+            push(fields, line, limits)?;
+            continue;
+        }
         match lines.next(octets, end_max)? {
             NextLine::Partial => return Ok(Parsed::Partial),
             NextLine::Overrun => {
@@ -434,15 +436,35 @@ fn field_section(
                 });
             }
             NextLine::Line { line: [], .. } => return Ok(Parsed::Complete),
+            NextLine::Broken { start, line } => return Err(lines::broken_field_line(line, start)),
             NextLine::Line { start, line } => {
-                if fields.lines().len() >= limits.fields as usize {
-                    return Err(MessageError::FieldsTooMany {
-                        limit: limits.fields,
-                    });
-                }
-                fields.push(lines::field_line(line, start)?);
+                push(fields, lines::field_line(line, start)?, limits)?;
             }
         }
+    }
+}
+
+#[inline]
+fn push(
+    fields: &mut FieldSection,
+    line: FieldLine,
+    limits: &HeadLimits,
+) -> Result<(), MessageError> {
+    if fields.lines().len() >= limits.fields as usize {
+        return Err(MessageError::FieldsTooMany {
+            limit: limits.fields,
+        });
+    }
+    fields.push(line);
+    Ok(())
+}
+
+/// Which rule a status line breaks whose reason phrase ends in a control octet.
+#[cold]
+fn reason_error(line: &[u8]) -> MessageError {
+    match line.last() {
+        Some(b'\r') | None => MessageError::BareCarriageReturn,
+        Some(octet) => MessageError::ReasonOctet { octet: *octet },
     }
 }
 
@@ -528,6 +550,20 @@ mod tests {
         assert_eq!(
             request(&[b'a'; 80]),
             Err(MessageError::TargetTooLong { limit })
+        );
+    }
+
+    #[test]
+    fn a_request_line_past_the_heads_limit_is_a_long_target_too() {
+        let octets = ByteCount(16);
+        let limits = HeadLimits { octets, ..LIMITS };
+        let error = MessageError::TargetTooLong { limit: octets };
+        let line = b"GET /aaaaaaaaaaa HTTP/1.1\r\n";
+        assert_eq!(RequestHead::new().parse(line, &limits), Err(error));
+        assert_eq!(RequestHead::new().parse(&line[..16], &limits), Err(error));
+        assert_eq!(
+            RequestHead::new().parse(&line[..15], &limits),
+            Ok(Parsed::Partial)
         );
     }
 

@@ -1,11 +1,10 @@
 //! Lines: cutting a head or a trailer section into lines, and a line into name and value.
 //!
-//! A line is looked at only when it is there whole, and the search for its end goes on where it
+//! A line is cut when it is there whole, or when an octet is there that no line holds: a peer that
+//! stops behind it is answered at once and not when its time is over. The search goes on where it
 //! stopped: fed octet by octet, the work stays linear and the outcome the same. Absent on purpose:
 //! leniency. RFC 9112 §2.2 lets a recipient take LF for CRLF; two recipients that differ in it see
 //! two messages, so only CRLF ends a line here.
-
-use memchr::memchr;
 
 use crate::h1::error::MessageError;
 use crate::h1::fields::Field;
@@ -18,14 +17,16 @@ use crate::h1::octets;
 pub(super) struct Lines {
     /// Where the next line begins.
     at: usize,
-    /// Up to where no LF was found.
+    /// Up to where no control octet was found.
     searched: usize,
 }
 
 /// What comes next.
 pub(super) enum NextLine<'a> {
-    /// A line, without its CRLF, and where it begins.
+    /// A line, without its CRLF, and where it begins. It holds no control octet but tabs.
     Line { start: usize, line: &'a [u8] },
+    /// A line up to the first octet that makes it illegal: a control octet, or CR without LF.
+    Broken { start: usize, line: &'a [u8] },
     /// The line's end has not arrived.
     Partial,
     /// The line does not end before `end_max`.
@@ -38,98 +39,124 @@ impl Lines {
         self.at
     }
 
-    /// The next line, whose CRLF must lie before `end_max`.
+    /// The next field line, where it is legal, whole and not looked at before: what nearly every one
+    /// is. It is read in one pass, where [`Lines::next`] and [`field_line`] take two. None: these
+    /// say what it is instead, and nothing has changed. CRLF must lie before `end_max`.
+    #[inline]
+    pub(super) fn next_plain(&mut self, octets: &[u8], end_max: usize) -> Option<FieldLine> {
+        let start = self.at;
+        let octets = octets.get(..end_max).unwrap_or(octets);
+        let line = octets.get(start..)?;
+        // Behind the empty line there may be content, which no colon is searched in.
+        if self.searched != start || line.first() == Some(&b'\r') {
+            return None;
+        }
+        let (name, value) = line.split_at_checked(octets::position_of(line, b':')?)?;
+        let field = known_or_token(name)?;
+        let value = octets::trim_ows_start(value.get(1..)?);
+        let (value, end) = value.split_at_checked(octets::first_control(value)?)?;
+        let [b'\r', b'\n', next @ ..] = end else {
+            return None;
+        };
+        let value_start = octets.len() - end.len() - value.len();
+        let value_end = value_start + octets::trim_ows_end(value).len();
+        self.at = octets.len() - next.len();
+        self.searched = self.at;
+        Some(FieldLine {
+            field,
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value_start, value_end),
+        })
+    }
+
+    /// The next line, whose CRLF must lie before `end_max`. What lies behind that is not looked at,
+    /// because it might not be there yet.
     ///
     /// # Errors
     /// When LF stands without CR.
+    #[inline]
     pub(super) fn next<'a>(
         &mut self,
         octets: &'a [u8],
         end_max: usize,
     ) -> Result<NextLine<'a>, MessageError> {
-        let rest = octets.get(self.searched..).unwrap_or_default();
-        let Some(found) = memchr(b'\n', rest) else {
-            self.searched = self.searched.max(octets.len());
-            return Ok(if self.searched >= end_max {
-                NextLine::Overrun
-            } else {
-                NextLine::Partial
-            });
-        };
-        let end = self.searched + found;
-        if end >= end_max {
-            return Ok(NextLine::Overrun);
-        }
+        let octets = octets.get(..end_max).unwrap_or(octets);
         let start = self.at;
-        let Some((b'\r', line)) = octets.get(start..end).and_then(<[u8]>::split_last) else {
-            return Err(MessageError::BareLineFeed);
-        };
-        self.at = end + 1;
-        self.searched = self.at;
-        Ok(NextLine::Line { start, line })
+        let rest = octets.get(self.searched..).unwrap_or_default();
+        let found = octets::first_control(rest);
+        let end = self.searched + found.unwrap_or(rest.len());
+        self.searched = end;
+        match octets.get(end..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => {
+                self.at = end + 2;
+                self.searched = self.at;
+                let line = octets.get(start..end).unwrap_or_default();
+                Ok(NextLine::Line { start, line })
+            }
+            [b'\n', ..] => Err(MessageError::BareLineFeed),
+            [] | [b'\r'] if octets.len() >= end_max => Ok(NextLine::Overrun),
+            [] | [b'\r'] => Ok(NextLine::Partial),
+            [_, ..] => {
+                let line = octets.get(start..=end).unwrap_or_default();
+                Ok(NextLine::Broken { start, line })
+            }
+        }
     }
 }
 
-/// Cuts a field line in two (RFC 9112 §5).
+/// Cuts a field line in two (RFC 9112 §5). The line holds no control octet, as [`Lines`] cuts it.
 ///
 /// # Errors
 /// The rule it breaks.
 pub(super) fn field_line(line: &[u8], start: usize) -> Result<FieldLine, MessageError> {
-    let (name, [b':', value @ ..]) = octets::split_class(line, octets::is_tchar) else {
+    let Some((name, [_, value @ ..])) =
+        octets::position_of(line, b':').and_then(|colon| line.split_at_checked(colon))
+    else {
         return Err(name_error(line));
     };
-    if name.is_empty() {
-        return Err(MessageError::NameMissing);
-    }
-    if !octets::is_field_value(value) {
-        return Err(value_error(value));
-    }
-    let name_end = start + name.len();
-    let trimmed = octets::trim_ows(value);
-    // One space, nearly always.
-    let leading = match value {
-        [b' ', next, ..] if !matches!(next, b' ' | b'\t') => 1,
-        _ => value
-            .iter()
-            .take_while(|octet| matches!(octet, b' ' | b'\t'))
-            .count(),
-    };
-    let value_start = name_end + 1 + if trimmed.is_empty() { 0 } else { leading };
+    let field = known_or_token(name).ok_or_else(|| name_error(line))?;
+    let value = octets::trim_ows_start(value);
+    let value_start = start + line.len() - value.len();
+    let value_end = value_start + octets::trim_ows_end(value).len();
     Ok(FieldLine {
-        field: Field::of(name),
-        name: Span::new(start, name_end),
-        value: Span::new(value_start, value_start + trimmed.len()),
+        field,
+        name: Span::new(start, start + name.len()),
+        value: Span::new(value_start, value_end),
     })
 }
 
-/// Which rule a value breaks that holds a control octet.
+/// Which field a name is, if it is a token; one that we know is.
+#[inline]
+fn known_or_token(name: &[u8]) -> Option<Field> {
+    let field = Field::of(name);
+    (field != Field::Other || octets::is_token(name)).then_some(field)
+}
+
+/// Which rule a field line breaks that is [`NextLine::Broken`].
 #[cold]
-fn value_error(value: &[u8]) -> MessageError {
-    match octets::first_not_field_vchar(value) {
-        Some(b'\r') => MessageError::BareCarriageReturn,
-        octet => MessageError::ValueOctet {
-            octet: octet.unwrap_or_default(),
-        },
+pub(super) fn broken_field_line(line: &[u8], start: usize) -> MessageError {
+    match (field_line(line, start), line.last()) {
+        (Err(error), _) => error,
+        (Ok(_), Some(b'\r') | None) => MessageError::BareCarriageReturn,
+        (Ok(_), Some(octet)) => MessageError::ValueOctet { octet: *octet },
     }
 }
 
 /// Which rule a line breaks that does not begin with a name and a colon.
 #[cold]
 fn name_error(line: &[u8]) -> MessageError {
-    // RFC 9112 §5.2: obsolete folding; before the first line, §2.2: a line some would not see.
-    if matches!(line, [b' ' | b'\t', ..]) {
-        return MessageError::Folded;
-    }
-    let after = line
-        .iter()
-        .position(|octet| !octets::is_tchar(*octet))
-        .unwrap_or(line.len());
-    match line.get(after..).unwrap_or_default() {
-        [] => MessageError::ColonMissing,
-        [b'\r', ..] => MessageError::BareCarriageReturn,
+    let (name, rest) = octets::split_class(line, octets::is_tchar);
+    match (name, rest) {
+        // RFC 9112 §5.2: obsolete folding; before the first line, §2.2: a line some would not see.
+        ([], [b' ' | b'\t', ..]) => MessageError::Folded,
+        ([], [b':', ..]) => MessageError::NameMissing,
+        (_, []) => MessageError::ColonMissing,
+        (_, [b'\r', ..]) => MessageError::BareCarriageReturn,
         // RFC 9112 §5.1: no white space before the colon; a server answers 400.
-        rest if octets::trim_ows(rest).first() == Some(&b':') => MessageError::SpaceBeforeColon,
-        [octet, ..] => MessageError::NameOctet { octet: *octet },
+        (_, rest) if octets::trim_ows_start(rest).first() == Some(&b':') => {
+            MessageError::SpaceBeforeColon
+        }
+        (_, [octet, ..]) => MessageError::NameOctet { octet: *octet },
     }
 }
 

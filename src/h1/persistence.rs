@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::base::CloseReason;
+use crate::h1::fields;
 use crate::h1::fields::Field;
 use crate::h1::fields::FieldSection;
 use crate::h1::framing::Framing;
@@ -105,12 +106,19 @@ enum Options {
 
 fn options(fields: &FieldSection, octets: &[u8]) -> Options {
     let mut options = Options::Silent;
-    for option in fields.list(Field::Connection, octets) {
-        if octets::eq_ignore_case(option, b"close") {
-            return Options::Close;
-        }
-        if octets::eq_ignore_case(option, b"keep-alive") {
+    for value in fields.all(Field::Connection, octets) {
+        // Nearly every list is this one word.
+        if octets::is_same_token(value, b"keep-alive") {
             options = Options::KeepAlive;
+            continue;
+        }
+        for option in fields::members(value) {
+            if octets::eq_ignore_case(option, b"close") {
+                return Options::Close;
+            }
+            if octets::eq_ignore_case(option, b"keep-alive") {
+                options = Options::KeepAlive;
+            }
         }
     }
     options

@@ -11,7 +11,15 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 thread_local! {
-    static BATCH: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+    static BATCH: Cell<Option<Batch>> = const { Cell::new(None) };
+}
+
+/// One reading of the clock, in every scale that is asked for on the path of a request.
+#[derive(Clone, Copy)]
+struct Batch {
+    instant: Instant,
+    micros: u64,
+    millis: u64,
 }
 
 static EPOCH: OnceLock<Instant> = OnceLock::new();
@@ -62,7 +70,7 @@ impl Deadline {
 /// Now, as the worker's batch has it.
 #[must_use]
 pub fn now() -> Instant {
-    BATCH.get().map_or_else(real, |(instant, _)| instant)
+    BATCH.get().map_or_else(real, |batch| batch.instant)
 }
 
 /// Now, in milliseconds since the process began.
@@ -70,7 +78,7 @@ pub fn now() -> Instant {
 pub fn now_millis() -> u64 {
     BATCH
         .get()
-        .map_or_else(|| since_epoch(real()), |(_, millis)| millis)
+        .map_or_else(|| micros(real()) / 1000, |batch| batch.millis)
 }
 
 /// Now, in microseconds since the process began: the scale of timelines.
@@ -80,10 +88,23 @@ pub fn micros(at: Instant) -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Now, in microseconds since the process began.
+#[must_use]
+pub fn now_micros() -> u64 {
+    BATCH
+        .get()
+        .map_or_else(|| micros(real()), |batch| batch.micros)
+}
+
 /// Begins a new batch: asks the time, once.
 pub fn begin_batch() {
-    let now = real();
-    BATCH.set(Some((now, since_epoch(now))));
+    let instant = real();
+    let micros = micros(instant);
+    BATCH.set(Some(Batch {
+        instant,
+        micros,
+        millis: micros / 1000,
+    }));
 }
 
 /// The time of day, for logs.
@@ -108,10 +129,6 @@ pub fn real() -> Instant {
 
 fn epoch() -> Instant {
     *EPOCH.get_or_init(real)
-}
-
-fn since_epoch(instant: Instant) -> u64 {
-    u64::try_from(instant.saturating_duration_since(epoch()).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -7,15 +7,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::Domain;
-use socket2::Protocol;
 use socket2::SockAddr;
 use socket2::Socket;
 use socket2::TcpKeepalive;
-use socket2::Type;
 
 use crate::net::clock::Deadline;
 use crate::net::reactor::Initially;
+use crate::net::socket;
 use crate::net::stream::Fault;
 use crate::net::stream::Stream;
 use crate::net::sys;
@@ -94,12 +92,7 @@ pub async fn dial(
     options: &DialOptions,
     deadline: Deadline,
 ) -> Result<Stream, DialError> {
-    let socket = Socket::new(
-        Domain::for_address(to),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )
-    .map_err(DialError::from)?;
+    let socket = socket::tcp(to).map_err(DialError::from)?;
     options.tcp.apply(&socket).map_err(DialError::from)?;
     if let Some(source) = options.source {
         if options.bind_no_port == Switch::On {

@@ -10,16 +10,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
-use socket2::Domain;
-use socket2::Protocol;
 use socket2::SockAddr;
-use socket2::Socket;
-use socket2::Type;
 
 use crate::net::clock::Deadline;
 use crate::net::dial::TcpOptions;
 use crate::net::reactor::Initially;
+use crate::net::socket;
 use crate::net::stream::Fault;
 use crate::net::stream::Stream;
 use crate::net::worker;
@@ -44,25 +40,19 @@ pub fn bind(
     backlog: u32,
     options: &TcpOptions,
 ) -> io::Result<Vec<Bound>> {
-    let probe = new_socket(address)?;
+    let probe = socket::tcp(address)?;
+    if address.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
     probe.set_reuse_address(true)?;
     probe.bind(&SockAddr::from(address))?;
-    // From here on the port is ours: the others may share it.
-    probe.set_reuse_port(true)?;
     let address = probe
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::other("the kernel gave an address that is no IP address"))?;
-    let mut sockets = vec![probe];
-    for _ in 1..count {
-        let socket = new_socket(address)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&SockAddr::from(address))?;
-        sockets.push(socket);
-    }
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    sockets
+    // From here on the port is ours: the others may share it.
+    socket::share(probe, address, count)?
         .into_iter()
         .map(|socket| {
             options.apply(&socket)?;
@@ -169,8 +159,7 @@ impl Listener {
     }
 
     fn try_accept(&mut self) -> Result<Option<(OwnedFd, SocketAddr)>, AcceptTrouble> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        match rustix::net::acceptfrom_with(self.stream.as_fd(), flags) {
+        match socket::accept(self.stream.as_fd()) {
             Ok((socket, peer)) => {
                 self.pause = PAUSE_LEAST;
                 let peer = peer.and_then(|any| SocketAddr::try_from(any).ok());
@@ -208,18 +197,6 @@ impl From<Fault> for AcceptTrouble {
     fn from(_: Fault) -> Self {
         Self::Unexpected
     }
-}
-
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
 }
 
 /// First pause after descriptors ran out.

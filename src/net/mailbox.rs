@@ -1,25 +1,24 @@
-//! How workers talk: a queue and an eventfd each.
+//! How workers talk: a queue and a bell each.
 //!
 //! What comes: tasks that another thread woke, streams that another worker took away, and work to
-//! be done on the worker's own thread. The eventfd is written only when the worker sleeps.
+//! be done on the worker's own thread. The bell is rung only when the worker sleeps.
 
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use async_task::Runnable;
-use rustix::event::EventfdFlags;
+
+use crate::net::poller::Doorbell;
+use crate::net::reactor::Key;
 
 /// Something for a worker to do on its own thread.
 pub(super) enum Letter {
     /// A task that a waker on another thread made runnable.
     Task(Runnable),
     /// The stream registered under this key has moved away or was dropped elsewhere.
-    Forget(super::reactor::Key),
+    Forget(Key),
     /// Work of any kind.
     Work(Box<dyn FnOnce() + Send>),
 }
@@ -29,18 +28,17 @@ pub(super) struct Mailbox {
     letters: Mutex<Vec<Letter>>,
     full: AtomicBool,
     asleep: AtomicBool,
-    bell: OwnedFd,
+    bell: Doorbell,
 }
 
 impl Mailbox {
     /// An empty mailbox. Errors: the kernel's, when descriptors have run out.
     pub(super) fn new() -> std::io::Result<Self> {
-        let bell = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Self {
             letters: Mutex::default(),
             full: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
-            bell,
+            bell: Doorbell::new()?,
         })
     }
 
@@ -52,8 +50,7 @@ impl Mailbox {
             .push(letter);
         self.full.store(true, Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
-            // A full eventfd counter would be the only error, and then the bell rings already.
-            let _rings = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+            self.bell.ring();
         }
     }
 
@@ -81,13 +78,12 @@ impl Mailbox {
 
     /// Stills the bell after it rang.
     pub(super) fn still(&self) {
-        let mut count = [0_u8; 8];
-        let _was_still = rustix::io::read(&self.bell, &mut count);
+        self.bell.still();
     }
 
-    /// The descriptor that becomes readable when a letter comes to a sleeping worker.
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    /// The bell that rings when a letter comes to a sleeping worker.
+    pub(super) const fn bell(&self) -> &Doorbell {
+        &self.bell
     }
 }
 

@@ -3,10 +3,19 @@
 //! A worker is one thread with its own listening sockets, its own edge-triggered epoll and its own
 //! tasks. What a worker owns stays on it; what crosses does so as a [`stream::Detached`] stream or a
 //! letter to its mailbox. The control plane (signals, names, the admin listener) runs on async-std,
-//! away from the workers. Absent on purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
+//! away from the workers. Systems other than Linux, and Linux under the feature `portable`, have
+//! the runtime's reactor where epoll would be: `poller_portable` tells what differs. Absent on
+//! purpose: HTTP/1.1 on the wire, which is `h1`'s and `proxy`'s.
 
 pub mod sys;
+mod socket;
 pub mod clock;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[path = "poller_epoll.rs"]
+mod poller;
+#[cfg(any(not(target_os = "linux"), feature = "portable"))]
+#[path = "poller_portable.rs"]
+mod poller;
 pub mod reactor;
 mod mailbox;
 pub mod worker;
@@ -19,6 +28,8 @@ pub mod control;
 pub mod admin_serve;
 pub mod admin_client;
 pub mod demo_origin;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Deadline;
 pub use stream::Stream;

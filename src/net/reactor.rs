@@ -1,6 +1,7 @@
-//! A worker's epoll: which sockets are ready, who waits for them, and until when.
+//! A worker's reactor: which sockets are ready, who waits for them, and until when.
 //!
-//! Sockets are registered once, edge-triggered, for everything; readiness is remembered here, so
+//! Events come from the `poller`: the worker's own epoll, where sockets are registered once and
+//! edge-triggered, or in the portable form the runtime's. Readiness is remembered here, so
 //! that a read is tried only when something is there (a speculative recv costs a syscall a
 //! request). Deadlines belong to the sockets: setting one is a store, and one sweep over an array
 //! finds those that passed. Timers for other waits stand in a second, small array.
@@ -11,21 +12,22 @@
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
-use rustix::event::Timespec;
-use rustix::event::epoll;
-use rustix::event::epoll::EventFlags;
 use slab::Slab;
 
 use crate::net::clock;
 use crate::net::clock::Deadline;
+use crate::net::poller::Bell;
+use crate::net::poller::Doorbell;
+use crate::net::poller::Happened;
+use crate::net::poller::Poller;
+use crate::net::poller::Remover;
+use crate::net::poller::Socket;
+use crate::net::poller::Tap;
 
 /// A registration: a place in the reactor and which of its tenants. A key that outlives its
 /// registration finds nobody.
@@ -93,11 +95,10 @@ pub enum Initially {
 
 /// One worker's reactor. `!Sync`: only its worker's thread touches it.
 pub struct Reactor {
-    epoll: OwnedFd,
+    poller: Poller,
     sources: RefCell<Sources>,
     next_due: Cell<u64>,
     swept: Cell<u64>,
-    events: RefCell<Vec<epoll::Event>>,
 }
 
 #[derive(Default)]
@@ -115,6 +116,7 @@ struct Source {
     tenant: u32,
     flags: u8,
     armed: u8,
+    tap: Tap,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -125,53 +127,42 @@ struct Timer {
 }
 
 impl Reactor {
-    /// A reactor with nothing registered. Errors: the kernel's.
-    pub fn new() -> io::Result<Self> {
+    /// A reactor with nothing registered but the mailbox's bell. Errors: the kernel's.
+    pub(super) fn new(bell: &Doorbell) -> io::Result<Self> {
         Ok(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            poller: Poller::new(bell)?,
             sources: RefCell::default(),
             next_due: Cell::new(u64::MAX),
             swept: Cell::new(0),
-            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
         })
     }
 
     /// Registers a socket for everything it can become. Errors: the kernel's (ENOSPC, ENOMEM).
-    pub fn register(&self, socket: BorrowedFd<'_>, initially: Initially) -> io::Result<Key> {
-        let key = {
-            let mut sources = self.sources.borrow_mut();
-            sources.tenants = sources.tenants.wrapping_add(1);
-            let tenant = sources.tenants;
-            let flags = match initially {
+    pub(super) fn register(&self, socket: &Socket, initially: Initially) -> io::Result<Key> {
+        let mut sources = self.sources.borrow_mut();
+        let place = sources.places.vacant_key();
+        let key = Key {
+            place: u32::try_from(place).unwrap_or(u32::MAX),
+            tenant: sources.tenants.wrapping_add(1),
+        };
+        let tap = match initially {
+            Initially::Listening => self.poller.add_listening(socket, key.pack())?,
+            Initially::Unready | Initially::Writable => self.poller.add(socket, key.pack())?,
+        };
+        sources.tenants = key.tenant;
+        sources.places.insert(Source {
+            tenant: key.tenant,
+            flags: match initially {
                 Initially::Unready | Initially::Listening => 0,
                 Initially::Writable => WRITABLE,
-            };
-            let source = Source {
-                tenant,
-                flags,
-                armed: 0,
-                reader: None,
-                writer: None,
-            };
-            let place = sources.places.insert(source);
-            if sources.due.len() <= place {
-                sources.due.resize(place + 1, [u64::MAX; 2]);
-            }
-            Key {
-                place: u32::try_from(place).unwrap_or(u32::MAX),
-                tenant,
-            }
-        };
-        let flags = match initially {
-            Initially::Listening => EventFlags::IN,
-            Initially::Unready | Initially::Writable => {
-                EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
-            }
-        };
-        let data = epoll::EventData::new_u64(key.pack());
-        if let Err(error) = epoll::add(&self.epoll, socket, data, flags) {
-            self.forget(key);
-            return Err(error.into());
+            },
+            armed: 0,
+            tap,
+            reader: None,
+            writer: None,
+        });
+        if sources.due.len() <= place {
+            sources.due.resize(place + 1, [u64::MAX; 2]);
         }
         Ok(key)
     }
@@ -219,6 +210,10 @@ impl Reactor {
         }
         remember(waker, context);
         source.armed |= armed;
+        match interest {
+            Interest::Read => source.tap.ask_read(),
+            Interest::Write => source.tap.ask_write(),
+        }
         if let Some(due) = sources.due.get_mut(place) {
             due[slot] = deadline.millis();
         }
@@ -242,6 +237,7 @@ impl Reactor {
         }
         remember(&mut source.reader, context);
         source.armed |= GONE_ARMED;
+        source.tap.ask_read();
         Poll::Pending
     }
 
@@ -268,9 +264,10 @@ impl Reactor {
         let Some(source) = sources.places.get(key.place as usize) else {
             return Seen::Closed;
         };
-        if source.flags & HUNG_UP != 0 {
+        let flags = source.tap.glance(source.flags);
+        if flags & HUNG_UP != 0 {
             Seen::Closed
-        } else if source.flags & (READABLE | PEER_FIN) != 0 {
+        } else if flags & (READABLE | PEER_FIN) != 0 {
             Seen::Stirred
         } else {
             Seen::Quiet
@@ -283,13 +280,14 @@ impl Reactor {
             .borrow()
             .places
             .get(key.place as usize)
-            .is_some_and(|s| s.flags & PEER_FIN != 0)
+            .is_some_and(|source| source.tap.glance(source.flags) & PEER_FIN != 0)
     }
 
     /// The socket is parked: no task waits; when it stirs, the key is listed in [`Self::stirred`].
     pub fn park(&self, key: Key) {
         let old = self.with(key, |source| {
             source.armed = PARKED;
+            source.tap.ask_read();
             (source.reader.take(), source.writer.take())
         });
         drop(old); // a waker's drop may do anything
@@ -346,55 +344,36 @@ impl Reactor {
         drop(timer);
     }
 
-    /// Registers the mailbox's bell.
-    pub(super) fn register_bell(&self, bell: BorrowedFd<'_>) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(BELL);
-        Ok(epoll::add(
-            &self.epoll,
-            bell,
-            data,
-            EventFlags::IN | EventFlags::ET,
-        )?)
+    /// The handle by which other threads take sockets away. Errors: the kernel's (EMFILE).
+    pub(super) fn remover(&self) -> io::Result<Remover> {
+        self.poller.remover()
     }
 
     /// Waits for events until one comes or a deadline falls due, at most `limit`, and wakes whom
     /// they concern. Answers whether the bell rang.
-    pub(super) fn wait(&self, limit: Option<Duration>) -> Bell {
-        let timeout = self.until_due(limit);
-        let mut events = self.events.borrow_mut();
-        events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut events);
-        // EINTR is an empty batch; no other error can come from a valid epoll descriptor.
-        let _count = epoll::wait(&self.epoll, spare, timeout.as_ref()).unwrap_or(0);
+    pub(super) async fn wait(&self, limit: Option<Duration>) -> Bell {
+        self.poller.sleep(self.until_due(limit)).await;
         clock::begin_batch();
-        let mut bell = Bell::Still;
         let mut sources = self.sources.borrow_mut();
-        for event in events.iter() {
-            let data = event.data.u64();
-            if data == BELL {
-                bell = Bell::Rang;
-            } else {
-                sources.on_event(Key::unpack(data), event.flags);
-            }
-        }
+        let bell = self
+            .poller
+            .tell(|data, happened| sources.on_event(Key::unpack(data), happened));
         drop(sources);
-        drop(events);
         self.sweep();
         bell
     }
 
-    fn until_due(&self, limit: Option<Duration>) -> Option<Timespec> {
+    fn until_due(&self, limit: Option<Duration>) -> Option<Duration> {
         let due = self.next_due.get();
         let until_due = (due != u64::MAX).then(|| {
             // Sweeps come at most every GRANULARITY; deadlines in between share one.
             let due = due.max(self.swept.get() + GRANULARITY_MILLIS);
             Duration::from_millis(due.saturating_sub(clock::now_millis()))
         });
-        let timeout = match (until_due, limit) {
+        match (until_due, limit) {
             (Some(due), Some(limit)) => Some(due.min(limit)),
             (due, limit) => due.or(limit),
-        };
-        timeout.and_then(|timeout| Timespec::try_from(timeout).ok())
+        }
     }
 
     fn due_by(&self, millis: u64) {
@@ -422,14 +401,8 @@ impl Reactor {
     }
 }
 
-impl AsFd for Reactor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-}
-
 impl Sources {
-    fn on_event(&mut self, key: Key, events: EventFlags) {
+    fn on_event(&mut self, key: Key, happened: Happened) {
         let Some(source) = self.places.get_mut(key.place as usize) else {
             return;
         };
@@ -437,19 +410,19 @@ impl Sources {
             return; // the event of a former tenant
         }
         let mut wakes = 0;
-        if events.intersects(EventFlags::IN | EventFlags::RDHUP) {
+        if happened.is_readable() {
             source.flags |= READABLE;
             wakes |= READ_ARMED;
         }
-        if events.contains(EventFlags::OUT) {
+        if happened.is_writable() {
             source.flags |= WRITABLE;
             wakes |= WRITE_ARMED;
         }
-        if events.contains(EventFlags::RDHUP) {
+        if happened.is_fin() {
             source.flags |= PEER_FIN;
             wakes |= GONE_ARMED;
         }
-        if events.intersects(EventFlags::HUP | EventFlags::ERR) {
+        if happened.is_hung_up() {
             source.flags |= READABLE | WRITABLE | HUNG_UP;
             wakes |= READ_ARMED | WRITE_ARMED | GONE_ARMED;
         }
@@ -501,16 +474,7 @@ impl Sources {
     }
 }
 
-/// Whether the mailbox's bell rang.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bell {
-    /// It rang.
-    Rang,
-    /// It did not.
-    Still,
-}
-
-/// What can be told of a parked socket without a system call.
+/// What can be told of a parked socket, without a system call where epoll told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Nothing has come.
@@ -543,12 +507,6 @@ const READ_ARMED: u8 = 1;
 const WRITE_ARMED: u8 = 2;
 const GONE_ARMED: u8 = 4;
 const PARKED: u8 = 8;
-
-/// The bell's event data; no key packs to it while fewer than 2^32 sources stand.
-const BELL: u64 = u64::MAX;
-
-/// Events taken in one wait. More wait for the next turn; nginx takes 512 as well.
-const EVENTS_MAX: usize = 512;
 
 /// The least time between two sweeps, milliseconds: what deadlines are exact to. A sweep over
 /// 10,000 connections costs about 20 µs, so 0.2 % of a core at the worst.

@@ -23,9 +23,9 @@ use futures::io::AsyncRead;
 use futures::io::AsyncWrite;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::net::SendFlags;
 
 use crate::net::clock::Deadline;
+use crate::net::poller::Socket;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Interest;
@@ -33,12 +33,13 @@ use crate::net::reactor::Key;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
+use crate::net::socket;
 use crate::net::sys;
 use crate::net::worker;
 
 /// A stream on its worker. Dropped, it closes: by FIN, or by RST where unread octets remain.
 pub struct Stream {
-    socket: OwnedFd,
+    socket: Socket,
     registration: Registration,
     received: Cell<u64>,
     sent: Cell<u64>,
@@ -46,7 +47,7 @@ pub struct Stream {
 
 /// A stream that belongs to no worker for the moment: parked in a pool, or on its way to another.
 pub struct Detached {
-    socket: OwnedFd,
+    socket: Socket,
     home: Home,
     received: u64,
     sent: u64,
@@ -87,7 +88,8 @@ impl Stream {
     /// # Errors
     /// The kernel's, or that this thread is no worker.
     pub fn new(socket: OwnedFd, initially: Initially) -> io::Result<Self> {
-        let registration = Registration::new(socket.as_fd(), initially)?;
+        let socket = Socket::new(socket)?;
+        let registration = Registration::new(&socket, initially)?;
         Ok(Self {
             socket,
             registration,
@@ -120,7 +122,12 @@ impl Stream {
         loop {
             let spare = rustix::buffer::spare_capacity(buffer);
             match rustix::net::recv(&self.socket, spare, RecvFlags::empty()) {
-                Ok((_, 0)) => return Ok(Some(ReadEnd::Fin)),
+                Ok((_, 0)) => {
+                    return self
+                        .socket
+                        .error_taken()
+                        .map_or(Ok(Some(ReadEnd::Fin)), |error| Err(error.into()));
+                }
                 Ok((_, count)) => {
                     if count < room {
                         self.registration.exhausted(Interest::Read);
@@ -141,17 +148,7 @@ impl Stream {
     /// Looks whether octets, a FIN or an error wait, without taking them.
     #[must_use]
     pub fn peek(&self) -> Peeked {
-        let mut octet = [0_u8; 1];
-        match rustix::net::recv(
-            &self.socket,
-            &mut octet[..],
-            RecvFlags::PEEK | RecvFlags::DONTWAIT,
-        ) {
-            Ok((_, 0)) => Peeked::Fin,
-            Ok(_) => Peeked::Octets,
-            Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
-            Err(_) => Peeked::Broken,
-        }
+        peek(&self.socket)
     }
 
     /// What the reactor has seen while nobody read: costs no system call.
@@ -187,7 +184,7 @@ impl Stream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> Result<usize, Fault> {
         loop {
             let written = match slices {
-                [one] => rustix::net::send(&self.socket, one, SendFlags::NOSIGNAL),
+                [one] => rustix::net::send(&self.socket, one, socket::SEND_FLAGS),
                 many => rustix::io::writev(&self.socket, many),
             };
             match written {
@@ -342,7 +339,7 @@ impl Detached {
             received,
             sent,
         } = self;
-        let registration = home.attach(socket.as_fd())?;
+        let registration = home.attach(&socket)?;
         Ok(Stream {
             socket,
             registration,
@@ -366,17 +363,18 @@ impl Detached {
     /// Looks whether octets, a FIN or an error wait, without taking them.
     #[must_use]
     pub fn peek(&self) -> Peeked {
-        let mut octet = [0_u8; 1];
-        match rustix::net::recv(
-            &self.socket,
-            &mut octet[..],
-            RecvFlags::PEEK | RecvFlags::DONTWAIT,
-        ) {
-            Ok((_, 0)) => Peeked::Fin,
-            Ok(_) => Peeked::Octets,
-            Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
-            Err(_) => Peeked::Broken,
-        }
+        peek(&self.socket)
+    }
+}
+
+fn peek(socket: &Socket) -> Peeked {
+    let mut octet = [0_u8; 1];
+    match rustix::net::recv(socket, &mut octet[..], RecvFlags::PEEK) {
+        Ok((_, 0)) if socket.error_taken().is_some() => Peeked::Broken,
+        Ok((_, 0)) => Peeked::Fin,
+        Ok(_) => Peeked::Octets,
+        Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
+        Err(_) => Peeked::Broken,
     }
 }
 
@@ -417,6 +415,9 @@ impl AsyncRead for Stream {
             std::task::ready!(self.poll_readable(context, Deadline::NEVER)).unwrap_or(());
             match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => {
+                    if let (0, Some(error)) = (count, self.socket.error_taken()) {
+                        return Poll::Ready(Err(error.into()));
+                    }
                     if count < buffer.len() {
                         self.registration.exhausted(Interest::Read);
                     }
@@ -500,7 +501,7 @@ enum Forget {
 }
 
 impl Registration {
-    fn new(socket: BorrowedFd<'_>, initially: Initially) -> io::Result<Self> {
+    fn new(socket: &Socket, initially: Initially) -> io::Result<Self> {
         let reactor = worker::reactor()?;
         let key = reactor.register(socket, initially)?;
         Ok(Self {
@@ -565,7 +566,7 @@ impl HomeWorker {
 }
 
 impl Home {
-    fn attach(mut self, socket: BorrowedFd<'_>) -> io::Result<Registration> {
+    fn attach(mut self, socket: &Socket) -> io::Result<Registration> {
         if self.worker.index() == worker::index() {
             let reactor = worker::reactor()?;
             reactor.unpark(self.key);
@@ -576,7 +577,7 @@ impl Home {
                 forget: Forget::OnDrop,
             });
         }
-        // The other worker's epoll must let go of the descriptor before ours takes it; its place
+        // The other worker's reactor must let go of the descriptor before ours takes it; its place
         // there is given back by a letter when `self` is dropped.
         if let Some(address) = self.worker.0 {
             address.release(socket);

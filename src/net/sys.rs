@@ -1,10 +1,15 @@
 //! System calls that neither socket2 nor rustix has in a safe form: the only `unsafe` here.
-#![expect(
-    unsafe_code,
-    reason = "system calls without a safe form; each has its SAFETY reason"
+#![cfg_attr(
+    target_os = "linux",
+    expect(
+        unsafe_code,
+        reason = "system calls without a safe form; each has its SAFETY reason"
+    )
 )]
 
+#[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
+#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 

@@ -2,7 +2,8 @@
 //!
 //! The thread runs under the runtime's `block_on`, tasks are the runtime's own kind (`async_task`),
 //! and the worker itself decides what runs next and parks in its own epoll. Leaving the parking to
-//! the runtime costs a second epoll and an eventfd write a turn.
+//! the runtime costs a second epoll and an eventfd write a turn; the portable form does so, and
+//! only there does the future that runs the turns ever wait.
 //!
 //! Absent on purpose: work stealing. A connection stays where it was accepted.
 
@@ -12,9 +13,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -30,7 +28,9 @@ use crate::net::clock::Deadline;
 use crate::net::mailbox::Letter;
 use crate::net::mailbox::Mailbox;
 use crate::net::mailbox::Sleep;
-use crate::net::reactor::Bell;
+use crate::net::poller::Bell;
+use crate::net::poller::Remover;
+use crate::net::poller::Socket;
 use crate::net::reactor::Key;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::TimedOut;
@@ -42,8 +42,8 @@ pub struct Address(&'static Shared);
 struct Shared {
     index: usize,
     mailbox: Mailbox,
-    /// The reactor's epoll, so that another worker can take a socket out of it.
-    epoll: OwnedFd,
+    /// By which another worker takes a socket out of this one's reactor.
+    remover: Remover,
 }
 
 struct Local {
@@ -75,15 +75,15 @@ static WORKERS: Mutex<Vec<Address>> = Mutex::new(Vec::new());
 /// # Errors
 /// The kernel's, when epoll or eventfd cannot be had.
 pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
-    let reactor = Rc::new(Reactor::new()?);
-    let epoll = reactor.as_fd().try_clone_to_owned()?;
+    let mailbox = Mailbox::new()?;
+    let reactor = Rc::new(Reactor::new(mailbox.bell())?);
+    let remover = reactor.remover()?;
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         index,
-        mailbox: Mailbox::new()?,
-        epoll,
+        mailbox,
+        remover,
     }));
     let address = Address(shared);
-    reactor.register_bell(shared.mailbox.bell())?;
     let local = Rc::new(Local {
         address,
         reactor,
@@ -99,7 +99,7 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
         .push(address);
     clock::begin_batch();
     begin();
-    async_std::task::block_on(async { local.turn_until_stopped() });
+    async_std::task::block_on(local.turn_until_stopped());
     Ok(())
 }
 
@@ -208,9 +208,9 @@ impl Address {
         self.0.mailbox.post(Letter::Work(Box::new(work)));
     }
 
-    /// Takes a socket out of the worker's epoll, from any thread: epoll_ctl(2) allows it.
-    pub(super) fn release(self, socket: BorrowedFd<'_>) {
-        let _gone_already = rustix::event::epoll::delete(&self.0.epoll, socket);
+    /// Takes a socket out of the worker's reactor, from any thread.
+    pub(super) fn release(self, socket: &Socket) {
+        self.0.remover.remove(socket);
     }
 
     /// Has the worker forget a registration whose stream has left it.
@@ -228,7 +228,7 @@ impl Address {
 }
 
 impl Local {
-    fn turn_until_stopped(&self) {
+    async fn turn_until_stopped(&self) {
         let mut letters = Vec::new();
         while self.stop.get() == Stop::NotYet {
             self.run_ready();
@@ -239,7 +239,7 @@ impl Local {
                 (true, Sleep::Sound) => until(again_by),
                 _ => Some(Duration::ZERO),
             };
-            let bell = self.reactor.wait(limit);
+            let bell = self.reactor.wait(limit).await;
             self.address.0.mailbox.wake_up();
             if bell == Bell::Rang {
                 self.address.0.mailbox.still();
@@ -339,6 +339,6 @@ fn until(deadline: Deadline) -> Option<Duration> {
         .then(|| Duration::from_millis(deadline.millis().saturating_sub(clock::now_millis())))
 }
 
-/// Tasks run before the next look at epoll: enough to use a batch of events up, few enough that
+/// Tasks run before the next look at the reactor: enough to use a batch of events up, few enough that
 /// tasks which wake each other cannot starve the sockets.
 const TASKS_PER_TURN: usize = 1024;

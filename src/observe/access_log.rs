@@ -88,6 +88,12 @@ impl AccessLog {
         }))
     }
 
+    /// Whether nothing is logged, so that nothing need be noted.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.settings.access == Access::Off
+    }
+
     /// Logs an exchange, if its kind is logged.
     pub fn record(&self, record: &ExchangeRecord) {
         if !self.wants(record) {

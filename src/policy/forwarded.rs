@@ -91,7 +91,7 @@ impl Introduction<'_> {
         if self.style.says_x() {
             if is_ours(Field::XForwardedFor) {
                 begin_list(out, fields, octets, Field::XForwardedFor, self.trust);
-                write_shown(out, self.client.to_canonical());
+                write_address(out, self.client.to_canonical());
                 out.extend_from_slice(b"\r\n");
             }
             if is_ours(Field::XForwardedProto) && !is_kept(Field::XForwardedProto) {
@@ -115,7 +115,7 @@ impl Introduction<'_> {
         match self.client.to_canonical() {
             IpAddr::V4(client) => {
                 out.extend_from_slice(b"for=");
-                write_shown(out, client);
+                write_address(out, IpAddr::V4(client));
             }
             IpAddr::V6(client) => {
                 out.extend_from_slice(b"for=\"[");
@@ -142,6 +142,21 @@ fn begin_list(out: &mut Vec<u8>, fields: &FieldSection, octets: &[u8], field: Fi
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
+    }
+}
+
+/// Writes an address. It is in every request, so the usual kind goes without the formatter's
+/// machinery, which costs ten times as much.
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        return write_shown(out, address);
+    };
+    let mut digits = itoa::Buffer::new();
+    for (at, number) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(digits.format(number).as_bytes());
     }
 }
 

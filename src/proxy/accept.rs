@@ -221,7 +221,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         peer,
         local: None,
         name: places.name(),
-        opened_micros: clock::micros(clock::now()),
+        opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
     let client = Client::new(stream, peer, places, live);

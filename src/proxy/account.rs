@@ -1,7 +1,5 @@
 //! The account of an exchange: what is counted and what the access log is told when it is over.
 
-use std::time::Instant;
-
 use crate::base::ProxyError;
 use crate::h1::fields::Field;
 use crate::h1::head::RequestHead;
@@ -20,19 +18,19 @@ use crate::proxy::service::Route;
 use crate::proxy::service::Service;
 
 /// Begins the account of a client's next request.
-pub fn begin(record: &mut ExchangeRecord, client: &Client, began: Instant) {
+pub fn begin(record: &mut ExchangeRecord, client: &Client) {
     if record.client_conn != client.id {
         record.client_conn = client.id;
         record.client = client.address;
     }
-    if record.listener.is_none() {
+    if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());
     }
-    let ago = clock::now().saturating_duration_since(began);
-    record.restart(
-        client.nth,
-        clock::wall().checked_sub(ago).unwrap_or_else(clock::wall),
-    );
+    let began = match client.service.access_log.is_off() {
+        true => std::time::SystemTime::UNIX_EPOCH, // nobody will read it
+        false => clock::wall(),
+    };
+    record.restart(client.nth, began);
 }
 
 /// Notes what was asked.
@@ -77,20 +75,20 @@ pub fn finish(
     record: &mut ExchangeRecord,
     client: &Client,
     route: Option<&Route>,
-    (began, kept): (Instant, Kept),
+    (began, kept): (u64, Kept),
 ) {
     let metrics = &client.service.metrics;
     let of_route = route.map_or(&*metrics.no_route, |route| &*route.metrics);
-    let total = clock::now().saturating_duration_since(began);
+    let total = clock::now_micros().saturating_sub(began);
     if let Some(status) = record.status {
         of_route.requests.of(CodeClass::of(status)).inc();
     }
-    of_route.duration.observe_duration(total);
+    of_route.duration.observe(total);
     if client.nth > 1 {
         client.listener.metrics.keepalive_requests.inc();
     }
     client.count_octets();
-    record.timeline.total = u64::try_from(total.as_micros()).unwrap_or(u64::MAX);
+    record.timeline.total = total;
     record.client_kept = kept;
     client.service.access_log.record(record);
 }

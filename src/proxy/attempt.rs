@@ -147,7 +147,7 @@ impl Attempt<'_> {
         if self.judged.framing == Framing::None {
             let sent = relay::flush(self.origin, self.origin_out, upstream.body_idle).await;
             progress.set_upload(match sent {
-                Ok(()) => Upload::Whole(clock::now()),
+                Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
                 Err(_) => Upload::Refused,
             });
@@ -185,7 +185,7 @@ async fn both(
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
             match sent {
-                Ok(()) => progress.set_upload(Upload::Whole(clock::now())),
+                Ok(()) => progress.set_upload(Upload::Whole(clock::now_micros())),
                 Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
                     progress.set_upload(Upload::Refused);
                 }

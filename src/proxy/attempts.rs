@@ -3,6 +3,7 @@
 use crate::base::ProxyError;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
+use crate::h1::framing::Framing;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
@@ -10,12 +11,13 @@ use crate::observe::words::ConnectError;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
-use crate::policy::retry;
 use crate::policy::retry::Course;
 use crate::policy::retry::Decision;
+use crate::policy::retry::Failed;
 use crate::policy::retry::Failure;
 use crate::policy::retry::MethodClass;
 use crate::policy::retry::Proof;
+use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::proxy::account;
 use crate::proxy::attempt;
@@ -27,6 +29,7 @@ use crate::proxy::choose::dial_error;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::failure;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
 use crate::proxy::lent::Lent;
@@ -39,7 +42,6 @@ use crate::proxy::origin::Wanted;
 use crate::proxy::service::Route;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
@@ -148,14 +150,30 @@ impl<'a> Exchange<'a> {
             self.judged.framing,
             route.upstream.settings.response_header,
         );
-        let begun = clock::now();
-        let settings = &route.upstream.settings;
-        let tries = desk.record.attempts;
-        let wanted = |status| match RetryStatus::of(status) {
-            Some(listed) if is_listed(settings, listed) && tries < settings.retry.attempts => {
-                Wanted::TryAgain(listed)
+        let begun = clock::now_micros();
+        let held = match self.judged.framing {
+            Framing::None => RequestHeld::Replayable,
+            Framing::Length(length) if length <= route.upstream.settings.retry_buffer => {
+                RequestHeld::Replayable
             }
-            _ => Wanted::Yes,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => RequestHeld::Forgotten,
+        };
+        let (method, attempts) = (self.method, desk.record.attempts);
+        let wanted = |status| {
+            let Some(listed) = RetryStatus::of(status) else {
+                return Wanted::Yes;
+            };
+            let failure = Failure::Status(listed);
+            let failed = Failed {
+                failure,
+                method,
+                request: held,
+                attempts,
+            };
+            match failure::decision(&failed, &route.upstream) {
+                Decision::Again(_) => Wanted::TryAgain,
+                Decision::NotAgain(_) => Wanted::Yes,
+            }
         };
         let mut extra = Vec::new();
         if self.client.service.server_timing == super::service::ServerTiming::Sent {
@@ -199,39 +217,22 @@ impl<'a> Exchange<'a> {
     }
 }
 
-fn is_listed(settings: &crate::proxy::settings::UpstreamSettings, status: RetryStatus) -> bool {
-    let on = &settings.retry.on;
-    let listed = match status {
-        RetryStatus::BadGateway => on.bad_gateway,
-        RetryStatus::Unavailable => on.unavailable,
-        RetryStatus::GatewayTimeout => on.gateway_timeout,
-    };
-    listed == retry::Listed::In
-}
-
 /// Octets that the origin's TCP has acknowledged.
 fn acked(stream: &Stream) -> Option<u64> {
     sys::tcp_info(stream.as_fd()).and_then(|info| info.bytes_acked)
 }
 
-fn note_timeline(desk: &mut Desk, progress: &Progress, begun: Instant, route: &Route) {
-    let micros = |from: Instant, to: Instant| {
-        u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
-    };
-    let now = clock::now();
+fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route) {
+    let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
         Upload::Flowing | Upload::Refused => now,
     };
     let timeline = &mut desk.record.timeline;
-    timeline.send = micros(begun, sent);
-    if let Some(first) = progress.first_octet() {
-        timeline.wait = micros(sent, first);
-        timeline.body = micros(first, now);
-        route
-            .upstream
-            .metrics
-            .first_byte
-            .observe_duration(first.saturating_duration_since(sent));
+    timeline.send = sent.saturating_sub(begun);
+    if let Some(first) = progress.first_octet_micros() {
+        timeline.wait = first.saturating_sub(sent);
+        timeline.body = now.saturating_sub(first);
+        route.upstream.metrics.first_byte.observe(timeline.wait);
     }
 }

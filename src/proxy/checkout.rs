@@ -468,13 +468,13 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         .take()
         .unwrap_or_else(|| Counted::new(&endpoint, UpstreamState::Connecting));
     counted.enter(&endpoint, UpstreamState::Active);
-    let facts = Facts {
+    let facts = Box::new(Facts {
         live,
         opened_at: now,
         why: permit.why,
         counted,
         told: (0, 0),
-    };
+    });
     let Some(right) = permit.permit.take() else {
         return Err(DialError::TimedOut);
     };

@@ -61,7 +61,10 @@ impl Exchange<'_> {
                     return Err(NotServed::ClientGone);
                 }
                 Some(Ok(acquired)) => {
-                    note_origin(desk, upstream, endpoint, &acquired);
+                    upstream.metrics.requests.of(acquired.outcome).inc();
+                    if !self.client.service.access_log.is_off() {
+                        note_origin(desk, upstream, endpoint, &acquired);
+                    }
                     return Ok((acquired, at, in_flight));
                 }
                 Some(Err(NotAcquired::Full)) => {
@@ -179,7 +182,6 @@ fn note_origin(
     endpoint: &Arc<Endpoint>,
     acquired: &Acquired,
 ) {
-    upstream.metrics.requests.of(acquired.outcome).inc();
     desk.record.origin = Some(OriginRecord {
         upstream: upstream.settings.name.clone(),
         endpoint: Some(endpoint.address),

@@ -162,7 +162,7 @@ impl Client {
 
     /// It does something else now.
     pub fn enter(&self, phase: Phase) {
-        self.live.enter(phase, clock::micros(clock::now()));
+        self.live.enter(phase, clock::now_micros());
     }
 
     /// The gauge shows this state from now on.

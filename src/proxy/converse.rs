@@ -7,7 +7,6 @@
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -117,9 +116,9 @@ async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> 
 
 enum Head {
     /// It was read whole, and is held.
-    Whole(Instant),
+    Whole(u64),
     /// It is wrong, or did not come in time.
-    Bad(Instant, ProxyError),
+    Bad(u64, ProxyError),
 }
 
 /// Reads a request head into the desk.
@@ -130,21 +129,21 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
     let mut deadline = Deadline::NEVER;
     loop {
         if !desk.input.unread().is_empty() && began.is_none() {
-            began = Some(clock::now());
+            began = Some(clock::now_micros());
             deadline = Deadline::after(client.listener.settings.header_timeout);
             client.nth += 1;
             client.live.begin_request(client.nth);
-            account::begin(&mut desk.record, client, clock::now());
+            account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;
         match desk.request.parse(desk.input.unread(), &settings.head) {
             Ok(Parsed::Complete) => {
                 desk.input.hold(desk.request.octets);
-                return Ok(Head::Whole(began.unwrap_or_else(clock::now)));
+                return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));
             }
             Ok(Parsed::Partial) => {}
             Err(error) => {
-                let began = began.unwrap_or_else(clock::now);
+                let began = began.unwrap_or_else(clock::now_micros);
                 return Ok(Head::Bad(began, error.proxy_error()));
             }
         }
@@ -162,7 +161,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             }
             Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
             Err(Fill::Full) => {
-                let began = began.unwrap_or_else(clock::now);
+                let began = began.unwrap_or_else(clock::now_micros);
                 return Ok(Head::Bad(began, ProxyError::HeadTooLarge));
             }
             Err(Fill::Fault(Fault::TimedOut)) => match began {

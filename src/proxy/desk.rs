@@ -73,8 +73,8 @@ impl Drop for Lease {
         desk.origin_in = ReadBuffer::default();
         buffer::give_back(std::mem::take(&mut desk.out));
         buffer::give_back(std::mem::take(&mut desk.origin_out));
-        desk.request.shrink_to_idle();
-        desk.response.shrink_to_idle();
+        desk.request.reset();
+        desk.response.reset();
         desk.record.origin = None;
         desk.record.route = None;
         desk.record.listener = None;

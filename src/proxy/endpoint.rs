@@ -120,7 +120,7 @@ pub(super) struct State {
 /// A connection in the pool: on a shelf, or laid ready for a waiter.
 pub(super) struct Parked {
     pub(super) stream: Detached,
-    pub(super) facts: Facts,
+    pub(super) facts: Box<Facts>,
 }
 
 /// What stays with a connection all its life.

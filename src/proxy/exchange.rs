@@ -20,7 +20,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 /// An exchange under way.
 pub struct Exchange<'a> {
@@ -31,7 +30,7 @@ pub struct Exchange<'a> {
     /// What is asked.
     pub judged: Judged,
     /// When its first octet came.
-    pub began: Instant,
+    pub began: u64,
     /// The request's content.
     pub content: Content,
     /// Whether doing it twice is as good as once.
@@ -65,7 +64,7 @@ impl<'a> Exchange<'a> {
         client: &'a mut Client,
         route: Option<&'a Arc<Route>>,
         judged: Judged,
-        began: Instant,
+        began: u64,
     ) -> Self {
         let rate = client.listener.settings.min_body_rate;
         let buffer = route.map_or(0, |route| route.upstream.settings.retry_buffer);

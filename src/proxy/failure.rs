@@ -123,27 +123,10 @@ impl Exchange<'_> {
                     begun,
                 )
             }
-            NoAnswer::Unwanted(status, framing) => {
-                let decision = self.decide(desk, upstream, Failure::Status(status));
+            NoAnswer::Unwanted(framing) => {
                 desk.origin_in.consume(desk.response.octets);
-                let idle = upstream.settings.body_idle;
-                let discarded = match lent.stream() {
-                    Some(stream) => {
-                        let most = upstream.settings.abort_drain_bytes;
-                        origin::discard(stream, &mut desk.origin_in, framing, most, idle).await
-                    }
-                    None => Err(Stuck::SenderFin),
-                };
-                let clean = desk.origin_in.unread().is_empty() && framing != Framing::UntilClose;
-                lent.give_back(match discarded {
-                    Ok(()) if clean => Verdict::Reusable,
-                    _ => Verdict::Retire(CloseReason::UnreadBody),
-                });
-                next(
-                    decision,
-                    (RetryReason::Status, ProxyError::NoEndpoint),
-                    begun,
-                )
+                discard_aside(desk, upstream, lent, framing);
+                Next::Again(RetryReason::Status, Course::NextEndpoint)
             }
             NoAnswer::ClientGone => {
                 retire(lent, CloseReason::ClientGone);
@@ -228,21 +211,7 @@ impl Exchange<'_> {
             request,
             attempts,
         };
-        let settings = &upstream.settings.retry;
-        let decision = retry::decide(&failed, settings, &upstream.budget, clock::now());
-        if let Decision::NotAgain(why) = decision {
-            let word = match why {
-                NotAgain::Budget => Some(RetryDenied::Budget),
-                NotAgain::UnsafeMethod => Some(RetryDenied::UnsafeMethod),
-                NotAgain::BodyNotBuffered => Some(RetryDenied::BodyNotBuffered),
-                NotAgain::Attempts => Some(RetryDenied::Attempts),
-                NotAgain::AnswerBegan | NotAgain::NotListed => None,
-            };
-            if let Some(word) = word {
-                upstream.metrics.retries_denied.of(word).inc();
-            }
-        }
-        decision
+        decision(&failed, upstream)
     }
 
     pub(super) fn count_retry(
@@ -295,6 +264,23 @@ fn broke(begun: Begun, error: ProxyError) -> Outcomes {
     }
 }
 
+/// Whether a failed request is sent again; what denies it is counted.
+pub(super) fn decision(failed: &Failed, upstream: &Upstream) -> Decision {
+    let settings = &upstream.settings.retry;
+    let decision = retry::decide(failed, settings, &upstream.budget, clock::now());
+    if let Decision::NotAgain(why) = decision {
+        let word = match why {
+            NotAgain::Budget => RetryDenied::Budget,
+            NotAgain::UnsafeMethod => RetryDenied::UnsafeMethod,
+            NotAgain::BodyNotBuffered => RetryDenied::BodyNotBuffered,
+            NotAgain::Attempts => RetryDenied::Attempts,
+            NotAgain::AnswerBegan | NotAgain::NotListed => return decision,
+        };
+        upstream.metrics.retries_denied.of(word).inc();
+    }
+    decision
+}
+
 /// Reads on what is left of an answer whose client left, if it is little, so that the connection
 /// is saved (`abort_drain_bytes`). Runs by itself.
 fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (framing, read): (Framing, u64)) {
@@ -308,18 +294,26 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (framing, read): (Fram
         lent.give_back(Verdict::Retire(CloseReason::ClientGone));
         return;
     }
+    discard_aside(desk, upstream, lent, Framing::Length(left));
+}
+
+/// Reads and drops the rest of an answer, so framed, in a task of its own; the connection is saved
+/// if that is no more than `abort_drain_bytes`.
+fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, framing: Framing) {
     let mut input = std::mem::take(&mut desk.origin_in);
-    let idle = upstream.settings.body_idle;
+    let (most, idle) = (
+        upstream.settings.abort_drain_bytes,
+        upstream.settings.body_idle,
+    );
     crate::net::worker::spawn(async move {
         let discarded = match lent.stream() {
-            Some(stream) => {
-                origin::discard(stream, &mut input, Framing::Length(left), most, idle).await
-            }
+            Some(stream) => origin::discard(stream, &mut input, framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
-        lent.give_back(match discarded {
-            Ok(()) if input.unread().is_empty() => Verdict::Reusable,
-            _ => Verdict::Retire(CloseReason::ClientGone),
+        let whole = discarded.is_ok() && framing != Framing::UntilClose;
+        lent.give_back(match whole && input.unread().is_empty() {
+            true => Verdict::Reusable,
+            false => Verdict::Retire(CloseReason::UnreadBody),
         });
     });
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 /// A connection that a request holds. Answered by [`Lent::give_back`]; dropped, it retires.
 pub struct Lent {
-    pub(super) conn: Option<(Stream, Facts, Lease)>,
+    pub(super) conn: Option<(Stream, Box<Facts>, Lease)>,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -101,7 +101,7 @@ impl Lent {
     /// It does something else now.
     pub fn enter(&self, phase: Phase) {
         if let Some((_, facts, _)) = &self.conn {
-            facts.live.enter(phase, clock::micros(clock::now()));
+            facts.live.enter(phase, clock::now_micros());
         }
     }
 
@@ -112,7 +112,7 @@ impl Lent {
         }
     }
 
-    pub(super) fn answer(&self, conn: (Stream, Facts, Lease), verdict: Verdict) {
+    pub(super) fn answer(&self, conn: (Stream, Box<Facts>, Lease), verdict: Verdict) {
         let (stream, mut facts, lease) = conn;
         let endpoint = &self.endpoint;
         if let Verdict::Retire(reason) = verdict {
@@ -211,7 +211,7 @@ impl Endpoint {
     }
 
     /// Counts a connection's end. The socket closes when its owner drops it.
-    pub(super) fn close(&self, mut facts: Facts, moved: Moved, reason: CloseReason) {
+    pub(super) fn close(&self, mut facts: Box<Facts>, moved: Moved, reason: CloseReason) {
         self.count_octets(&mut facts, moved);
         self.count_closed(&facts, reason);
     }

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -42,7 +41,6 @@ use crate::net::stream::ReadEnd;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
-use crate::policy::retry::RetryStatus;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -88,7 +86,7 @@ pub struct Progress {
     exchange: RefCell<Exchange>,
     upload: Cell<Upload>,
     begun: Cell<Begun>,
-    first_octet: Cell<Option<Instant>>,
+    first_octet_micros: Cell<Option<u64>>,
     /// When the answer must have begun: set when the request is sent, not asked anew.
     head_due: Cell<Deadline>,
     response_header: Duration,
@@ -101,8 +99,8 @@ pub struct Progress {
 pub enum Upload {
     /// Parts of it have yet to come or go.
     Flowing,
-    /// It was sent whole, at this moment.
-    Whole(Instant),
+    /// It was sent whole, at this moment, in microseconds since the process began.
+    Whole(u64),
     /// The origin takes no more of it; its answer may say why.
     Refused,
 }
@@ -160,7 +158,7 @@ pub enum NoAnswer {
     /// The head is larger than we take.
     HeadTooLarge,
     /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(RetryStatus, Framing),
+    Unwanted(Framing),
     /// The client left.
     ClientGone,
     /// The answer began and then broke off.
@@ -233,7 +231,7 @@ pub enum Wanted {
     /// It is.
     Yes,
     /// It is tried again instead.
-    TryAgain(RetryStatus),
+    TryAgain,
 }
 
 impl Progress {
@@ -244,7 +242,7 @@ impl Progress {
             exchange: RefCell::new(exchange),
             upload: Cell::new(Upload::Flowing),
             begun: Cell::new(Begun::No),
-            first_octet: Cell::new(None),
+            first_octet_micros: Cell::new(None),
             // The client's own deadlines rule while it is still sending.
             head_due: Cell::new(Deadline::NEVER),
             response_header,
@@ -281,10 +279,10 @@ impl Progress {
         self.begun.get()
     }
 
-    /// When the first octet of the answer came.
+    /// When the first octet of the answer came, in microseconds since the process began.
     #[must_use]
-    pub fn first_octet(&self) -> Option<Instant> {
-        self.first_octet.get()
+    pub fn first_octet_micros(&self) -> Option<u64> {
+        self.first_octet_micros.get()
     }
 }
 
@@ -310,10 +308,10 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
             }
             Arrival::Informational { .. } => with.pass_interim().await?,
             Arrival::Final(framing) => {
-                if let Wanted::TryAgain(status) = (with.wanted)(with.head.status)
-                    && with.progress.begun() == Begun::No
+                if with.progress.begun() == Begun::No
+                    && (with.wanted)(with.head.status) == Wanted::TryAgain
                 {
-                    return Err(NoAnswer::Unwanted(status, framing));
+                    return Err(NoAnswer::Unwanted(framing));
                 }
                 return with.pass_final(framing, awaited).await;
             }
@@ -365,8 +363,8 @@ impl Answering<'_> {
             .await
         {
             Ok(ReadEnd::Octets(_)) => {
-                if progress.first_octet.get().is_none() {
-                    progress.first_octet.set(Some(clock::now()));
+                if progress.first_octet_micros.get().is_none() {
+                    progress.first_octet_micros.set(Some(clock::now_micros()));
                 }
                 Ok(())
             }

@@ -44,7 +44,6 @@ use crate::proxy::service::Route;
 use crate::proxy::tunnel;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 /// What follows an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +55,11 @@ pub enum After {
 }
 
 /// Serves the request whose head was read whole and is held in the desk's input.
-pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> After {
-    account::note_head(&mut desk.record, &desk.request, desk.input.held());
+pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
+    let logged = !client.service.access_log.is_off();
+    if logged {
+        account::note_head(&mut desk.record, &desk.request, desk.input.held());
+    }
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(client, &desk.request, octets, unread) {
         Ok(judged) => judged,
@@ -71,7 +73,9 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
         return Box::pin(exchange.fail(desk, ProxyError::NoRoute)).await;
     };
     judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
-    desk.record.route = Some(route.settings.name.clone());
+    if logged {
+        desk.record.route = Some(route.settings.name.clone());
+    }
     let _in_flight = route.metrics.in_flight.hold();
     route.upstream.budget.on_request();
     let mut exchange = Exchange::new(client, Some(route), judged, began);
@@ -85,7 +89,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: Instant) -> Afte
 pub async fn refuse(
     client: &mut Client,
     desk: &mut Desk,
-    (began, route): (Instant, Option<&Route>),
+    (began, route): (u64, Option<&Route>),
     error: ProxyError,
 ) -> After {
     let reason = match error {
@@ -104,7 +108,7 @@ pub async fn refuse(
 async fn refuse_for(
     client: &mut Client,
     desk: &mut Desk,
-    (began, route): (Instant, Option<&Route>),
+    (began, route): (u64, Option<&Route>),
     (error, reason): (ProxyError, CloseReason),
 ) -> After {
     account::count_error(client, route, error);

@@ -185,5 +185,6 @@ fn each_refusal_is_counted_by_its_reason() {
         proxy.errors_becomes(reason, 1.0);
     }
     proxy.client_closed_becomes("framing_error", 1.0);
+    proxy.client_closed_becomes("error_answer", 4.0);
     vectors::saw_nothing(&origin).unwrap();
 }
