@@ -157,12 +157,20 @@ mod tests {
         known
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can only be had from the clock"
+    )]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn an_answer_in_another_order_changes_nothing() {
         let mut answer = at(1..4);
-        let now = Instant::now();
+        let now = start();
         let mut known = known(&answer, now);
         answer.reverse();
         assert!(known.on_answer(&answer, now).0.is_none());
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_stays_keeps_its_order_and_what_is_new_comes_after_it() {
-        let now = Instant::now();
+        let now = start();
         let mut known = known(&at(1..4), now);
         let answer = [at(7..8), at(2..4)].concat();
         let (change, _) = known.on_answer(&answer, now);
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn of_too_many_addresses_those_in_service_stay() {
         let most = u16::try_from(ADDRESSES_MAX).unwrap();
-        let now = Instant::now();
+        let now = start();
         let mut known = known(&at(1000..1000 + most), now);
         let (change, _) = known.on_answer(&at(900..1400), now);
         assert!(change.is_none());
@@ -205,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_last_good_answer_until_it_is_too_old() {
-        let began = Instant::now();
+        let began = start();
         let mut known = known(&at(1..3), began);
         let soon = began + HOUR - Duration::from_secs(1);
         assert_eq!(
@@ -219,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_addresses_removes_none() {
-        let now = Instant::now();
+        let now = start();
         let mut known = known(&at(1..3), now);
         assert!(known.on_answer(&[], now).0.is_none());
         assert_eq!(known.addresses(), at(1..3));
@@ -227,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_operator_hears_of_a_failure_once_and_of_its_end_once() {
-        let now = Instant::now();
+        let now = start();
         let mut known = Known::default();
         let heard = [
             known.on_failure(now, HOUR).1,
