@@ -18,5 +18,7 @@ pub mod descriptors;
 pub mod workers;
 pub mod shutdown;
 pub mod run;
+#[cfg(test)]
+mod removal;
 pub mod demo;
 pub mod ask;

@@ -326,3 +326,69 @@ fn tell(service: &Service, upstream: &str, name: &Name, (change, news): (&Change
     let errors = &service.errors;
     errors.log(clock::wall(), severity, "dns", &says, &facts);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::assemble::tests::assembled;
+    use crate::app::assemble::tests::settings;
+    use crate::policy::balance::Rank;
+
+    /// The plan has upstreams in the order of their names: `app` is the second.
+    const SAID: [(&str, &str); 5] = [
+        (
+            "UPSTREAMS__APP__SERVERS",
+            "[{ address = \"app.internal:80\", weight = 3, backup = true }, \"127.0.0.1:1\"]",
+        ),
+        ("UPSTREAMS__API__SERVERS", "[\"127.0.0.1:2\"]"),
+        ("ROUTES__APP__UPSTREAM", "app"),
+        ("ROUTES__API__UPSTREAM", "api"),
+        ("ROUTES__API__PATH_PREFIX", "/api"),
+    ];
+
+    fn answered(ports: &[u16]) -> Result<Vec<SocketAddr>, Unresolved> {
+        let at = |port: &u16| SocketAddr::from(([10, 0, 0, 1], *port));
+        Ok(ports.iter().map(at).collect())
+    }
+
+    #[test]
+    fn an_answer_touches_only_the_upstream_of_its_name_and_the_routes_to_it() {
+        let service = assembled(&SAID).unwrap().service;
+        let mut names = Names::new(&settings(&SAID), &service, 1);
+        let before = service.plan();
+        names.on_answer(Which(0, 0), answered(&[1, 2]), &service);
+        let after = service.plan();
+        assert!(Arc::ptr_eq(&before.table, &after.table));
+        for (old, new) in before.routes.iter().zip(&after.routes) {
+            let touched = old.upstream.settings.name.as_str() == "app";
+            assert_eq!(!Arc::ptr_eq(old, new), touched);
+            let own = after.upstream(&new.upstream.settings.name).unwrap();
+            assert!(Arc::ptr_eq(own, &new.upstream));
+        }
+        assert_eq!(names.all().count(), 1);
+    }
+
+    #[test]
+    fn each_address_of_a_name_has_the_weight_and_the_rank_of_its_server() {
+        let service = assembled(&SAID).unwrap().service;
+        let mut names = Names::new(&settings(&SAID), &service, 1);
+        let literal = Arc::clone(&service.plan().upstreams[1].endpoints[0]);
+        names.on_answer(Which(0, 0), answered(&[1, 2]), &service);
+        let plan = service.plan();
+        let of = plan.upstreams[1].candidates.iter();
+        let of: Vec<_> = of.map(|at| (at.weight.get(), at.rank)).collect();
+        let wanted = [(3, Rank::Backup), (3, Rank::Backup), (1, Rank::Primary)];
+        assert_eq!(of, wanted);
+        assert!(Arc::ptr_eq(&literal, &plan.upstreams[1].endpoints[2]));
+    }
+
+    #[test]
+    fn a_worker_takes_the_new_plan_at_its_next_exchange() {
+        let service = assembled(&SAID).unwrap().service;
+        let mut names = Names::new(&settings(&SAID), &service, 1);
+        let here = service.plan_here();
+        names.on_answer(Which(0, 0), answered(&[1]), &service);
+        assert_eq!(here.upstreams[1].endpoints.len(), 1);
+        assert_eq!(service.plan_here().upstreams[1].endpoints.len(), 2);
+    }
+}

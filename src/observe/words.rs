@@ -276,6 +276,7 @@ mod tests {
         assert!(is_in_order::<CodeClass>() && is_in_order::<UpstreamState>());
         assert!(is_in_order::<RetryReason>() && is_in_order::<RetryDenied>());
         assert!(is_in_order::<ConnectError>() && is_in_order::<QueueReject>());
+        assert!(is_in_order::<DnsResult>());
         assert!(is_in_order::<CloseReason>() && is_in_order::<ProxyError>());
     }
 
