@@ -51,7 +51,8 @@ impl<'a> Exchange<'a> {
         let mut last_error = upstream.none_left();
         loop {
             desk.record.attempts += 1;
-            let fresh = again.is_some();
+            // A failed connect sent nothing: after it an idle connection elsewhere will do.
+            let fresh = again.is_some_and(|(why, _)| why != RetryReason::Connect);
             let acquired = self.acquire(desk, upstream, &mut tried, fresh).await;
             let (acquired, at, _in_flight) = match acquired {
                 Ok(acquired) => acquired,
@@ -75,7 +76,7 @@ impl<'a> Exchange<'a> {
                     if upstream.pick(&tried, &mut Fast).is_none() {
                         return Outcomes::Failed(last_error);
                     }
-                    match self.decide(desk, upstream, Failure::Connect) {
+                    match self.decide(upstream, Failure::Connect) {
                         Decision::Again(course) => {
                             again = Some((RetryReason::Connect, course));
                             desk.record.retry = Some(RetryReason::Connect);
@@ -85,6 +86,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
             };
+            self.sent += 1;
             let reused = matches!(acquired.outcome, Outcome::Reused | Outcome::ReusedAfterWait);
             let mut lent = acquired.lent;
             let tried_once = self.attempt(desk, route, &mut lent, reused).await;
@@ -158,7 +160,7 @@ impl<'a> Exchange<'a> {
             }
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => RequestHeld::Forgotten,
         };
-        let (method, attempts) = (self.method, desk.record.attempts);
+        let (method, attempts) = (self.method, self.sent);
         let wanted = |status| {
             let Some(listed) = RetryStatus::of(status) else {
                 return Wanted::Yes;
