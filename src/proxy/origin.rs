@@ -366,8 +366,7 @@ impl Answering<'_> {
                 Err(error) => break Err(error),
             }
         };
-        match read
-        {
+        match read {
             Ok(ReadEnd::Octets(_)) => {
                 if progress.first_octet_micros.get().is_none() {
                     progress.first_octet_micros.set(Some(clock::now_micros()));

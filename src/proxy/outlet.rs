@@ -148,8 +148,7 @@ impl<'a> Outlet<'a> {
     pub fn flows(self) -> Flow {
         match self {
             Self::Direct(_) => Flow::Now,
-            Self::InLine(_, place) if place.turn.get() == Turn::Flows => Flow::Now,
-            Self::InLine(..) => Flow::Later,
+            Self::InLine(_, place) => place.flow(),
         }
     }
 }
@@ -182,6 +181,15 @@ impl Place {
     /// Another answer is behind it now.
     pub fn on_another(&self) {
         self.behind.set(Behind::Another);
+    }
+
+    /// Whether what is written now leaves now.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        match self.turn.get() {
+            Turn::Flows => Flow::Now,
+            Turn::Waits | Turn::Empties => Flow::Later,
+        }
     }
 
     /// How far its answer came.

@@ -39,6 +39,7 @@ use crate::proxy::client::Leave;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
 use crate::proxy::judge;
+use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::outlet::Place;
 use crate::proxy::outlet::Reached;
@@ -114,12 +115,17 @@ impl Line<'_> {
             let Some(first) = self.exchanges.front_mut() else {
                 return Poll::Ready(After::Next);
             };
-            let patience = self.client.listener.settings.write_timeout;
-            // Until what was held is written, the exchange may read on, and sees its client leave.
-            let _emptied = first
-                .place
-                .poll_flow((&self.client.stream, patience), context);
-            match first.poll(context) {
+            // It is asked before its turn too: what it gives up by now need not go out.
+            let mut after = first.poll(context);
+            if after.is_none() && first.place.flow() == Flow::Later {
+                let patience = self.client.listener.settings.write_timeout;
+                // While what was held is written, it reads on, and sees its client leave.
+                let _emptied = first
+                    .place
+                    .poll_flow((&self.client.stream, patience), context);
+                after = first.poll(context);
+            }
+            match after {
                 Some(After::Next) => {
                     self.exchanges.pop_front();
                 }

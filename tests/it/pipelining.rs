@@ -320,7 +320,9 @@ fn an_origin_is_not_read_from_while_too_much_of_its_answer_is_held_back() {
                 peer.send(answer("/0"));
                 continue;
             }
-            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"
+            ));
             let block = [b'x'; 64 * 1024];
             for _ in 0..LARGE / block.len() {
                 peer.send(block);
@@ -380,7 +382,9 @@ fn a_request_to_close_is_the_last_of_its_line() {
     let origin = Origin::echoing_targets();
     let proxy = concurrently(&origin, 8);
     let mut client = proxy.client();
-    client.send(gets(2) + "GET /last HTTP/1.1\r\nHost: it.test\r\nConnection: close\r\n\r\n" + &gets(1));
+    client.send(
+        gets(2) + "GET /last HTTP/1.1\r\nHost: it.test\r\nConnection: close\r\n\r\n" + &gets(1),
+    );
     assert_eq!(client.response().text(), "/0");
     assert_eq!(client.response().text(), "/1");
     let last = client.response();
@@ -415,6 +419,8 @@ fn an_answer_cut_short_drops_what_is_behind_it_and_says_so() {
     client.send(gets(4));
     origin.waits_for_requests(4);
     gates[2].open();
+    let labels = [("upstream", "app"), ("state", "idle")];
+    proxy.metric_becomes("holdfast_upstream_connections", &labels, 1.0);
     gates[0].open();
     assert_eq!(client.response().text(), "/0");
     let cut = client.partial_response_to("GET");
@@ -447,7 +453,10 @@ fn a_client_that_leaves_takes_its_whole_line_with_it() {
     client.wire.reset();
     proxy.upstream_closed_becomes("client_gone", 3.0);
     let log = proxy.log(3);
-    assert!(log.iter().all(|line| line["end"] == "client_gone"), "{log:#?}");
+    assert!(
+        log.iter().all(|line| line["end"] == "client_gone"),
+        "{log:#?}"
+    );
     let labels = [("upstream", "app"), ("state", "active")];
     proxy.metric_becomes("holdfast_upstream_connections", &labels, 0.0);
     gates.iter().for_each(Gate::open);
@@ -524,7 +533,8 @@ fn a_concurrent_pipeline_that_is_split_anywhere_is_the_same_pipeline() {
 fn the_last_request_that_a_connection_may_carry_ends_the_line() {
     let origin = Origin::echoing_targets();
     let proxy = Proxy::with(&origin, |c| {
-        c.listener("pipelining", "concurrent").listener("max_requests", 3);
+        c.listener("pipelining", "concurrent")
+            .listener("max_requests", 3);
     });
     let mut client = proxy.client();
     client.send(gets(5));
