@@ -31,7 +31,15 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Crates that may be named only under `src/net`: a move away from them must be one folder.
-const RUNTIME: &[&str] = &["async_std", "async_task", "rustix", "socket2"];
+const RUNTIME: &[&str] = &[
+    "async_std",
+    "async_io",
+    "async_signal",
+    "async_task",
+    "libc",
+    "rustix",
+    "socket2",
+];
 
 /// The enums whose every variant a test names.
 const REASONS: &[&str] = &["CloseReason", "ProxyError", "MessageError"];

@@ -123,7 +123,7 @@ pub fn find<'t>(table: &'t Table, path: &[&str]) -> Option<&'t Node> {
 }
 
 /// A text for a complaint: control characters escaped, so that it stays on its line, and cut at
-/// [`SHOWN_CHARS_MAX`].
+/// `SHOWN_CHARS_MAX`.
 #[must_use]
 pub fn shown(text: &str) -> String {
     let mut shown: String = text

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::h1::fields::Field;
 use crate::h1::fields::FieldLine;
 use crate::h1::octets;
 
@@ -30,8 +31,8 @@ impl std::error::Error for Unwritable {}
 /// # Errors
 /// When the method is no token or the target holds what no target has.
 pub fn request_line(out: &mut Vec<u8>, method: &[u8], target: &[u8]) -> Result<(), Unwritable> {
-    all(method, octets::is_tchar)?;
-    all(target, octets::is_target_char)?;
+    whole(octets::split_class(method, octets::is_tchar))?;
+    whole(octets::split_target(target))?;
     append(out, &[method, b" ", target, b" HTTP/1.1\r\n"]);
     Ok(())
 }
@@ -57,9 +58,22 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) -> Result<(), 
 /// # Errors
 /// When the name is no token or the value holds a control octet.
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
-    all(name, octets::is_tchar)?;
+    whole(octets::split_class(name, octets::is_tchar))?;
     value_octets(value)?;
     append(out, &[name, b": ", value, b"\r\n"]);
+    Ok(())
+}
+
+/// `name: value CRLF` of a field that we know, whose name needs no look.
+///
+/// # Errors
+/// When the value holds a control octet, or the field is [`Field::Other`].
+pub fn known_field(out: &mut Vec<u8>, field: Field, value: &[u8]) -> Result<(), Unwritable> {
+    if field == Field::Other {
+        return Err(Unwritable { octet: 0 });
+    }
+    value_octets(value)?;
+    append(out, &[field.name().as_bytes(), b": ", value, b"\r\n"]);
     Ok(())
 }
 
@@ -129,13 +143,12 @@ fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-fn all(octets: &[u8], class: impl Fn(u8) -> bool) -> Result<(), Unwritable> {
-    if octets.is_empty() {
-        return Err(Unwritable { octet: 0 });
-    }
-    match octets.iter().find(|octet| !class(**octet)) {
-        Some(octet) => Err(Unwritable { octet: *octet }),
-        None => Ok(()),
+/// Of octets split before the first illegal one: none must be left, and some must be there.
+fn whole(split: (&[u8], &[u8])) -> Result<(), Unwritable> {
+    match split {
+        ([], []) => Err(Unwritable { octet: 0 }),
+        (_, [octet, ..]) => Err(Unwritable { octet: *octet }),
+        (_, []) => Ok(()),
     }
 }
 
@@ -168,6 +181,8 @@ mod tests {
             assert_eq!(field(&mut out, b"n", &evil), Err(Unwritable { octet }));
         }
         assert!(field(&mut out, b"", b"v").is_err());
+        assert!(known_field(&mut out, Field::Other, b"v").is_err());
+        assert!(known_field(&mut out, Field::Host, b"a\r\nb").is_err());
         assert!(field(&mut out, b"a:", b"v").is_err());
         assert!(request_line(&mut out, b"GET", b"/ HTTP/1.1").is_err());
         assert!(status_line(&mut out, 99, b"").is_err());
@@ -203,11 +218,11 @@ mod tests {
         let mut out = Vec::new();
         request_line(&mut out, b"GET", b"/").unwrap();
         field(&mut out, b"hOsT", b"a").unwrap();
+        known_field(&mut out, Field::UserAgent, b"b").unwrap();
         content_length(&mut out, 5);
         chunked_coding(&mut out);
         end_of_head(&mut out);
-        let text =
-            "GET / HTTP/1.1\r\nhOsT: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let text = "GET / HTTP/1.1\r\nhOsT: a\r\nUser-Agent: b\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(out, text.as_bytes());
         out.clear();
         status_line(&mut out, 204, b"").unwrap();

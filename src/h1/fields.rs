@@ -302,6 +302,7 @@ pub struct FieldLine {
 pub struct FieldSection {
     lines: Vec<FieldLine>,
     present: u64,
+    repeated: u64,
 }
 
 impl FieldSection {
@@ -311,6 +312,7 @@ impl FieldSection {
         Self {
             lines: Vec::new(),
             present: 0,
+            repeated: 0,
         }
     }
 
@@ -344,11 +346,17 @@ impl FieldSection {
 
     /// The value of each line with this field.
     pub fn all<'a>(&self, field: Field, octets: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let lines: &[FieldLine] = if self.has(field) { &self.lines } else { &[] };
+        // Nobody looks for a line that is not there, or for a second one.
+        let most = match field {
+            _ if self.repeated & field.bit() != 0 => usize::MAX,
+            _ if self.has(field) => 1,
+            _ => 0,
+        };
+        let lines = self.lines.iter();
         lines
-            .iter()
             .filter(move |line| line.field == field)
             .map(|line| line.value.of(octets))
+            .take(most)
     }
 
     /// The members of a comma list over all lines of this field (RFC 9110 §5.3, §5.6.1): trimmed,
@@ -368,6 +376,7 @@ impl FieldSection {
 
     /// Adds a line.
     pub fn push(&mut self, line: FieldLine) {
+        self.repeated |= self.present & line.field.bit();
         self.present |= line.field.bit();
         self.lines.push(line);
     }
@@ -376,6 +385,7 @@ impl FieldSection {
     pub fn clear(&mut self) {
         self.lines.clear();
         self.present = 0;
+        self.repeated = 0;
     }
 
     /// Gives the memory back, for a connection that idles.

@@ -182,6 +182,12 @@ impl RequestHead {
         let end_max = limits.octets.as_len();
         while matches!(self.stage, Stage::Start | Stage::AfterEmptyLine) {
             let line_max = self.lines.at().saturating_add(request_line_max(limits));
+            let start = self.lines.at();
+            if let Some((method, target)) = plain_request_line(&mut self.lines, octets, limits) {
+                self.accept(method, target, start, Version::Http11)?;
+                self.stage = Stage::Fields;
+                break;
+            }
             match self.lines.next(octets, line_max.min(end_max))? {
                 NextLine::Partial => return Ok(Parsed::Partial),
                 // RFC 9112 §3: 414. Also where the whole head's limit comes first: what is too long
@@ -271,7 +277,18 @@ impl RequestHead {
                 limit: limits.target,
             });
         }
-        self.version = Version::parse(version).map_err(|error| version_error(version, error))?;
+        let version = Version::parse(version).map_err(|error| version_error(version, error))?;
+        self.accept(method, target, start, version)
+    }
+
+    fn accept(
+        &mut self,
+        method: &[u8],
+        target: &[u8],
+        start: usize,
+        version: Version,
+    ) -> Result<(), MessageError> {
+        self.version = version;
         self.method = Method::of(method);
         self.method_octets = Span::new(start, start + method.len());
         let of = match self.method {
@@ -414,6 +431,29 @@ impl Default for ResponseHead {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Method and target of a request line that is whole, within its limits, of HTTP/1.1 and not looked
+/// at before: what nearly every one is. It is read in one pass. None: [`Lines::next`] and
+/// [`RequestHead::request_line`] say what it is instead, and nothing has changed.
+#[inline]
+fn plain_request_line<'a>(
+    lines: &mut Lines,
+    octets: &'a [u8],
+    limits: &HeadLimits,
+) -> Option<(&'a [u8], &'a [u8])> {
+    let octets = octets.get(..limits.octets.as_len()).unwrap_or(octets);
+    let line = lines.fresh(octets)?;
+    let (method, rest) = octets::split_class(line, octets::is_tchar);
+    let (target, rest) = octets::split_target(rest.strip_prefix(b" ")?);
+    let next = rest.strip_prefix(b" HTTP/1.1\r\n")?;
+    let is_within = (1..=METHOD_OCTETS_MAX).contains(&method.len())
+        && (1..=limits.target.as_len()).contains(&target.len());
+    if !is_within {
+        return None;
+    }
+    lines.next_at(octets.len() - next.len());
+    Some((method, target))
 }
 
 fn field_section(

@@ -227,9 +227,16 @@ pub fn authority(octets: &[u8]) -> Result<Authority<'_>, MessageError> {
 }
 
 fn named(octets: &[u8]) -> Option<Authority<'_>> {
-    let colon = octets::position_of(octets, b':').unwrap_or(octets.len());
-    let (host, rest) = octets.split_at_checked(colon)?;
-    if !octets::is_reg_name(host) && !is_escaped_reg_name(host) {
+    let (mut host, mut rest) = octets::split_class(octets, octets::is_reg_name_char);
+    if let [b'%', ..] = rest {
+        // A rare way to write a host; the escapes are kept as they are.
+        let class = |octet| octets::is_reg_name_char(octet) || octet == b'%';
+        (host, rest) = octets::split_class(octets, class);
+        if !escapes_are_whole(host) {
+            return None;
+        }
+    }
+    if host.is_empty() {
         return None;
     }
     Some(Authority {
@@ -263,19 +270,17 @@ fn port(rest: &[u8]) -> Option<Option<&[u8]>> {
     }
 }
 
-/// Whether it is a registered name with escapes, each `%` followed by two hexadecimal digits
-/// (RFC 3986 §2.1). A rare way to write a host; the escapes are kept as they are.
+/// Whether each `%` is followed by two hexadecimal digits (RFC 3986 §2.1).
 #[cold]
-fn is_escaped_reg_name(host: &[u8]) -> bool {
-    let mut parts = host.split(|octet| *octet == b'%');
-    let is_name = |part: &[u8]| part.is_empty() || octets::is_reg_name(part);
-    let is_escape = |after: &[u8]| match after {
-        [high, low, rest @ ..] => {
-            octets::hex_digit(*high).is_some() && octets::hex_digit(*low).is_some() && is_name(rest)
-        }
-        _ => false,
-    };
-    !host.is_empty() && parts.next().is_some_and(is_name) && parts.all(is_escape)
+fn escapes_are_whole(host: &[u8]) -> bool {
+    host.split(|octet| *octet == b'%')
+        .skip(1)
+        .all(|after| match after {
+            [high, low, ..] => {
+                octets::hex_digit(*high).is_some() && octets::hex_digit(*low).is_some()
+            }
+            _ => false,
+        })
 }
 
 #[derive(Clone, Copy)]

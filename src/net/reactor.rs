@@ -283,7 +283,7 @@ impl Reactor {
             .is_some_and(|source| source.tap.glance(source.flags) & PEER_FIN != 0)
     }
 
-    /// The socket is parked: no task waits; when it stirs, the key is listed in [`Self::stirred`].
+    /// The socket is parked: no task waits; when it stirs, the key is listed in `stirred`.
     pub fn park(&self, key: Key) {
         let old = self.with(key, |source| {
             source.armed = PARKED;

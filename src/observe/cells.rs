@@ -1,6 +1,6 @@
 //! The storage under every counter, gauge and histogram: per worker a lane of its own.
 //!
-//! A block holds [`Block::CELLS`] numbers once per worker. The numbers of one worker lie together
+//! A block holds `Block::CELLS` numbers once per worker. The numbers of one worker lie together
 //! on cache lines that no other worker writes, so counting is one relaxed add without contention,
 //! and reading, which is rare, sums over the lanes.
 //!

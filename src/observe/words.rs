@@ -156,6 +156,13 @@ words! {
         Unlisted,    "other",       "An error that is not in this table.";
     }
 
+    /// How a look-up of a name went.
+    DnsResult {
+        Success, "success", "It was answered with addresses.";
+        Failure, "failure", "It was answered without usable ones, or not at all.";
+        Timeout, "timeout", "No answer came in time.";
+    }
+
     /// Why a request did not get what it waited for.
     QueueReject {
         Full,       "full",        "Too many were waiting already.";
@@ -269,6 +276,7 @@ mod tests {
         assert!(is_in_order::<CodeClass>() && is_in_order::<UpstreamState>());
         assert!(is_in_order::<RetryReason>() && is_in_order::<RetryDenied>());
         assert!(is_in_order::<ConnectError>() && is_in_order::<QueueReject>());
+        assert!(is_in_order::<DnsResult>());
         assert!(is_in_order::<CloseReason>() && is_in_order::<ProxyError>());
     }
 

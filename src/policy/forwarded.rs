@@ -95,11 +95,11 @@ impl Introduction<'_> {
                 out.extend_from_slice(b"\r\n");
             }
             if is_ours(Field::XForwardedProto) && !is_kept(Field::XForwardedProto) {
-                encode::field(out, b"X-Forwarded-Proto", self.scheme.name())?;
+                encode::known_field(out, Field::XForwardedProto, self.scheme.name())?;
             }
             let has_host = !self.host.is_empty();
             if has_host && is_ours(Field::XForwardedHost) && !is_kept(Field::XForwardedHost) {
-                encode::field(out, b"X-Forwarded-Host", self.host)?;
+                encode::known_field(out, Field::XForwardedHost, self.host)?;
             }
         }
         if self.style.says_standard() && is_ours(Field::Forwarded) {
@@ -119,7 +119,7 @@ impl Introduction<'_> {
             }
             IpAddr::V6(client) => {
                 out.extend_from_slice(b"for=\"[");
-                write_shown(out, client);
+                write_address(out, IpAddr::V6(client));
                 out.extend_from_slice(b"]\"");
             }
         }
@@ -149,7 +149,8 @@ fn begin_list(out: &mut Vec<u8>, fields: &FieldSection, octets: &[u8], field: Fi
 /// machinery, which costs ten times as much.
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     let IpAddr::V4(address) = address else {
-        return write_shown(out, address);
+        // Writing into memory cannot fail.
+        return write!(out, "{address}").unwrap_or(());
     };
     let mut digits = itoa::Buffer::new();
     for (at, number) in address.octets().into_iter().enumerate() {
@@ -158,11 +159,6 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
         }
         out.extend_from_slice(digits.format(number).as_bytes());
     }
-}
-
-fn write_shown(out: &mut Vec<u8>, shown: impl std::fmt::Display) {
-    // Writing into memory cannot fail.
-    write!(out, "{shown}").ok();
 }
 
 /// RFC 7239 §4: a value is a token or a quoted string. A host with a port is no token.

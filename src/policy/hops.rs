@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use crate::h1::encode;
 use crate::h1::encode::Unwritable;
+use crate::h1::fields;
 use crate::h1::fields::Field;
 use crate::h1::fields::FieldLine;
 use crate::h1::fields::FieldSection;
@@ -169,7 +170,7 @@ pub fn request_fields(
     // RFC 9112 §3.2: a request has a Host, and it should come first if there was none.
     let mut host_line = HostLine::Due;
     if !fields.has(Field::Host) {
-        encode::field(copy.out, b"Host", host)?;
+        encode::known_field(copy.out, Field::Host, host)?;
         host_line = HostLine::Written;
     }
     for line in fields.lines() {
@@ -212,7 +213,7 @@ pub fn request_fields(
     // named in Connection.
     let trailers = match head.version {
         Version::Http11 if fields.lists(Field::Te, b"trailers", octets) => {
-            encode::field(out, b"TE", b"trailers")?;
+            encode::known_field(out, Field::Te, b"trailers")?;
             Trailers::Accepted
         }
         Version::Http11 | Version::Http10 => Trailers::Unasked,
@@ -317,25 +318,31 @@ impl<'a> Sieve<'a> {
             nominations: 0,
             removed: Removed::default(),
         };
-        for member in fields.list(Field::Connection, octets) {
-            // Those that everybody sends are dropped by their own rule, so most messages have
-            // nominated nothing that needs looking for.
-            if EVERYDAY_OPTIONS
-                .iter()
-                .any(|option| octets::eq_ignore_case(option, member))
-            {
-                continue;
+        for value in fields.all(Field::Connection, octets) {
+            // Nearly every list is one of these words.
+            if !is_everyday(value) {
+                sieve.nominate(value)?;
             }
-            let slot = sieve
-                .nominated
-                .get_mut(sieve.nominations)
-                .ok_or(Unwritable { octet: b',' })?;
-            *slot = member;
-            sieve.nominations += 1;
         }
         Ok(sieve)
     }
 
+    fn nominate(&mut self, list: &'a [u8]) -> Result<(), Unwritable> {
+        // Those that everybody sends are dropped by their own rule, so most messages have
+        // nominated nothing that needs looking for.
+        for member in fields::members(list).filter(|member| !is_everyday(member)) {
+            let slot = self
+                .nominated
+                .get_mut(self.nominations)
+                .ok_or(Unwritable { octet: b',' })?;
+            *slot = member;
+            self.nominations += 1;
+        }
+        Ok(())
+    }
+
+    /// Inlined always: for most lines it is two comparisons.
+    #[inline(always)]
     fn keeps(&mut self, line: &FieldLine) -> bool {
         let counter = match line.field {
             Field::Connection => &mut self.removed.connection,
@@ -345,7 +352,7 @@ impl<'a> Sieve<'a> {
             // Framing is ours to restate (RFC 9112 §6), and we never speak h2c (RFC 9113 §3.1).
             Field::TransferEncoding | Field::ContentLength | Field::Http2Settings => return false,
             Field::Upgrade => return self.upgrading == Upgrading::Yes,
-            _ if self.is_nominated(line) => &mut self.removed.named,
+            _ if self.nominations > 0 && self.is_nominated(line) => &mut self.removed.named,
             _ => {
                 let headers = self.headers;
                 return headers.is_empty() || !headers.drops(line.name.of(self.octets));
@@ -355,12 +362,11 @@ impl<'a> Sieve<'a> {
         false
     }
 
+    /// Apart, so that the usual message, which nominates nothing, does not pay for it.
     /// RFC 9110 §7.6.1: what `Connection` names is for this hop, whatever the version of the
     /// message: an HTTP/1.0 relay may have passed it on blindly.
+    #[inline(never)]
     fn is_nominated(&self, line: &FieldLine) -> bool {
-        if self.nominations == 0 {
-            return false;
-        }
         let name = line.name.of(self.octets);
         let mut nominated = self.nominated.iter().take(self.nominations);
         nominated.any(|nominated| octets::eq_ignore_case(nominated, name))
@@ -386,9 +392,10 @@ fn is_protected(field: Field, name: &[u8]) -> bool {
     }
 }
 
+#[inline]
 fn is_x_forwarded(name: &[u8]) -> bool {
     let start = name.get(..X_FORWARDED.len());
-    start.is_some_and(|start| octets::eq_ignore_case(start, X_FORWARDED))
+    start.is_some_and(|start| octets::is_same_token(start, X_FORWARDED))
 }
 
 /// Whether a line says who the client is.
@@ -414,14 +421,14 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
+    #[inline]
     fn line(&mut self, line: &FieldLine) -> Result<(), Unwritable> {
         let (name, value) = (line.name, line.value);
         let between = self.octets.get(name.end()..value.start());
         let after = self.octets.get(value.end()..value.end() + 2);
         // `name: value\r\n`, to the octet, is what would be written.
         if between != Some(b": ") || after != Some(b"\r\n") {
-            self.flush();
-            return encode::field_line(self.out, line, self.octets);
+            return self.afresh(line);
         }
         if name.start() != self.to {
             self.flush();
@@ -429,6 +436,12 @@ impl Copy<'_> {
         }
         self.to = value.end() + 2;
         Ok(())
+    }
+
+    #[cold]
+    fn afresh(&mut self, line: &FieldLine) -> Result<(), Unwritable> {
+        self.flush();
+        encode::field_line(self.out, line, self.octets)
     }
 
     fn line_with(&mut self, line: &FieldLine, value: &[u8]) -> Result<(), Unwritable> {
@@ -439,6 +452,7 @@ impl Copy<'_> {
         encode::field(self.out, line.name.of(self.octets), value)
     }
 
+    #[inline(never)]
     fn flush(&mut self) {
         self.out
             .extend_from_slice(self.octets.get(self.from..self.to).unwrap_or_default());
@@ -481,10 +495,16 @@ fn write_connection(
     }
 }
 
+fn is_everyday(option: &[u8]) -> bool {
+    EVERYDAY_OPTIONS
+        .iter()
+        .any(|everyday| octets::is_same_token(option, everyday))
+}
+
 /// Connection options that each have a rule of their own.
 const EVERYDAY_OPTIONS: [&[u8]; 6] = [
-    b"close",
     b"keep-alive",
+    b"close",
     b"upgrade",
     b"te",
     b"proxy-connection",

@@ -198,7 +198,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
                 return converse_on(stream, peer, places.with(place), Admitted::Yes).await;
             }
             worker::sleep_until(Deadline::after(HOLD_LOOK)).await;
-            if stream.look() == crate::net::reactor::Seen::Closed {
+            if stream.peer_has_ended() || stream.look() == crate::net::reactor::Seen::Closed {
                 return;
             }
         }

@@ -7,6 +7,7 @@ use crate::h1::framing::Framing;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
+use crate::observe::words::ConnectError;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
@@ -47,10 +48,11 @@ impl<'a> Exchange<'a> {
         let upstream = &route.upstream;
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
-        let mut last_error = ProxyError::NoEndpoint;
+        let mut last_error = upstream.none_left();
         loop {
             desk.record.attempts += 1;
-            let fresh = again.is_some();
+            // A failed connect sent nothing: after it an idle connection elsewhere will do.
+            let fresh = again.is_some_and(|(why, _)| why != RetryReason::Connect);
             let acquired = self.acquire(desk, upstream, &mut tried, fresh).await;
             let (acquired, at, _in_flight) = match acquired {
                 Ok(acquired) => acquired,
@@ -62,14 +64,19 @@ impl<'a> Exchange<'a> {
                     return Outcomes::Failed(error);
                 }
                 // Every endpoint has been tried: what the last one said is the answer.
-                Err(NotServed::NoneLeft) => return Outcomes::Failed(last_error),
+                Err(NotServed::NoneLeft) => {
+                    if last_error == ProxyError::Dns {
+                        upstream.metrics.connect_errors.of(ConnectError::Dns).inc();
+                    }
+                    return Outcomes::Failed(last_error);
+                }
                 Err(NotServed::Dial(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
                     if upstream.pick(&tried, &mut Fast).is_none() {
                         return Outcomes::Failed(last_error);
                     }
-                    match self.decide(desk, upstream, Failure::Connect) {
+                    match self.decide(upstream, Failure::Connect) {
                         Decision::Again(course) => {
                             again = Some((RetryReason::Connect, course));
                             desk.record.retry = Some(RetryReason::Connect);
@@ -79,6 +86,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
             };
+            self.sent += 1;
             let reused = matches!(acquired.outcome, Outcome::Reused | Outcome::ReusedAfterWait);
             let mut lent = acquired.lent;
             let tried_once = self.attempt(desk, route, &mut lent, reused).await;
@@ -152,7 +160,7 @@ impl<'a> Exchange<'a> {
             }
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => RequestHeld::Forgotten,
         };
-        let (method, attempts) = (self.method, desk.record.attempts);
+        let (method, attempts) = (self.method, self.sent);
         let wanted = |status| {
             let Some(listed) = RetryStatus::of(status) else {
                 return Wanted::Yes;

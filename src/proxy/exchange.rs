@@ -35,6 +35,8 @@ pub struct Exchange<'a> {
     pub content: Content,
     /// Whether doing it twice is as good as once.
     pub method: MethodClass,
+    /// How often it was sent, or begun to be.
+    pub sent: u32,
 }
 
 /// How the attempts ended.
@@ -81,6 +83,7 @@ impl<'a> Exchange<'a> {
             began,
             content,
             method,
+            sent: 0,
         }
     }
 }

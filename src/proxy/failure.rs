@@ -76,7 +76,7 @@ impl Exchange<'_> {
                     (Begun::No, true) => Failure::ReusedEnded(proof),
                     (Begun::No, false) => Failure::FreshEnded,
                 };
-                let decision = self.decide(desk, upstream, failure);
+                let decision = self.decide(upstream, failure);
                 let stale = reused && begun == Begun::No;
                 if stale {
                     let found = match upload {
@@ -116,7 +116,7 @@ impl Exchange<'_> {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
                 retire(lent, CloseReason::Timeout);
-                let decision = self.decide(desk, upstream, Failure::HeaderTimeout);
+                let decision = self.decide(upstream, Failure::HeaderTimeout);
                 next(
                     decision,
                     (RetryReason::Timeout, ProxyError::ResponseTimeout),
@@ -197,14 +197,16 @@ impl Exchange<'_> {
         Next::Stop(outcome)
     }
 
-    pub(super) fn decide(&self, desk: &Desk, upstream: &Upstream, failure: Failure) -> Decision {
+    pub(super) fn decide(&self, upstream: &Upstream, failure: Failure) -> Decision {
         let request = match self.content.replay.whole() {
             Some(_) => RequestHeld::Replayable,
             None if self.judged.framing == Framing::None => RequestHeld::Replayable,
             None if self.content.count == 0 => RequestHeld::Replayable,
             None => RequestHeld::Forgotten,
         };
-        let attempts = desk.record.attempts;
+        // A connect that failed sent nothing, so it is none of the attempts that `retry.attempts`
+        // counts; what bounds it is that each endpoint is dialled once.
+        let attempts = self.sent.max(1);
         let failed = Failed {
             failure,
             method: self.method,

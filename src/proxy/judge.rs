@@ -33,6 +33,17 @@ pub struct Judged {
     pub framing: Framing,
     /// What becomes of `Max-Forwards`.
     pub max_forwards: Option<u64>,
+    /// Who is to answer.
+    pub recipient: Recipient,
+}
+
+/// Who is to answer a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// An origin.
+    Origin,
+    /// We: it is an OPTIONS request that may go no further.
+    Us,
 }
 
 /// Judges a head that was read whole. `unread` is what came behind it.
@@ -60,12 +71,20 @@ pub fn judge(
         return Err(ProxyError::BodyTooLarge);
     }
     check_expectation(head, octets)?;
+    let mut recipient = Recipient::Origin;
     let max_forwards = match head.method {
         Method::Trace | Method::Options => match hops::max_forwards(&head.fields, octets) {
             MaxForwards::Unlimited => None,
             MaxForwards::Forward(left) => Some(left),
-            // RFC 9110 §7.6.2: at 0 we are the final recipient, and a gateway has nothing to show.
-            MaxForwards::AnswerHere => return Err(ProxyError::MethodRefused),
+            // RFC 9110 §7.6.2: at 0 we are the final recipient. A gateway may refuse TRACE, which
+            // would show what it knows; OPTIONS it answers for itself.
+            MaxForwards::AnswerHere if head.method == Method::Trace => {
+                return Err(ProxyError::MethodRefused);
+            }
+            MaxForwards::AnswerHere => {
+                recipient = Recipient::Us;
+                None
+            }
         },
         _ => None,
     };
@@ -87,6 +106,7 @@ pub fn judge(
         asked,
         framing,
         max_forwards,
+        recipient,
     })
 }
 

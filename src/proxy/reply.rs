@@ -57,10 +57,7 @@ pub fn error(
         );
     }
     if status == 405 {
-        put(
-            out,
-            &["Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"],
-        );
+        put(out, &[ALLOW]);
     }
     // RFC 9209 §2: our name, the registered error, and our own word for it.
     let (registered, own) = (error.proxy_status(), error.label());
@@ -74,17 +71,33 @@ pub fn error(
             "\"\r\n",
         ],
     );
-    match afterwards {
-        Afterwards::Persists => {}
-        Afterwards::PersistsAsAsked => put(out, &["Connection: keep-alive\r\n"]),
-        Afterwards::Closes => put(out, &["Connection: close\r\n"]),
-    }
+    connection(out, afterwards);
     encode::end_of_head(out);
     if method != Method::Head {
         out.extend_from_slice(error.text().as_bytes());
         out.push(b'\n');
     }
 }
+
+/// Writes the answer to an OPTIONS request that we are the last to get: what may be asked here.
+pub fn options(out: &mut Vec<u8>, afterwards: Afterwards) {
+    put(out, &["HTTP/1.1 200 OK\r\n"]);
+    date(out);
+    put(out, &[ALLOW, "Content-Length: 0\r\n"]);
+    connection(out, afterwards);
+    encode::end_of_head(out);
+}
+
+fn connection(out: &mut Vec<u8>, afterwards: Afterwards) {
+    match afterwards {
+        Afterwards::Persists => {}
+        Afterwards::PersistsAsAsked => put(out, &["Connection: keep-alive\r\n"]),
+        Afterwards::Closes => put(out, &["Connection: close\r\n"]),
+    }
+}
+
+/// The methods that are passed on, among others.
+const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n";
 
 /// Writes a `Date` field (RFC 9110 §6.6.1). The text is made once a second.
 pub fn date(out: &mut Vec<u8>) {

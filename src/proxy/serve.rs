@@ -31,6 +31,7 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
+use crate::proxy::judge::Recipient;
 use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::origin::Answer;
@@ -65,6 +66,10 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
         Ok(judged) => judged,
         Err(error) => return Box::pin(refuse(client, desk, (began, None), error)).await,
     };
+    if judged.recipient == Recipient::Us {
+        let mut exchange = Exchange::new(client, None, judged, began);
+        return Box::pin(exchange.answer_options(desk)).await;
+    }
     let plan = client.service.plan_here();
     let path = desk.request.target.path(octets);
     let found = plan.table.find(desk.request.host(octets), path);
@@ -294,6 +299,27 @@ impl Exchange<'_> {
     /// Answers with an error of our own; the connection goes on if the request was read whole.
     async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
         account::count_error(self.client, self.route.map(|route| &**route), error);
+        let (keeps, afterwards) = self.afterwards();
+        let settings = &self.client.listener.settings;
+        desk.out.clear();
+        let (method, wait) = (self.judged.asked.method, settings.retry_after);
+        reply::error(&mut desk.out, error, method, afterwards, wait);
+        desk.record.status = Some(error.status());
+        desk.record.end = End::Failed(error);
+        self.send_own(desk, keeps).await
+    }
+
+    /// Answers an OPTIONS request that may go no further (RFC 9110 §7.6.2, §9.3.7).
+    async fn answer_options(&mut self, desk: &mut Desk) -> After {
+        let (keeps, afterwards) = self.afterwards();
+        desk.out.clear();
+        reply::options(&mut desk.out, afterwards);
+        desk.record.status = Some(200);
+        self.send_own(desk, keeps).await
+    }
+
+    /// Whether the connection outlives an answer of our own: only if the request was read whole.
+    fn afterwards(&self) -> (Persistence, Afterwards) {
         let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
         let keeps = match (self.judged.asked.persistence, whole) {
             (Persistence::Persist, true) => Persistence::Persist,
@@ -305,13 +331,11 @@ impl Exchange<'_> {
             (Persistence::Persist, Version::Http10) => Afterwards::PersistsAsAsked,
             (Persistence::Persist, Version::Http11) => Afterwards::Persists,
         };
-        let settings = &self.client.listener.settings;
-        desk.out.clear();
-        let (method, wait) = (self.judged.asked.method, settings.retry_after);
-        reply::error(&mut desk.out, error, method, afterwards, wait);
-        desk.record.status = Some(error.status());
-        desk.record.end = End::Failed(error);
-        let patience = settings.write_timeout;
+        (keeps, afterwards)
+    }
+
+    async fn send_own(&mut self, desk: &mut Desk, keeps: Persistence) -> After {
+        let patience = self.client.listener.settings.write_timeout;
         let written = relay::flush(&self.client.stream, &mut desk.out, patience).await;
         let after = match (written, keeps) {
             (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),

@@ -281,3 +281,20 @@ fn what_is_removed_is_counted() {
         proxy.metric_becomes("holdfast_hop_by_hop_removed_total", &labels, 1.0);
     }
 }
+
+#[test]
+fn an_options_request_that_may_go_no_further_is_answered_here() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("OPTIONS / HTTP/1.1\r\nHost: it.test\r\nMax-Forwards: 0\r\n\r\n");
+    let answer = client.response();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.head.has("allow"));
+    assert_eq!(origin.request_count(), 0);
+    // The connection goes on, and one hop more is passed on with one less.
+    client.send("OPTIONS / HTTP/1.1\r\nHost: it.test\r\nMax-Forwards: 1\r\n\r\n");
+    assert_eq!(client.response().status(), 200);
+    let left = origin.only_request().head.field("max-forwards");
+    assert_eq!(left.as_deref(), Some("0"));
+}

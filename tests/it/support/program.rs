@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -43,6 +44,12 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// Says why a test is skipped: to standard error itself, since `eprintln!` is kept back for tests that
+/// pass.
+fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "skipped: {why}").expect("standard error is there");
+}
+
 /// Where a program is, or `None` after saying that the test is skipped without it.
 pub fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -51,7 +58,7 @@ pub fn found(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if program.is_none() {
-        eprintln!("skipped: there is no `{name}` on this machine");
+        skipped(&format!("there is no `{name}` on this machine"));
     }
     program
 }
@@ -69,7 +76,7 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     };
     let python = pythons.iter().find(has).map(PathBuf::from);
     if python.is_none() {
-        eprintln!("skipped: no Python on this machine has `{module}`");
+        skipped(&format!("no Python on this machine has `{module}`"));
     }
     python
 }
