@@ -409,7 +409,10 @@ fn a_client_key_is_no_field_whose_members_are_pairs() {
          listeners.web.client_key = 'header:forwarded'\n{LEAST_DOTTED}"
     );
     let said = the_complaint(&text);
-    assert!(said.contains("holds pairs and no plain addresses"), "{said}");
+    assert!(
+        said.contains("holds pairs and no plain addresses"),
+        "{said}"
+    );
 }
 
 #[test]

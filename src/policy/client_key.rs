@@ -177,7 +177,10 @@ mod tests {
     #[test]
     fn a_field_that_is_not_there_leaves_the_peer() {
         assert_eq!(named("10.0.0.9:99", &[]), "10.0.0.9:99");
-        assert_eq!(named("10.0.0.9:99", &[("X-Forwarded-For", "")]), "10.0.0.9:99");
+        assert_eq!(
+            named("10.0.0.9:99", &[("X-Forwarded-For", "")]),
+            "10.0.0.9:99"
+        );
     }
 
     #[test]

@@ -151,7 +151,10 @@ fn endpoints<'a>(
     }
     address(destination, family)?;
     port(destination_port)?;
-    Ok(SocketAddr::new(address(source, family)?, port(source_port)?))
+    Ok(SocketAddr::new(
+        address(source, family)?,
+        port(source_port)?,
+    ))
 }
 
 /// An address as text. The library's readers are strict enough for octets of a peer: digits, dots
@@ -434,10 +437,7 @@ mod tests {
             (v2(0x22, 0x11, PAIR_V4), Refusal::Command),
             (v2(0x21, 0x41, PAIR_V4), Refusal::Family),
             (v2(0x21, 0x13, PAIR_V4), Refusal::Family),
-            (
-                v2(0x21, 0x11, &[0; 537]),
-                Refusal::TooLong { length: 537 },
-            ),
+            (v2(0x21, 0x11, &[0; 537]), Refusal::TooLong { length: 537 }),
             (v2(0x21, 0x11, &PAIR_V4[..11]), Refusal::CutShort),
             (v2(0x21, 0x21, PAIR_V4), Refusal::CutShort),
             (
@@ -513,10 +513,7 @@ mod tests {
         let sum = crc32c([&octets, &[], &[]]).to_be_bytes();
         let at = FIXED_OCTETS_V2 + PAIR_V4.len() + 3;
         octets[at..at + 4].copy_from_slice(&sum);
-        assert_eq!(
-            read(&octets),
-            header(Some("192.0.2.1:56324"), octets.len())
-        );
+        assert_eq!(read(&octets), header(Some("192.0.2.1:56324"), octets.len()));
         *octets.last_mut().unwrap() ^= 1;
         assert_eq!(read(&octets), Preamble::Refused(Refusal::Checksum));
     }

@@ -113,7 +113,9 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
             }
         }
         let after = match (began, client.admitted) {
-            (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => serve::serve(client, desk, began).await,
+            (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => {
+                serve::serve(client, desk, began).await
+            }
             (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
                 Box::pin(serve::refuse(client, desk, (began, None), error)).await
             }
