@@ -344,6 +344,7 @@ fn a_limit_counts_the_clients_that_a_trusted_proxy_names() {
     assert_eq!(second.response().status(), 429);
     second.sees_a_clean_end();
     is_limited(&proxy);
+    assert_eq!(origin.request_count(), 2);
     // The place is that of the first request, whoever comes on the connection later.
     first.send(get_for("192.0.2.9"));
     assert_eq!(first.response().status(), 200);
@@ -370,7 +371,7 @@ fn the_log_names_the_client_of_each_request_and_the_origin_hears_the_whole_list(
     let own = client.wire.local().to_string();
     let log = proxy.log(3);
     let clients: Vec<_> = log.iter().map(|line| line["client"].clone()).collect();
-    assert_eq!(clients, ["192.0.2.1:0", "192.0.2.2:0", own.as_str()]);
+    assert_eq!(clients, ["192.0.2.1", "192.0.2.2", own.as_str()]);
     let requests = origin.requests();
     let heard = requests[1].message.head.field("x-forwarded-for").unwrap();
     assert_eq!(heard, "192.0.2.2, 10.0.0.1, 127.0.0.1");
