@@ -505,6 +505,22 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_decided_within_the_limit_and_no_octet_beyond_it_is_asked_for(
+            begins in proptest::sample::select(vec![SIGNATURE_V1, SIGNATURE_V2, b""]),
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 560),
+        ) {
+            let octets = [begins, &rest[..]].concat();
+            let decided = read(&octets);
+            proptest::prop_assert_ne!(decided, Preamble::NeedMore);
+            proptest::prop_assert_eq!(read(&octets[..HEADER_OCTETS_MAX]), decided);
+            if let Preamble::Header { consumed, .. } = decided {
+                proptest::prop_assert!(consumed <= HEADER_OCTETS_MAX);
+            }
+        }
+    }
+
     #[test]
     fn a_right_checksum_is_accepted_and_one_wrong_bit_is_not() {
         let unsummed = extension(0x03, &[0; 4]);

@@ -200,8 +200,8 @@ impl Client {
 
     /// The peer passes on what this one says: from here on it is the client. So its own word about
     /// who was before it counts if it is trusted, whoever carried it.
-    pub fn is(&mut self, source: SocketAddr) {
-        self.address = source;
+    pub fn becomes(&mut self, source: SocketAddr) {
+        self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
         self.trust = self.listener.trust(source.ip());
     }
 

@@ -52,8 +52,7 @@ pub async fn converse(mut client: Client) {
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
-    let (patience, in_vain) = introduce::patience(client);
-    let deadline = Deadline::after(patience);
+    let deadline = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
     // A connection that has not been used may have its first request on the way: it gets a grace.
     let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
@@ -62,19 +61,15 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
         Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
         Standing::Serving => deadline,
     };
-    let ended = poll_fn(|context| match stream.poll_readable(context, deadline) {
+    poll_fn(|context| match stream.poll_readable(context, deadline) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-        Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(in_vain))),
+        Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(introduce::on_silence(client))),
         Poll::Pending if service.standing() == Standing::Draining && may_drain() => {
             Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
         }
         Poll::Pending => Poll::Pending,
     })
-    .await;
-    if let Err(ending) = ended {
-        introduce::note_silence(client, ending.reason);
-    }
-    ended
+    .await
 }
 
 async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {

@@ -81,22 +81,22 @@ pub fn check_peer(client: &Client) -> Result<(), Ending> {
     Ok(())
 }
 
-/// How long the first octets may take to begin: where a header is due it comes at once.
+/// How long a client may be silent: where a header is due, it comes at once.
 #[must_use]
-pub fn patience(client: &Client) -> (Duration, CloseReason) {
+pub fn patience(client: &Client) -> Duration {
     let settings = &client.listener.settings;
-    match (client.opening, settings.proxy_protocol) {
-        (Opening::Due, ProxyProtocol::Required) => {
-            (settings.header_timeout, CloseReason::ProxyProtocol)
-        }
-        _ => (settings.idle_timeout, CloseReason::IdleTimeout),
+    match awaited(client) {
+        Awaited::Header => settings.header_timeout,
+        Awaited::Request => settings.idle_timeout,
     }
 }
 
-/// Tells that a header which was due did not come in time.
-pub fn note_silence(client: &Client, reason: CloseReason) {
-    if reason == CloseReason::ProxyProtocol {
-        let _counted = refuse(client, By::Holdfast, LATE);
+/// How the connection of a client ends that was silent for so long.
+#[must_use]
+pub fn on_silence(client: &Client) -> Ending {
+    match awaited(client) {
+        Awaited::Header => refuse(client, By::Holdfast, LATE),
+        Awaited::Request => Ending::linger(CloseReason::IdleTimeout),
     }
 }
 
@@ -169,19 +169,29 @@ async fn hold(client: &mut Client, address: IpAddr) -> Result<(), Ending> {
     Err(Ending::linger(CloseReason::ClientLimit))
 }
 
+/// What a silent client has yet to send.
+enum Awaited {
+    Header,
+    Request,
+}
+
+fn awaited(client: &Client) -> Awaited {
+    match (client.opening, client.listener.settings.proxy_protocol) {
+        (Opening::Due, ProxyProtocol::Required) => Awaited::Header,
+        _ => Awaited::Request,
+    }
+}
+
 async fn read_header(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
-    let settings = &client.listener.settings;
-    let needed = settings.proxy_protocol;
-    let idle = Deadline::after(settings.idle_timeout);
-    let deadline = Deadline::after(settings.header_timeout);
+    let needed = client.listener.settings.proxy_protocol;
+    let silent_until = Deadline::after(patience(client));
+    let deadline = Deadline::after(client.listener.settings.header_timeout);
     client.enter(Phase::RequestHead);
     loop {
         let unread = desk.input.unread();
-        // Where no header is due, a client may be silent before its first request.
-        let (until, in_vain) = match (needed, unread) {
-            (ProxyProtocol::Off, _) => return Ok(()),
-            (ProxyProtocol::Optional, []) => (idle, Ending::linger(CloseReason::IdleTimeout)),
-            _ => (deadline, Ending::linger(CloseReason::ProxyProtocol)),
+        let until = match unread.is_empty() {
+            true => silent_until,
+            false => deadline,
         };
         match (proxy_protocol::read(unread), needed) {
             (Preamble::NeedMore, _) => {}
@@ -194,7 +204,7 @@ async fn read_header(client: &mut Client, desk: &mut Desk) -> Result<(), Ending>
             }
             (Preamble::Header { source, consumed }, _) => {
                 desk.input.consume(consumed);
-                source.into_iter().for_each(|source| client.is(source));
+                source.into_iter().for_each(|source| client.becomes(source));
                 return Ok(());
             }
         }
@@ -206,10 +216,10 @@ async fn read_header(client: &mut Client, desk: &mut Desk) -> Result<(), Ending>
                 return Err(Ending::by_peer(CloseReason::PeerFin));
             }
             Ok(ReadEnd::Fin) => return Err(refuse(client, By::Peer, "it ended in the middle")),
-            Err(Fill::Fault(Fault::TimedOut)) => {
-                note_silence(client, in_vain.reason);
-                return Err(in_vain);
+            Err(Fill::Fault(Fault::TimedOut)) if desk.input.unread().is_empty() => {
+                return Err(on_silence(client));
             }
+            Err(Fill::Fault(Fault::TimedOut)) => return Err(refuse(client, By::Holdfast, LATE)),
             Err(Fill::Fault(Fault::Reset)) => return Err(Ending::by_peer(CloseReason::PeerRst)),
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
             // A decision is made long before the buffer is full.

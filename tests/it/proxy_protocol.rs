@@ -177,6 +177,10 @@ fn where_a_header_is_optional_clients_come_with_and_without() {
         (GET.to_owned(), "127.0.0.1"),
         (format!("{V1}{GET}"), "192.0.2.7"),
         (format!("\r\n{GET}"), "127.0.0.1"),
+        (
+            "PROXY TCP6 ::ffff:192.0.2.9 ::1 1 2\r\n".to_owned() + GET,
+            "192.0.2.9",
+        ),
     ] {
         let mut client = proxy.client();
         client.send_octet_by_octet(octets.as_bytes());
@@ -303,6 +307,25 @@ fn a_client_behind_a_balancer_can_be_closed_reset_or_held() {
         is_limited(&proxy);
         acts_so(action, first, &mut second);
     }
+}
+
+#[test]
+fn a_client_that_is_held_waits_no_longer_than_an_idle_one() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        one_each(c);
+        c.listener("client_limit_action", "hold");
+        c.listener("idle_timeout", "400ms");
+    });
+    let mut first = as_client(&proxy, 1);
+    first.is_still_served();
+    let mut second = as_client(&proxy, 1);
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(60));
+        first.is_still_served();
+    }
+    second.sees_a_clean_end();
+    proxy.client_closed_becomes("client_limit", 1.0);
 }
 
 #[track_caller]
