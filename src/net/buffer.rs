@@ -59,7 +59,10 @@ impl ReadBuffer {
     /// when it fails or is cancelled in the middle. A message's reader has counted them already,
     /// and buffer and reader must never differ about where the message stands.
     pub fn take(&mut self, count: usize) -> Taken<'_> {
-        Taken { buffer: self, count }
+        Taken {
+            buffer: self,
+            count,
+        }
     }
 
     /// Consumes the next `count` octets but keeps them readable through [`Self::held`].

@@ -18,6 +18,7 @@ use crate::net::clock;
 use crate::net::reactor::TimedOut;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
+use crate::net::worker;
 use crate::observe::words::ClientState;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
@@ -52,22 +53,29 @@ pub async fn converse(mut client: Client) {
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
-    let deadline = Deadline::after(introduce::patience(client));
+    let idle_until = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
-    // A connection that has not been used may have its first request on the way: it gets a grace.
-    let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
-    let may_drain = || client.nth > 0 || grace_until.is_none_or(|until| clock::now() >= until);
-    let deadline = match service.standing() {
-        Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
-        Standing::Serving => deadline,
+    // A connection that has not been used may have its first request on the way when a drain
+    // begins: it gets a grace.
+    let grace_until = match client.nth {
+        0 => Deadline::after(UNUSED_GRACE),
+        _ => Deadline::after(Duration::ZERO),
     };
-    poll_fn(|context| match stream.poll_readable(context, deadline) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-        Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(introduce::on_silence(client))),
-        Poll::Pending if service.standing() == Standing::Draining && may_drain() => {
-            Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
+    poll_fn(|context| {
+        // Asked anew each time: a drain may have begun, and its deadline is nearer.
+        let standing = service.standing();
+        let deadline = match standing {
+            Standing::Serving => idle_until,
+            Standing::Draining => idle_until.min(grace_until),
+        };
+        match stream.poll_readable(context, deadline) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(match standing {
+                Standing::Serving => introduce::on_silence(client),
+                Standing::Draining => Ending::linger(CloseReason::Drain),
+            })),
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending => Poll::Pending,
     })
     .await
 }
@@ -126,6 +134,8 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     .pipelined
                     .of(PipelineMode::Serial)
                     .inc();
+                // Requests that we answer ourselves wait for nobody: others get their turn here.
+                worker::yield_now().await;
             }
         }
     }

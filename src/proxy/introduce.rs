@@ -81,13 +81,15 @@ pub fn check_peer(client: &Client) -> Result<(), Ending> {
     Ok(())
 }
 
-/// How long a client may be silent: where a header is due, it comes at once.
+/// How long a client may be silent: where a header is due, it comes at once, and one that will be
+/// refused holds its place no longer than it takes to say so.
 #[must_use]
 pub fn patience(client: &Client) -> Duration {
     let settings = &client.listener.settings;
-    match awaited(client) {
-        Awaited::Header => settings.header_timeout,
-        Awaited::Request => settings.idle_timeout,
+    match (awaited(client), client.admitted) {
+        (Awaited::Header, _) => settings.header_timeout,
+        (Awaited::Request, Admitted::No(_)) => settings.header_timeout.min(settings.idle_timeout),
+        (Awaited::Request, Admitted::Yes | Admitted::Undecided) => settings.idle_timeout,
     }
 }
 

@@ -190,11 +190,16 @@ impl Source<'_> {
                     Deadline::after(due.saturating_duration_since(now))
                 });
                 let deadline = slowest.min(Deadline::after(*limit));
-                self.stream.readable(deadline).await.map_err(|_| Stuck::SenderSlow)
+                self.stream
+                    .readable(deadline)
+                    .await
+                    .map_err(|_| Stuck::SenderSlow)
             }
-            Patience::Idle { limit, recipient, gone } => {
-                wait_watching(self.stream, recipient, *gone, Deadline::after(*limit)).await
-            }
+            Patience::Idle {
+                limit,
+                recipient,
+                gone,
+            } => wait_watching(self.stream, recipient, *gone, Deadline::after(*limit)).await,
         }
     }
 }
