@@ -100,16 +100,6 @@ const NOT_YET: &[NotYet] = &[
         because: "listeners accept on TCP only",
     },
     NotYet {
-        key: "listeners.*.client_key",
-        accepts: Accepts::Only(&["peer"]),
-        because: "clients are told apart by their address only",
-    },
-    NotYet {
-        key: "listeners.*.proxy_protocol",
-        accepts: Accepts::Only(&["off"]),
-        because: "the PROXY protocol is not read",
-    },
-    NotYet {
         key: "listeners.*.pipelining",
         accepts: Accepts::AllBut(&["concurrent"]),
         because: "one exchange is served at a time",
