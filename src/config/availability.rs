@@ -100,16 +100,6 @@ const NOT_YET: &[NotYet] = &[
         because: "listeners accept on TCP only",
     },
     NotYet {
-        key: "listeners.*.client_key",
-        accepts: Accepts::Only(&["peer"]),
-        because: "clients are told apart by their address only",
-    },
-    NotYet {
-        key: "listeners.*.proxy_protocol",
-        accepts: Accepts::Only(&["off"]),
-        because: "the PROXY protocol is not read",
-    },
-    NotYet {
         key: "upstreams.*.balance",
         accepts: Accepts::AllBut(&["ewma", "hash"]),
         because: "there is no such balancer",

@@ -154,7 +154,9 @@ impl Listener {
     }
 
     async fn pause_accepting(&mut self) {
+        self.stream.mute();
         worker::sleep_until(Deadline::after(self.pause)).await;
+        self.stream.hear();
         self.pause = (self.pause * 2).min(PAUSE_MOST);
     }
 

@@ -112,6 +112,22 @@ impl Poller {
         Ok(Tap)
     }
 
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self, socket: &Socket, data: u64) {
+        self.listen_for(socket, data, EventFlags::IN);
+    }
+
+    /// A listening socket is not heard. While accepting pauses, a queue that is not empty would
+    /// end every sleep at once.
+    pub(super) fn mute(&self, socket: &Socket, data: u64) {
+        self.listen_for(socket, data, EventFlags::empty());
+    }
+
+    fn listen_for(&self, socket: &Socket, data: u64, flags: EventFlags) {
+        // It is registered, so nothing can go wrong but the socket being closed.
+        let _closed = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(data), flags);
+    }
+
     /// The handle by which other threads take sockets away. Errors: the kernel's (EMFILE).
     pub(super) fn remover(&self) -> io::Result<Remover> {
         Ok(Remover(self.epoll.try_clone()?))

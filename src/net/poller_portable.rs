@@ -283,6 +283,12 @@ impl Poller {
         Ok(Tap::new(&self.desk, socket, data, What::Queue))
     }
 
+    /// A listening socket is heard again: in this form it is asked only when somebody waits.
+    pub(super) const fn hear(&self, _socket: &Socket, _data: u64) {}
+
+    /// A listening socket is not heard: nobody asks it.
+    pub(super) const fn mute(&self, _socket: &Socket, _data: u64) {}
+
     /// The handle by which other threads take sockets away. Errors: none in this form.
     pub(super) const fn remover(&self) -> io::Result<Remover> {
         Ok(Remover)

@@ -167,6 +167,16 @@ impl Reactor {
         Ok(key)
     }
 
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self, socket: &Socket, key: Key) {
+        self.poller.hear(socket, key.pack());
+    }
+
+    /// A listening socket is not heard for a while.
+    pub(super) fn mute(&self, socket: &Socket, key: Key) {
+        self.poller.mute(socket, key.pack());
+    }
+
     /// Forgets a registration. The kernel forgets it when the descriptor is closed.
     pub fn forget(&self, key: Key) {
         let mut sources = self.sources.borrow_mut();

@@ -621,6 +621,18 @@ impl Drop for Home {
 }
 
 impl Stream {
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.hear(&self.socket, *key);
+    }
+
+    /// A listening socket is not heard for a while.
+    pub(super) fn mute(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.mute(&self.socket, *key);
+    }
+
     /// After a turn of accepting: a level-triggered socket says again if its queue is not empty.
     pub(super) fn heard(&self) {
         self.registration.would_block(Interest::Read);

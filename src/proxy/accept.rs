@@ -1,8 +1,10 @@
 //! Accepting: from a listening socket to a conversation, through the limits.
 //!
 //! Limits are counted before anything is read, so they are exact; what is refused is refused with
-//! its reason, in the way the operator chose.
+//! its reason, in the way the operator chose. Only a client that is told apart by what it says is
+//! counted as soon as it has said it, in `introduce`.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
@@ -28,10 +30,12 @@ use crate::observe::live::LiveFacts;
 use crate::observe::shard;
 use crate::observe::words::AcceptError;
 use crate::observe::words::RejectReason;
+use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
-use crate::proxy::converse::Admitted;
+use crate::proxy::introduce;
+use crate::proxy::introduce::Known;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
@@ -47,7 +51,7 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
         worker::spawn(tend::bury_the_dead(reactor));
     }
     let log = Arc::clone(&service.access_log);
-    let flushed = std::cell::Cell::new(0);
+    let flushed = Cell::new(0);
     worker::each_turn(move || {
         let now = clock::now_millis();
         if now >= flushed.get() + LOG_TICK_MILLIS {
@@ -122,6 +126,10 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
             (listener, service),
         );
     }
+    if listener.clients.is_some() && introduce::known(listener, peer.ip()) == Known::Later {
+        let places = Places::new(listener, service, None);
+        return begin(socket, peer, places, Admitted::Undecided);
+    }
     let entered = listener
         .lock_clients()
         .map(|mut table| table.enter(peer.ip()));
@@ -158,8 +166,8 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
     );
 }
 
-/// Answers 503 in one non-blocking write, so that even a flood of refusals costs no task; then the
-/// connection closes.
+/// Answers 503 in one write that does not wait; then the connection closes, in stages if there are
+/// not too many of them.
 fn reject(
     socket: OwnedFd,
     _peer: SocketAddr,
@@ -177,14 +185,18 @@ fn reject(
     );
     super::account::count_rejected(service, ProxyError::GlobalLimit);
     let deadline = Deadline::after(REJECT_LINGER);
-    if let Ok(stream) = Stream::new(socket, Initially::Writable) {
-        worker::spawn(async move {
-            let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
-            if sent.is_ok() {
-                crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
-            }
-        });
+    let Ok(stream) = Stream::new(socket, Initially::Writable) else {
+        return;
+    };
+    let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
+    if sent.is_err() || REFUSED.get() >= REFUSED_LINGERING_MAX {
+        return; // in a flood a refusal costs a write and a close, and no descriptor is kept
     }
+    REFUSED.set(REFUSED.get() + 1);
+    worker::spawn(async move {
+        crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
+        REFUSED.set(REFUSED.get().saturating_sub(1));
+    });
 }
 
 fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
@@ -224,8 +236,8 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
-    let client = Client::new(stream, peer, places, live);
-    let conversation = AssertUnwindSafe(converse::converse(client, admitted)).catch_unwind();
+    let client = Client::new(stream, peer, (places, admitted), live);
+    let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
     if conversation.await.is_err() {
         service.metrics.panics.inc();
         let message = "a connection's task panicked; only that connection ended";
@@ -261,6 +273,15 @@ fn tell(trouble: AcceptTrouble, listener: &Arc<Listener>, service: &Arc<Service>
         .errors
         .log(clock::wall(), Severity::Warn, "accept", message, &facts);
 }
+
+thread_local! {
+    /// Refused connections of this worker that close in stages.
+    static REFUSED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Refused connections that a worker closes in stages at once; more are closed on the spot, whose
+/// clients may see a reset instead of the answer.
+const REFUSED_LINGERING_MAX: u32 = 64;
 
 /// Between two flushes of the access log.
 const LOG_TICK_MILLIS: u64 = 50;

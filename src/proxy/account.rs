@@ -22,10 +22,8 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client) {
     let nth = client.nth.get() + 1;
     client.nth.set(nth);
     client.live.begin_request(nth);
-    if record.client_conn != client.id {
-        record.client_conn = client.id;
-        record.client = client.address;
-    }
+    record.client_conn = client.id;
+    record.client = client.address;
     if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());
     }

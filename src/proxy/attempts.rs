@@ -19,6 +19,7 @@ use crate::policy::retry::MethodClass;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
+use crate::policy::retry::UnsafeMethods;
 use crate::proxy::account;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
@@ -40,6 +41,7 @@ use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upload;
 use crate::proxy::origin::Wanted;
 use crate::proxy::service::Route;
+use crate::proxy::upstream::HeldDown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -73,7 +75,10 @@ impl<'a> Exchange<'a> {
                 Err(NotServed::Dial(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
-                    if upstream.pick(&tried, &mut Fast).is_none() {
+                    if upstream
+                        .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                        .is_none()
+                    {
                         return Outcomes::Failed(last_error);
                     }
                     match self.decide(upstream, Failure::Connect) {
@@ -105,7 +110,10 @@ impl<'a> Exchange<'a> {
                     if course == Course::NextEndpoint {
                         tried.note(at);
                         // Where there is no other, the same one is better than none.
-                        if upstream.pick(&tried, &mut Fast).is_none() {
+                        if upstream
+                            .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                            .is_none()
+                        {
                             tried = Tried::default();
                         }
                     }
@@ -134,16 +142,26 @@ impl<'a> Exchange<'a> {
         .map_err(nothing_sent)?;
         account::count_removed(&self.client.listener.metrics, &removed);
         lent.begin_request();
-        lent.enter(Phase::Wait);
-        self.client.enter(Phase::Wait);
+        let sending = match self.judged.framing {
+            Framing::None => Phase::Wait,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Phase::RequestBody,
+        };
+        lent.enter(sending);
+        self.client.enter(sending);
         desk.origin_in = crate::net::buffer::ReadBuffer::lend();
         desk.out.clear();
+        let (client, held) = (self.client, &*lent);
+        let phase = |phase| {
+            client.enter(phase);
+            held.enter(phase);
+        };
         let Some(stream) = lent.stream() else {
             return Err(nothing_sent(ProxyError::Internal));
         };
         let proves = reused && self.method == MethodClass::Unsafe;
         let acked_before = if proves { acked(stream) } else { None };
-        if !reused && self.method == MethodClass::Unsafe {
+        let repeats_all = route.upstream.settings.retry.unsafe_methods == UnsafeMethods::Always;
+        if self.sent == 1 && !reused && self.method == MethodClass::Unsafe && !repeats_all {
             self.content.replay.give_up(); // it will not be sent again whatever happens
         }
         let progress = attempt::progress(
@@ -195,6 +213,7 @@ impl<'a> Exchange<'a> {
             content: &mut self.content,
             wanted: &wanted,
             extra: &extra,
+            phase: &phase,
         }
         .run(&progress)
         .await;
@@ -205,7 +224,11 @@ impl<'a> Exchange<'a> {
                 Unanswered::Client(failed) => Broken::Client(failed, progress.begun()),
                 Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => {
                     let proof = match (acked_before, acked(stream)) {
-                        (Some(before), Some(after)) if before == after => Proof::Unsent,
+                        (Some(before), Some(after))
+                            if before == after && upload != Upload::Refused =>
+                        {
+                            Proof::Unsent
+                        }
                         _ => Proof::Unknown,
                     };
                     Broken::Ended(Ended::Fin, proof, progress.begun())

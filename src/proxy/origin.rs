@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::base::units::ByteCount;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
@@ -38,6 +39,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::ReadEnd;
+use crate::net::worker;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
@@ -112,7 +114,10 @@ pub enum Upload {
 pub enum Begun {
     /// Nothing went to the client.
     No,
-    /// An interim or final head went to the client, or is on its way.
+    /// An interim head went to the client: another attempt is out of the question, an answer of our
+    /// own is not.
+    Interim,
+    /// A final head went to the client, or is on its way.
     Yes,
 }
 
@@ -160,7 +165,7 @@ pub enum NoAnswer {
     /// The head is larger than we take.
     HeadTooLarge,
     /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(Framing),
+    Unwanted(Framing, Persistence),
     /// The client left.
     ClientGone,
     /// The answer began and then broke off.
@@ -173,6 +178,8 @@ pub enum NoAnswer {
         stuck: Stuck,
         /// Octets of content that came.
         content: u64,
+        /// What it said about the origin's connection.
+        origin: Persistence,
     },
     /// The head ended with the connection.
     HeadCutShort,
@@ -223,6 +230,8 @@ pub struct Answering<'a> {
     pub wanted: &'a dyn Fn(u16) -> Wanted,
     /// A field line to add, pre-encoded.
     pub extra: &'a [u8],
+    /// Shows what both connections are doing now.
+    pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
 }
@@ -270,6 +279,24 @@ impl Progress {
         self.upload.set(upload);
     }
 
+    /// Whether the client waits for a 100 before it sends its content.
+    #[must_use]
+    pub fn awaits_continue(&self) -> bool {
+        self.exchange.borrow().expectation() == Expectation::AwaitsContinue
+    }
+
+    /// The head is sent and nothing more will be until the origin has spoken.
+    pub fn expect_answer(&self) {
+        self.head_due.set(Deadline::after(self.response_header));
+    }
+
+    /// The content comes now; the client's own deadlines rule.
+    pub fn expect_content(&self) {
+        if self.upload.get() == Upload::Flowing {
+            self.head_due.set(Deadline::NEVER);
+        }
+    }
+
     /// Content of the request came: its client no longer waits for a 100.
     pub fn on_request_content(&self) {
         self.exchange.borrow_mut().on_request_content();
@@ -308,12 +335,17 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
             Arrival::Informational { status: 100 } if awaited == Expectation::Settled => {
                 with.input.consume(with.head.octets);
             }
-            Arrival::Informational { .. } => with.pass_interim().await?,
+            Arrival::Informational { .. } => {
+                with.pass_interim().await?;
+                // The request's side may have waited for this.
+                worker::yield_now().await;
+            }
             Arrival::Final(framing) => {
                 if with.progress.begun() == Begun::No
                     && (with.wanted)(with.head.status) == Wanted::TryAgain
                 {
-                    return Err(NoAnswer::Unwanted(framing));
+                    let origin = response_persistence(with.head, framing, with.input.unread());
+                    return Err(NoAnswer::Unwanted(framing, origin));
                 }
                 return with.pass_final(framing, awaited).await;
             }
@@ -391,7 +423,7 @@ impl Answering<'_> {
             Upgrading::No,
         )?;
         encode::end_of_head(self.out);
-        self.progress.begun.set(Begun::Yes);
+        self.progress.begun.set(Begun::Interim);
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
@@ -427,6 +459,7 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         let mut content = 0;
         if framing != Framing::None {
+            (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
             let passed = self.pass_body(framing, writer, &mut content).await;
@@ -440,6 +473,7 @@ impl Answering<'_> {
                     framing,
                     stuck,
                     content,
+                    origin,
                 });
             }
         }

@@ -38,6 +38,7 @@ use crate::proxy::client::Ending;
 use crate::proxy::client::Leave;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
+use crate::proxy::introduce;
 use crate::proxy::judge;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
@@ -176,6 +177,7 @@ impl Line<'_> {
         }
         account::begin(&mut desk.record, client);
         take_head(desk, octets);
+        introduce::identify(client, desk);
         self.input.consume(count);
         let metrics = &client.listener.metrics;
         metrics.pipelined.of(PipelineMode::Concurrent).inc();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::names::Name;
 use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
+use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
 use crate::policy::retry::RetrySettings;
@@ -16,6 +17,10 @@ use crate::policy::retry::RetrySettings;
 pub struct ListenerSettings {
     /// The listener's name.
     pub name: Name,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
+    /// What clients are told apart by.
+    pub client_key: ClientKey,
     /// From the first octet of a head to its end.
     pub header_timeout: Duration,
     /// Between two reads of a request body.
@@ -50,6 +55,17 @@ pub struct ListenerSettings {
     pub linger_bytes: u64,
     /// What `Retry-After` says on a refusal.
     pub retry_after: Duration,
+}
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does; one would be a bad request.
+    Off,
+    /// Those from trusted proxies may.
+    Optional,
+    /// All do, and come from trusted proxies if any are named.
+    Required,
 }
 
 /// Whether `Keep-Alive` is sent to clients.

@@ -31,6 +31,7 @@ mod tunnels;
 mod balance;
 mod routes;
 mod limits;
+mod proxy_protocol;
 mod names;
 mod admin;
 mod access_log;
