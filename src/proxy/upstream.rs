@@ -72,6 +72,7 @@ impl Upstream {
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
             max_requests: settings.max_requests,
+            idle: settings.idle,
         });
         let candidates: Vec<Candidate> = shapes
             .iter()
@@ -101,7 +102,7 @@ impl Upstream {
                 Arc::new(Endpoint {
                     host: shape.host,
                     address: shape.address,
-                    pool: Pool::new(shape.limits),
+                    pool: Pool::new(shape.limits, shared.idle),
                     holddown: Holddown::default(),
                     in_flight: AtomicU64::new(0),
                     metrics_index: index,

@@ -13,6 +13,8 @@ use crate::observe::UpstreamMetrics;
 use crate::observe::UpstreamShape;
 use crate::policy::balance::Method;
 use crate::policy::balance::Rank;
+use crate::policy::idle_learning::IdleSettings;
+use crate::policy::idle_learning::Learning;
 use crate::policy::retry::Listed;
 use crate::policy::retry::RetryOn;
 use crate::policy::retry::RetrySettings;
@@ -124,8 +126,16 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         max_age: pool.max_age.value(),
         max_age_jitter: pool.max_age_jitter.value(),
         max_requests: pool.max_requests.value().map(u64::from),
-        idle_timeout: pool.idle_timeout,
-        idle_margin: pool.idle_margin,
+        idle: IdleSettings {
+            idle_timeout: pool.idle_timeout,
+            learning: if pool.idle_learning {
+                Learning::On
+            } else {
+                Learning::Off
+            },
+            floor: pool.idle_floor,
+            margin: pool.idle_margin,
+        },
         max_connections_total: pool.max_connections_total.value(),
         max_pending: pool.max_pending,
         queue_timeout: pool.queue_timeout,
@@ -205,6 +215,7 @@ mod tests {
         let s = treatment(&table(&[
             ("pool.idle_timeout", "11s"),
             ("pool.idle_margin", "2s"),
+            ("pool.idle_floor", "12s"),
             ("pool.unsafe_max_idle", "3s"),
             ("pool.queue_timeout", "4s"),
             ("connect.timeout", "5s"),
@@ -213,8 +224,9 @@ mod tests {
             ("timeouts.tunnel_idle", "8s"),
         ]));
         let durations = [
-            s.idle_timeout,
-            s.idle_margin,
+            s.idle.idle_timeout,
+            s.idle.margin,
+            s.idle.floor,
             s.unsafe_max_idle,
             s.queue_timeout,
             s.connect_timeout,
@@ -224,8 +236,11 @@ mod tests {
         ];
         assert_eq!(
             durations,
-            [11, 2, 3, 4, 5, 6, 7, 8].map(Duration::from_secs)
+            [11, 2, 12, 3, 4, 5, 6, 7, 8].map(Duration::from_secs)
         );
+        assert_eq!(s.idle.learning, Learning::On);
+        let off = treatment(&table(&[("pool.idle_learning", "false")]));
+        assert_eq!(off.idle.learning, Learning::Off);
         assert_eq!(s.request, None);
         assert_eq!(
             treatment(&table(&[("timeouts.request", "9s")])).request,
