@@ -55,10 +55,8 @@ static ALLOCATOR: Counting = Counting;
 #[expect(clippy::disallowed_methods, reason = "a measurement asks the clock")]
 fn an_exchange_is_counted_and_formatted_without_an_allocation() {
     let name = Name::parse("a").unwrap();
-    let endpoints = vec!["127.0.0.1:1".to_owned()];
     let upstream = UpstreamShape {
         name: name.clone(),
-        endpoints,
         max_endpoint_series: 1,
     };
     let metrics = Metrics::new(&Shape {

@@ -10,11 +10,15 @@ pub mod page;
 pub mod admin;
 pub mod config_view;
 pub mod resolve;
-pub mod upstreams_view;
 pub mod assemble;
+pub mod names;
+pub mod refresh;
+pub mod upstreams_view;
 pub mod descriptors;
 pub mod workers;
 pub mod shutdown;
 pub mod run;
+#[cfg(test)]
+mod removal;
 pub mod demo;
 pub mod ask;

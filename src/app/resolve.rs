@@ -1,18 +1,18 @@
-//! Names of servers to addresses, once, before anything starts.
+//! One look-up of a name: bounded in time and number, and told in words when it fails.
 //!
-//! A literal address is itself. A name may have several addresses: each is an endpoint of its own,
-//! with the name's weight and limits. Absent on purpose: looking again later.
+//! The resolver is an argument, so that tests can script one. The system's may hang for longer than
+//! anybody waits, and holds a thread while it does: so a look-up that is late is not begun again
+//! beside itself but waited for the next time. Absent on purpose: when to look (`refresh`) and what
+//! follows from an answer (`names`).
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
-
-use futures::future::join_all;
-use futures::future::try_join_all;
 
 use crate::base::units::show_duration;
 use crate::config::settings::Dns;
-use crate::config::settings::Upstream;
-use crate::config::settings::values::ServerAddress;
 use crate::config::settings::words::AddressFamily;
 use crate::config::settings::words::Word as _;
 use crate::net::control;
@@ -20,70 +20,77 @@ use crate::net::control;
 /// The addresses of each server of one upstream, in the order of the configuration.
 pub type Addresses = Vec<Vec<SocketAddr>>;
 
-/// Resolves every name of every upstream, all at once.
-///
-/// # Errors
-/// Every name that has no usable address, one a line.
-pub async fn resolve(upstreams: &[Upstream], dns: &Dns) -> Result<Vec<Addresses>, String> {
-    let lookups = upstreams.iter().map(|upstream| of_upstream(upstream, dns));
-    let (found, failed): (Vec<_>, Vec<_>) =
-        join_all(lookups).await.into_iter().partition(Result::is_ok);
-    if failed.is_empty() {
-        return Ok(found.into_iter().flatten().collect());
-    }
-    let clauses: Vec<String> = failed.into_iter().filter_map(Result::err).collect();
-    Err(clauses.join("\n"))
+/// A look-up under way.
+pub type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>;
+
+/// Looks up the addresses of a host, for a port.
+pub type Resolver = Box<dyn Fn(&str, u16) -> LookingUp>;
+
+/// Why a name has no usable address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// No answer within so long.
+    TimedOut(Duration),
+    /// The resolver's words.
+    Failed(String),
+    /// It has none of the family.
+    NoAddress(AddressFamily),
 }
 
-async fn of_upstream(upstream: &Upstream, dns: &Dns) -> Result<Addresses, String> {
-    let lookups = upstream.servers.iter().map(|server| async move {
-        of_server(&server.address, dns).await.map_err(|why| {
-            format!(
-                "upstream {}: cannot resolve {}: {why}",
-                upstream.name, server.address
-            )
-        })
-    });
-    try_join_all(lookups).await
-}
-
-async fn of_server(address: &ServerAddress, dns: &Dns) -> Result<Vec<SocketAddr>, String> {
-    match address {
-        ServerAddress::Ip(address) => Ok(vec![*address]),
-        ServerAddress::Name { host, port } => {
-            match control::within(dns.timeout, control::resolve(host, port.get())).await {
-                Some(Ok(addresses)) => usable(addresses, dns.family),
-                Some(Err(error)) => Err(error.to_string()),
-                None => Err(no_answer(dns.timeout)),
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TimedOut(after) => {
+                write!(
+                    f,
+                    "no answer within {} (dns.timeout)",
+                    show_duration(*after)
+                )
+            }
+            Self::Failed(says) => f.write_str(says),
+            Self::NoAddress(AddressFamily::Auto) => f.write_str("it has no address"),
+            Self::NoAddress(family) => {
+                write!(f, "it has no {} address (dns.family)", family.word())
             }
         }
     }
 }
 
-/// Those of the family, each once, in the resolver's order.
-fn usable(addresses: Vec<SocketAddr>, family: AddressFamily) -> Result<Vec<SocketAddr>, String> {
-    let mut usable: Vec<SocketAddr> = Vec::new();
-    for address in addresses {
-        let fits = match family {
-            AddressFamily::Auto => true,
-            AddressFamily::Ipv4 => address.is_ipv4(),
-            AddressFamily::Ipv6 => address.is_ipv6(),
-        };
-        if fits && !usable.contains(&address) {
-            usable.push(address);
-        }
-    }
-    if usable.is_empty() {
-        return Err(match family {
-            AddressFamily::Auto => "it has no address".to_owned(),
-            family => format!("it has no {} address (dns.family)", family.word()),
-        });
-    }
-    Ok(usable)
+/// The system's resolver.
+#[must_use]
+pub fn system() -> Resolver {
+    Box::new(|host, port| {
+        let host = host.to_owned();
+        Box::pin(async move { control::resolve(&host, port).await })
+    })
 }
 
-fn no_answer(timeout: Duration) -> String {
-    format!("no answer within {} (dns.timeout)", show_duration(timeout))
+/// Waits for a look-up within `dns.timeout`; gives it back if it is late.
+pub async fn answer(
+    mut looking: LookingUp,
+    dns: &Dns,
+) -> (Result<Vec<SocketAddr>, Unresolved>, Option<LookingUp>) {
+    match control::within(dns.timeout, &mut looking).await {
+        Some(Ok(addresses)) => (usable(addresses, dns.family), None),
+        Some(Err(error)) => (Err(Unresolved::Failed(error.to_string())), None),
+        None => (Err(Unresolved::TimedOut(dns.timeout)), Some(looking)),
+    }
+}
+
+/// Those of the family.
+fn usable(
+    mut addresses: Vec<SocketAddr>,
+    family: AddressFamily,
+) -> Result<Vec<SocketAddr>, Unresolved> {
+    addresses.retain(|address| match family {
+        AddressFamily::Auto => true,
+        AddressFamily::Ipv4 => address.is_ipv4(),
+        AddressFamily::Ipv6 => address.is_ipv6(),
+    });
+    match addresses.is_empty() {
+        true => Err(Unresolved::NoAddress(family)),
+        false => Ok(addresses),
+    }
 }
 
 #[cfg(test)]
@@ -92,15 +99,6 @@ mod tests {
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn an_address_that_the_resolver_gives_twice_is_one_endpoint() {
-        let given = addresses(&["127.0.0.1:1", "[::1]:1", "127.0.0.1:1"]);
-        assert_eq!(
-            usable(given, AddressFamily::Auto),
-            Ok(addresses(&["127.0.0.1:1", "[::1]:1"]))
-        );
     }
 
     #[test]
@@ -119,10 +117,23 @@ mod tests {
     #[test]
     fn a_name_without_an_address_of_the_family_says_which_setting_asks_for_it() {
         let error = usable(addresses(&["127.0.0.1:1"]), AddressFamily::Ipv6).unwrap_err();
-        assert_eq!(error, "it has no ipv6 address (dns.family)");
-        assert_eq!(
-            no_answer(Duration::from_secs(3)),
-            "no answer within 3s (dns.timeout)"
-        );
+        assert_eq!(error.to_string(), "it has no ipv6 address (dns.family)");
+        let error = usable(Vec::new(), AddressFamily::Auto).unwrap_err();
+        assert_eq!(error.to_string(), "it has no address");
+    }
+
+    #[test]
+    fn a_look_up_that_hangs_is_given_back_when_its_time_is_over() {
+        let dns = Dns {
+            refresh_interval: Duration::from_secs(10),
+            timeout: Duration::from_millis(10),
+            keep_last_good: Duration::ZERO,
+            removal_grace: Duration::ZERO,
+            family: AddressFamily::Auto,
+        };
+        let (result, late) = control::run(answer(Box::pin(std::future::pending()), &dns));
+        let error = result.unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 10ms (dns.timeout)");
+        assert!(late.is_some());
     }
 }

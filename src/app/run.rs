@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc;
@@ -24,10 +25,13 @@ use crate::app::assemble::Assembled;
 use crate::app::assemble::logs;
 use crate::app::config_view;
 use crate::app::descriptors;
+use crate::app::names;
+use crate::app::names::Names;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
+use crate::app::refresh;
+use crate::app::refresh::Refresh;
 use crate::app::resolve;
-use crate::app::resolve::Addresses;
 use crate::app::shutdown;
 use crate::app::shutdown::Drained;
 use crate::app::token::Token;
@@ -68,7 +72,7 @@ pub fn run(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), Stri
 async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), String> {
     let settings = &loaded.settings;
     let errors = logs::errors(&settings.log);
-    let addresses = resolve::resolve(&settings.upstreams, &settings.dns).await?;
+    let addresses = names::unresolved(&settings.upstreams);
     let assembled = assemble::assemble(settings, &addresses, Arc::clone(&errors))?;
     // Before anybody is told that we listen: a signal must find us ready to drain.
     let asks = Asks::new().map_err(|error| format!("signals cannot be had: {error}"))?;
@@ -77,6 +81,8 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
         listeners,
         workers,
     } = assembled;
+    let names = Arc::new(Mutex::new(Names::new(settings, &service, workers)));
+    let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
     let sockets = workers::bind(&listeners, workers)?;
     let admin = settings.admin.bind.map(bind_admin).transpose()?;
@@ -95,15 +101,18 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let _orders_stay_open = order.clone();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
-    let plane = plane(loaded, &addresses, &service, (&readiness, order.clone()))?;
+    let plane = plane(loaded, &names, &service, (&readiness, order.clone()))?;
     started(&listening);
 
     let mut news = News { asks, told, orders };
     let admin = pin!(serve_admin(admin, plane, &errors));
     let life = pin!(serve(&service, &readiness, settings, &mut news));
-    let ended = match select(life, admin).await {
+    let refresh = pin!(refresh.run());
+    let beside = select(admin, refresh);
+    let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
-        Either::Right(((), _)) => Err("the admin listener has ended".to_owned()),
+        Either::Right((Either::Left(_), _)) => Err("the admin listener has ended".to_owned()),
+        Either::Right((Either::Right(_), _)) => Err("names are no longer looked up".to_owned()),
     };
     drop((tell, order));
     ended
@@ -265,7 +274,7 @@ fn tell_where(errors: &ErrorLog, listening: &Listening) {
 
 fn plane(
     loaded: &Loaded,
-    addresses: &[Addresses],
+    names: &refresh::Shared,
     service: &Arc<Service>,
     (readiness, order): (&Arc<Readiness>, UnboundedSender<Order>),
 ) -> Result<AdminPlane, String> {
@@ -278,7 +287,7 @@ fn plane(
     let token = token
         .transpose()
         .map_err(|clause| format!("admin.token_file: {clause}"))?;
-    let said = Said::of(&settings.upstreams, addresses);
+    let said = Said::of(&settings.upstreams, names);
     let config = config_view::show(&loaded.tree);
     let of = Arc::clone(service);
     let drain = move || {

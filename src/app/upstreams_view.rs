@@ -1,46 +1,41 @@
 //! `/upstreams`: every pool against its limit, as JSON.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use serde_json::Value;
 use serde_json::json;
 
-use crate::app::resolve::Addresses;
+use crate::app::names::Name;
+use crate::app::refresh;
+use crate::app::refresh::Shared;
 use crate::base::units::show_duration;
 use crate::config::settings;
 use crate::config::settings::words::Word as _;
+use crate::observe::stamp;
+use crate::policy::balance::Rank;
 use crate::policy::idle_learning::Known;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
+use crate::proxy::upstream::Upstream;
 
-/// What the configuration says of the upstreams and their pools do not keep.
-pub struct Said(Vec<SaidUpstream>);
-
-struct SaidUpstream {
-    balance: &'static str,
-    endpoints: Vec<SaidEndpoint>,
-}
-
-#[derive(Clone)]
-struct SaidEndpoint {
-    server: String,
-    weight: u32,
-    backup: bool,
+/// What a plan does not keep: the words of the configuration, and what is known of names.
+pub struct Said {
+    balance: Vec<&'static str>,
+    names: Shared,
 }
 
 impl Said {
     /// What is said, in the order in which a plan has it.
     #[must_use]
-    pub fn of(upstreams: &[settings::Upstream], addresses: &[Addresses]) -> Self {
-        let said = upstreams
-            .iter()
-            .zip(addresses)
-            .map(|(upstream, found)| SaidUpstream {
-                balance: upstream.balance.word(),
-                endpoints: endpoints(upstream, found),
-            });
-        Self(said.collect())
+    pub fn of(upstreams: &[settings::Upstream], names: &Shared) -> Self {
+        let balance = upstreams.iter().map(|upstream| upstream.balance.word());
+        Self {
+            balance: balance.collect(),
+            names: Arc::clone(names),
+        }
     }
 }
 
@@ -48,28 +43,41 @@ impl Said {
 #[must_use]
 pub fn show(service: &Service, said: &Said) -> Value {
     let plan = service.plan();
-    let upstreams = plan.upstreams.iter().zip(&said.0).map(|(upstream, said)| {
-        let endpoints = upstream.endpoints.iter().zip(&said.endpoints);
-        let endpoints: Vec<_> = endpoints
-            .map(|(endpoint, said)| show_endpoint(endpoint, said))
-            .collect();
+    let names = refresh::lock(&said.names);
+    let upstreams = plan.upstreams.iter().zip(&said.balance);
+    let upstreams = upstreams.map(|(upstream, balance)| {
+        let name = upstream.settings.name.as_str();
         json!({
-            "name": upstream.settings.name.as_str(),
-            "balance": said.balance,
+            "name": name,
+            "balance": balance,
             "max_pending": upstream.settings.max_pending,
-            "endpoints": endpoints,
+            "endpoints": endpoints(upstream),
+            "names": names.of(name).map(show_name).collect::<Vec<_>>(),
         })
     });
     json!({ "upstreams": upstreams.collect::<Vec<_>>() })
 }
 
-fn show_endpoint(endpoint: &Endpoint, said: &SaidEndpoint) -> Value {
+/// Those that serve, then those that leave: they have no share of the load any more.
+fn endpoints(upstream: &Upstream) -> Vec<Value> {
+    let serving = upstream.endpoints.iter().zip(&upstream.candidates);
+    let serving = serving.map(|(endpoint, candidate)| {
+        let mut shown = show_endpoint(endpoint, "serving");
+        shown["weight"] = json!(candidate.weight.get());
+        shown["backup"] = json!(candidate.rank == Rank::Backup);
+        shown
+    });
+    let leaving = upstream.leaving.iter();
+    let leaving = leaving.map(|endpoint| show_endpoint(endpoint, "leaving"));
+    serving.chain(leaving).collect()
+}
+
+fn show_endpoint(endpoint: &Endpoint, standing: &str) -> Value {
     let counts = endpoint.pool.counts();
     json!({
         "address": endpoint.address.to_string(),
-        "server": said.server,
-        "weight": said.weight,
-        "backup": said.backup,
+        "server": endpoint.host,
+        "standing": standing,
         "in_flight": endpoint.in_flight.load(Ordering::Relaxed),
         "connecting": counts.connecting,
         "leased": counts.leased,
@@ -83,17 +91,21 @@ fn show_endpoint(endpoint: &Endpoint, said: &SaidEndpoint) -> Value {
     })
 }
 
-fn endpoints(upstream: &settings::Upstream, found: &Addresses) -> Vec<SaidEndpoint> {
-    let servers = upstream.servers.iter().zip(found);
-    let of_server = |(server, addresses): (&settings::upstream::Server, &Vec<_>)| {
-        let said = SaidEndpoint {
-            server: server.address.to_string(),
-            weight: server.weight.get(),
-            backup: server.backup,
-        };
-        std::iter::repeat_n(said, addresses.len())
-    };
-    servers.flat_map(of_server).collect()
+fn show_name(name: &Name) -> Value {
+    let addresses = name.known.addresses().iter().map(ToString::to_string);
+    json!({
+        "name": name.host,
+        "port": name.port,
+        "addresses": addresses.collect::<Vec<_>>(),
+        "last_resolved": name.last_success.map(shown_time),
+        "last_failure": name.last_failure.as_ref().map(ToString::to_string),
+    })
+}
+
+fn shown_time(at: SystemTime) -> String {
+    let mut text = Vec::new();
+    stamp::rfc3339(&mut text, at);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// What is known of an origin, in words.
@@ -113,9 +125,11 @@ mod tests {
     use crate::app::assemble::assemble;
     use crate::app::assemble::tests::literal;
     use crate::app::assemble::tests::settings;
+    use crate::app::names::Names;
     use crate::observe::ErrorLog;
     use crate::observe::error_log::Severity;
     use crate::observe::line::Style;
+    use std::sync::Mutex;
 
     #[test]
     fn every_endpoint_is_shown_with_its_share_and_its_pool() {
@@ -127,7 +141,8 @@ mod tests {
         let addresses = literal(&settings);
         let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, Style::Json);
         let service = assemble(&settings, &addresses, quiet).unwrap().service;
-        let shown = show(&service, &Said::of(&settings.upstreams, &addresses));
+        let names = Arc::new(Mutex::new(Names::new(&settings, &service, 1)));
+        let shown = show(&service, &Said::of(&settings.upstreams, &names));
         let app = &shown["upstreams"][0];
         assert_eq!(
             (&app["name"], &app["balance"]),

@@ -95,21 +95,6 @@ const NOT_YET: &[NotYet] = &[
         because: "a drain has one way to end",
     },
     NotYet {
-        key: "dns.refresh_interval",
-        accepts: Accepts::Nothing,
-        because: "names are resolved once, at start",
-    },
-    NotYet {
-        key: "dns.keep_last_good",
-        accepts: Accepts::Nothing,
-        because: "names are resolved once, at start",
-    },
-    NotYet {
-        key: "dns.removal_grace",
-        accepts: Accepts::Nothing,
-        because: "names are resolved once, at start",
-    },
-    NotYet {
         key: "listeners.*.bind",
         accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
         because: "listeners accept on TCP only",

@@ -506,8 +506,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
         ("drain.tunnel_timeout", "'20s'"),
         ("drain.websocket_close", "true"),
         ("drain.at_deadline", "'reset'"),
-        ("dns.keep_last_good", "'1h'"),
-        ("dns.removal_grace", "'30s'"),
         ("listeners.web.bind", "'unix:/a'"),
         ("listeners.web.client_key", "'proxy_protocol'"),
         ("listeners.web.proxy_protocol", "'optional'"),

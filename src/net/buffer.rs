@@ -5,6 +5,7 @@
 //! that a request stays readable until it cannot be retried any more.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 
 use crate::net::clock::Deadline;
 use crate::net::stream::Fault;
@@ -54,6 +55,16 @@ impl ReadBuffer {
         }
     }
 
+    /// Takes the next `count` unread octets: they count as consumed however the taker fares, also
+    /// when it fails or is cancelled in the middle. A message's reader has counted them already,
+    /// and buffer and reader must never differ about where the message stands.
+    pub fn take(&mut self, count: usize) -> Taken<'_> {
+        Taken {
+            buffer: self,
+            count,
+        }
+    }
+
     /// Consumes the next `count` octets but keeps them readable through [`Self::held`].
     pub fn hold(&mut self, count: usize) {
         self.base = self.start;
@@ -94,14 +105,22 @@ impl ReadBuffer {
         most: usize,
         deadline: Deadline,
     ) -> Result<ReadEnd, Fill> {
-        stream.readable(deadline).await.map_err(Fill::Fault)?;
         loop {
-            self.make_room(most)?;
-            if let Some(end) = stream.try_read(&mut self.octets).map_err(Fill::Fault)? {
+            stream.readable(deadline).await.map_err(Fill::Fault)?;
+            if let Some(end) = self.try_fill(stream, most)? {
                 return Ok(end);
             }
-            stream.readable(deadline).await.map_err(Fill::Fault)?;
         }
+    }
+
+    /// Reads what is there, making room as [`Self::fill`] does. `None`: nothing is there, whatever
+    /// readiness had said.
+    ///
+    /// # Errors
+    /// [`Fill`].
+    pub fn try_fill(&mut self, stream: &Stream, most: usize) -> Result<Option<ReadEnd>, Fill> {
+        self.make_room(most)?;
+        stream.try_read(&mut self.octets).map_err(Fill::Fault)
     }
 
     /// Takes larger storage, for a body that is worth larger reads.
@@ -136,6 +155,26 @@ impl ReadBuffer {
             self.octets.reserve(BUFFER_OCTETS);
         }
         Ok(())
+    }
+}
+
+/// Octets taken from a [`ReadBuffer`]; consumed when dropped.
+pub struct Taken<'a> {
+    buffer: &'a mut ReadBuffer,
+    count: usize,
+}
+
+impl Deref for Taken<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.buffer.unread().get(..self.count).unwrap_or_default()
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.buffer.consume(self.count);
     }
 }
 

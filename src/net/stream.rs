@@ -43,6 +43,7 @@ pub struct Stream {
     registration: Registration,
     received: Cell<u64>,
     sent: Cell<u64>,
+    write_broke: Cell<Broke>,
 }
 
 /// A stream that belongs to no worker for the moment: parked in a pool, or on its way to another.
@@ -62,6 +63,13 @@ pub enum Fault {
     Reset,
     /// Anything else that the system said.
     Io(io::Error),
+}
+
+/// Whether a write has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broke {
+    Yes,
+    No,
 }
 
 /// Whether a connection ended by a reset.
@@ -95,6 +103,7 @@ impl Stream {
             registration,
             received: Cell::new(0),
             sent: Cell::new(0),
+            write_broke: Cell::new(Broke::No),
         })
     }
 
@@ -112,6 +121,16 @@ impl Stream {
         }
     }
 
+    /// A FIN, unless a write has taken the reset that stands behind it: the kernel tells an error
+    /// once, and a reset must never pass for a clean end.
+    fn end(&self) -> Result<Option<ReadEnd>, Fault> {
+        match (self.write_broke.get(), self.socket.error_taken()) {
+            (Broke::Yes, _) => Err(Fault::Reset),
+            (Broke::No, Some(error)) => Err(error.into()),
+            (Broke::No, None) => Ok(Some(ReadEnd::Fin)),
+        }
+    }
+
     /// Reads what is there. `None`: nothing is.
     ///
     /// # Errors
@@ -122,12 +141,7 @@ impl Stream {
         loop {
             let spare = rustix::buffer::spare_capacity(buffer);
             match rustix::net::recv(&self.socket, spare, RecvFlags::empty()) {
-                Ok((_, 0)) => {
-                    return self
-                        .socket
-                        .error_taken()
-                        .map_or(Ok(Some(ReadEnd::Fin)), |error| Err(error.into()));
-                }
+                Ok((_, 0)) => return self.end(),
                 Ok((_, count)) => {
                     if count < room {
                         self.registration.exhausted(Interest::Read);
@@ -197,7 +211,10 @@ impl Stream {
                     self.registration.would_block(Interest::Write);
                     return Ok(0);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.write_broke.set(Broke::Yes);
+                    return Err(error.into());
+                }
             }
         }
     }
@@ -316,6 +333,7 @@ impl Stream {
             registration,
             received,
             sent,
+            write_broke: _,
         } = self;
         registration.reactor.park(registration.key);
         Detached {
@@ -345,6 +363,7 @@ impl Detached {
             registration,
             received: Cell::new(received),
             sent: Cell::new(sent),
+            write_broke: Cell::new(Broke::No),
         })
     }
 

@@ -13,6 +13,8 @@ use crate::base::reason::By;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::observe::counter::Counter;
+use crate::observe::dns_metrics::DnsMetrics;
+use crate::observe::endpoint_metrics::EndpointBook;
 use crate::observe::gauge::Level;
 use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::process::ProcessMetrics;
@@ -22,7 +24,6 @@ use crate::observe::route_metrics::RouteMetrics;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
 use crate::observe::table::Table3;
-use crate::observe::upstream_metrics::EndpointMetrics;
 use crate::observe::upstream_metrics::UpstreamMetrics;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
@@ -46,8 +47,6 @@ pub struct Shape {
 pub struct UpstreamShape {
     /// Its name.
     pub name: Name,
-    /// Its endpoints as configured, `host:port`.
-    pub endpoints: Vec<String>,
     /// Most endpoints with series of their own; further ones are counted as "other".
     pub max_endpoint_series: usize,
 }
@@ -78,15 +77,16 @@ pub struct Metrics {
     /// Tasks that panicked; each cost one connection.
     pub panics: Counter,
     process: ProcessMetrics,
-    registry: Mutex<Registry>,
+    registry: Arc<Mutex<Registry>>,
 }
 
 impl Metrics {
     /// Everything at 0.
     #[must_use]
     pub fn new(shape: &Shape) -> Arc<Self> {
-        let mut registry = Registry::new(shape.workers);
-        let r = &mut registry;
+        let registry = Arc::new(Mutex::new(Registry::new(shape.workers)));
+        let mut locked = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let r = &mut *locked;
         let listener = |name: &Name| Arc::new(ListenerMetrics::new(r, name.as_str()));
         let listeners = shape.listeners.iter().map(listener).collect();
         let route = |name: &Name| Arc::new(RouteMetrics::new(r, name.as_str()));
@@ -94,7 +94,7 @@ impl Metrics {
         let upstreams = shape
             .upstreams
             .iter()
-            .map(|shape| upstream(r, shape))
+            .map(|shape| upstream(r, shape, &registry))
             .collect();
         let build = Info {
             name: "holdfast_build_info",
@@ -102,7 +102,7 @@ impl Metrics {
         };
         r.level(build, &[("version", env!("CARGO_PKG_VERSION"))])
             .set(1.0);
-        Arc::new(Self {
+        let metrics = Self {
             listeners,
             routes,
             no_route: Arc::new(RouteMetrics::new(r, "")),
@@ -131,8 +131,17 @@ impl Metrics {
             log_lines_dropped: r.counter(LOG_DROPPED, &[]),
             panics: r.counter(PANICS, &[]),
             process: ProcessMetrics::new(r),
-            registry: Mutex::new(registry),
-        })
+            registry: Arc::clone(&registry),
+        };
+        drop(locked);
+        Arc::new(metrics)
+    }
+
+    /// What the upstream of this name counts of look-ups, from now on.
+    #[must_use]
+    pub fn dns(&self, upstream: &Name) -> DnsMetrics {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        DnsMetrics::new(&mut registry, upstream.as_str())
     }
 
     /// All of it as Prometheus text, version 0.0.4.
@@ -146,9 +155,13 @@ impl Metrics {
     }
 }
 
-fn upstream(r: &mut Registry, shape: &UpstreamShape) -> Arc<UpstreamMetrics> {
+fn upstream(
+    r: &mut Registry,
+    shape: &UpstreamShape,
+    registry: &Arc<Mutex<Registry>>,
+) -> Arc<UpstreamMetrics> {
     let (name, cap) = (shape.name.as_str(), shape.max_endpoint_series);
-    let endpoints = EndpointMetrics::capped(r, name, &shape.endpoints, cap);
+    let endpoints = EndpointBook::new(name, cap, registry);
     Arc::new(UpstreamMetrics::new(r, name, endpoints))
 }
 
@@ -181,18 +194,17 @@ const PANICS: Info = Info {
 mod tests {
     use super::*;
     use crate::base::CloseReason;
+    use crate::observe::words::DnsResult;
     use std::collections::BTreeMap;
     use std::collections::BTreeSet;
 
     fn shape() -> Shape {
         let name = |text| Name::parse(text).unwrap();
-        let endpoints = (0..4).map(|port| format!("127.0.0.1:{port}")).collect();
         Shape {
             listeners: vec![name("web"), name("other")],
             routes: vec![name("all")],
             upstreams: vec![UpstreamShape {
                 name: name("app"),
-                endpoints,
                 max_endpoint_series: 2,
             }],
             workers: 2,
@@ -311,16 +323,16 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_beyond_the_cap_share_one_series() {
+    fn look_ups_are_counted_for_upstreams_that_have_names() {
         let metrics = Metrics::new(&shape());
-        for endpoint in 0..4 {
-            metrics.upstreams[0].endpoint(endpoint).unwrap().idle.inc();
-        }
+        assert!(!metrics.expose().contains("holdfast_dns_"));
+        let dns = metrics.dns(&Name::parse("app").unwrap());
+        dns.refreshes.of(DnsResult::Timeout).inc();
         let text = metrics.expose();
-        let name = "holdfast_upstream_endpoint_connections";
-        let expected = words("127.0.0.1:0 127.0.0.1:1 other");
-        assert_eq!(values(&text, name, "endpoint"), expected);
-        assert!(text.contains(r#"{upstream="app",endpoint="other",state="idle"} 2"#));
+        let results = values(&text, "holdfast_dns_refresh_total", "result");
+        assert_eq!(results, words("success failure timeout"));
+        assert!(text.contains(r#"{upstream="app",result="timeout"} 1"#));
+        assert!(text.contains("holdfast_dns_last_success_timestamp_seconds{upstream=\"app\"} 0"));
     }
 
     #[test]

@@ -79,6 +79,21 @@ impl Registry {
         }
     }
 
+    /// A gauge that was given before and removed since, under these labels.
+    pub fn again(&mut self, info: Info, labels: &Labels<'_>, gauge: Gauge) -> Gauge {
+        match self.series(info, labels, Series::Gauge(gauge)) {
+            Series::Gauge(gauge) => gauge,
+            _ => gauge,
+        }
+    }
+
+    /// The series of these labels is shown no longer. Its cells stay those of whoever holds them.
+    pub fn remove(&mut self, info: Info, labels: &Labels<'_>) {
+        if let Some(family) = self.families.get_mut(info.name) {
+            family.series.remove(&key(labels));
+        }
+    }
+
     /// The level of these labels.
     pub fn level(&mut self, info: Info, labels: &Labels<'_>) -> Level {
         let fresh = Level::new(self.cells.run(1));
@@ -112,6 +127,7 @@ impl Registry {
         let families: Vec<_> = self
             .families
             .iter()
+            .filter(|(_, family)| !family.series.is_empty())
             .map(|(name, f)| f.to_proto(name))
             .collect();
         // The encoder fails only on families without a name or a series; there are none.
@@ -125,11 +141,7 @@ impl Registry {
             help: info.help,
             series: BTreeMap::new(),
         });
-        let key = labels
-            .iter()
-            .map(|&(name, value)| (name, value.to_owned()))
-            .collect();
-        *family.series.entry(key).or_insert(fresh)
+        *family.series.entry(key(labels)).or_insert(fresh)
     }
 }
 
@@ -178,6 +190,13 @@ impl Series {
         }
         metric
     }
+}
+
+fn key(labels: &Labels<'_>) -> Vec<(&'static str, String)> {
+    let pairs = labels.iter();
+    pairs
+        .map(|&(name, value)| (name, value.to_owned()))
+        .collect()
 }
 
 fn counter_of(value: f64) -> proto::Counter {

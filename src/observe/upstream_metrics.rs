@@ -1,11 +1,15 @@
 //! The origin side, by upstream and, within a cap, by endpoint.
 
+use std::sync::Arc;
+
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::By;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::observe::counter::Counter;
+use crate::observe::endpoint_metrics::EndpointBook;
+use crate::observe::endpoint_metrics::EndpointSeries;
 use crate::observe::gauge::Gauge;
 use crate::observe::gauge::Level;
 use crate::observe::histogram::AGE;
@@ -13,12 +17,10 @@ use crate::observe::histogram::Histogram;
 use crate::observe::histogram::LATENCY;
 use crate::observe::histogram::REQUESTS;
 use crate::observe::registry::Info;
-use crate::observe::registry::Labels;
 use crate::observe::registry::Registry;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
 use crate::observe::words::ConnectError;
-use crate::observe::words::EndpointState;
 use crate::observe::words::IdleLimitSource;
 use crate::observe::words::QueueReject;
 use crate::observe::words::RetryDenied;
@@ -77,23 +79,11 @@ pub struct UpstreamMetrics {
     pub truncated: Table<TruncatedFraming, Counter>,
     /// Requests we answered ourselves.
     pub proxy_errors: Table<ProxyError, Counter>,
-    /// In the order of the shape. Endpoints beyond the cap share the last one, "other".
-    endpoints: Vec<EndpointMetrics>,
-}
-
-/// What one endpoint counts. A plain copy.
-#[derive(Clone, Copy, Debug)]
-pub struct EndpointMetrics {
-    /// Connections that are being opened.
-    pub connecting: Gauge,
-    /// Connections that carry a request.
-    pub active: Gauge,
-    /// Connections that are parked.
-    pub idle: Gauge,
+    endpoints: Arc<EndpointBook>,
 }
 
 impl UpstreamMetrics {
-    pub(super) fn new(r: &mut Registry, name: &str, endpoints: Vec<EndpointMetrics>) -> Self {
+    pub(super) fn new(r: &mut Registry, name: &str, endpoints: Arc<EndpointBook>) -> Self {
         let u = ("upstream", name);
         Self {
             requests: by(r, OUTCOMES, u, "outcome"),
@@ -126,58 +116,15 @@ impl UpstreamMetrics {
         }
     }
 
-    /// The metrics of the endpoint at `index` of the shape; beyond the cap, those of "other".
+    /// The series of an endpoint, now and later; beyond the cap, those of "other".
     #[must_use]
-    pub fn endpoint(&self, index: usize) -> Option<&EndpointMetrics> {
-        self.endpoints.get(index).or_else(|| self.endpoints.last())
+    pub fn endpoint(&self, endpoint: &str) -> EndpointSeries {
+        self.endpoints.enter(endpoint)
     }
 
     /// The errors of requests that found no upstream: the label is empty, as no name can be.
     pub(super) fn errors_without_upstream(r: &mut Registry) -> Table<ProxyError, Counter> {
         by(r, PROXY_ERRORS, ("upstream", ""), "reason")
-    }
-}
-
-impl EndpointMetrics {
-    /// The gauge of connections in this state.
-    #[must_use]
-    pub fn of(&self, state: EndpointState) -> &Gauge {
-        match state {
-            EndpointState::Connecting => &self.connecting,
-            EndpointState::Active => &self.active,
-            EndpointState::Idle => &self.idle,
-        }
-    }
-
-    /// The first `cap` endpoints have series of their own; all further ones share "other".
-    pub(super) fn capped(
-        r: &mut Registry,
-        name: &str,
-        endpoints: &[String],
-        cap: usize,
-    ) -> Vec<Self> {
-        let own = endpoints.iter().take(cap).map(String::as_str);
-        let rest = (endpoints.len() > cap).then_some("other");
-        // An endpoint listed twice is one series; the registry gives the same cells.
-        own.chain(rest)
-            .map(|endpoint| Self::new(r, name, endpoint))
-            .collect()
-    }
-
-    fn new(r: &mut Registry, upstream: &str, endpoint: &str) -> Self {
-        let mut state = |state: EndpointState| {
-            let labels: &Labels<'_> = &[
-                ("upstream", upstream),
-                ("endpoint", endpoint),
-                ("state", state.label()),
-            ];
-            r.gauge(ENDPOINT_CONNECTIONS, labels)
-        };
-        Self {
-            connecting: state(EndpointState::Connecting),
-            active: state(EndpointState::Active),
-            idle: state(EndpointState::Idle),
-        }
     }
 }
 
@@ -286,8 +233,4 @@ const TRUNCATED: Info = Info {
 const PROXY_ERRORS: Info = Info {
     name: "holdfast_proxy_errors_total",
     help: "Requests that Holdfast answered itself or broke off, by reason.",
-};
-const ENDPOINT_CONNECTIONS: Info = Info {
-    name: "holdfast_upstream_endpoint_connections",
-    help: "Connections of one endpoint, by state.",
 };

@@ -3,8 +3,6 @@
 //! A set that is closed can be counted by index and can be there from the start with 0. The words
 //! of reasons live in `base`; here are those that only metrics and logs say.
 
-use std::io;
-
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::By;
@@ -156,6 +154,13 @@ words! {
         Unlisted,    "other",       "An error that is not in this table.";
     }
 
+    /// How a look-up of a name went.
+    DnsResult {
+        Success, "success", "It was answered with addresses.";
+        Failure, "failure", "It was answered without usable ones, or not at all.";
+        Timeout, "timeout", "No answer came in time.";
+    }
+
     /// Why a request did not get what it waited for.
     QueueReject {
         Full,       "full",        "Too many were waiting already.";
@@ -215,23 +220,6 @@ words! {
     }
 }
 
-impl AcceptError {
-    /// The member that an error of accept(2) belongs to.
-    #[must_use]
-    pub fn of(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ECONNABORTED) => Self::Aborted,
-            Some(libc::EMFILE) => Self::ProcessFiles,
-            Some(libc::ENFILE) => Self::SystemFiles,
-            Some(libc::ENOBUFS) => Self::Buffers,
-            Some(libc::ENOMEM) => Self::Memory,
-            Some(libc::EPROTO) => Self::Protocol,
-            Some(libc::EPERM) => Self::Forbidden,
-            _ => Self::Unlisted,
-        }
-    }
-}
-
 impl CodeClass {
     /// The class of a status code; what is beyond 599 counts as an error of the server
     /// (RFC 9110 §15: a client treats it as 5xx).
@@ -269,6 +257,7 @@ mod tests {
         assert!(is_in_order::<CodeClass>() && is_in_order::<UpstreamState>());
         assert!(is_in_order::<RetryReason>() && is_in_order::<RetryDenied>());
         assert!(is_in_order::<ConnectError>() && is_in_order::<QueueReject>());
+        assert!(is_in_order::<DnsResult>());
         assert!(is_in_order::<CloseReason>() && is_in_order::<ProxyError>());
     }
 
@@ -276,12 +265,5 @@ mod tests {
     fn a_status_belongs_to_the_class_of_its_first_digit() {
         let classes = [101, 204, 304, 499, 502, 999].map(|status| CodeClass::of(status).label());
         assert_eq!(classes, ["1xx", "2xx", "3xx", "4xx", "5xx", "5xx"]);
-    }
-
-    #[test]
-    fn running_out_of_descriptors_has_a_name() {
-        let error = io::Error::from_raw_os_error(libc::EMFILE);
-        assert_eq!(AcceptError::of(&error).label(), "emfile");
-        assert_eq!(AcceptError::of(&io::Error::other("?")).label(), "other");
     }
 }

@@ -5,6 +5,7 @@ pub mod balance;
 pub mod route;
 pub mod backoff;
 pub mod retry;
+pub mod answers;
 pub mod admission;
 pub mod timeouts;
 pub mod drain;

@@ -499,6 +499,12 @@ impl<C> Ledger<C> {
         self.waiters.dismiss()
     }
 
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.standing, Standing::Closed(_))
+    }
+
     /// Connections on shelves.
     #[must_use]
     pub fn idle(&self) -> u32 {

@@ -7,6 +7,7 @@ use crate::h1::framing::Framing;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
+use crate::observe::words::ConnectError;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
@@ -47,7 +48,7 @@ impl<'a> Exchange<'a> {
         let upstream = &route.upstream;
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
-        let mut last_error = ProxyError::NoEndpoint;
+        let mut last_error = upstream.none_left();
         loop {
             desk.record.attempts += 1;
             // A failed connect sent nothing: after it an idle connection elsewhere will do.
@@ -63,7 +64,12 @@ impl<'a> Exchange<'a> {
                     return Outcomes::Failed(error);
                 }
                 // Every endpoint has been tried: what the last one said is the answer.
-                Err(NotServed::NoneLeft) => return Outcomes::Failed(last_error),
+                Err(NotServed::NoneLeft) => {
+                    if last_error == ProxyError::Dns {
+                        upstream.metrics.connect_errors.of(ConnectError::Dns).inc();
+                    }
+                    return Outcomes::Failed(last_error);
+                }
                 Err(NotServed::Dial(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);

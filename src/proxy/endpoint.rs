@@ -9,6 +9,7 @@ use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::stream::Detached;
+use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
@@ -48,8 +49,6 @@ pub struct Endpoint {
     pub holddown: Holddown,
     /// Requests under way at it.
     pub in_flight: AtomicU64,
-    /// Its place in the metrics' shape.
-    pub metrics_index: usize,
     /// The metrics of its upstream.
     pub metrics: Arc<UpstreamMetrics>,
     /// The metrics of the process.
@@ -58,6 +57,8 @@ pub struct Endpoint {
     pub live: Arc<LiveTable>,
     /// The settings of its upstream that its connections need.
     pub upstream: Arc<EndpointSettings>,
+    /// Its own series. Last, so that what its pool holds is counted out before they go.
+    pub series: EndpointSeries,
 }
 
 /// What an endpoint's connections need of their upstream's settings.
@@ -147,7 +148,7 @@ pub(super) struct Facts {
 /// The gauges that a connection holds up, in its present state.
 pub(super) struct Counted {
     pub(super) upstream: GaugeGuard,
-    pub(super) endpoint: Option<GaugeGuard>,
+    pub(super) endpoint: GaugeGuard,
 }
 
 impl Pool {
@@ -170,6 +171,12 @@ impl Pool {
     #[must_use]
     pub fn open(&self) -> u32 {
         self.lock().ledger.open()
+    }
+
+    /// Whether it was closed: it takes and gives no connection any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().ledger.is_closed()
     }
 
     /// Idle, leased, connecting and waiting, at one moment.
@@ -254,18 +261,15 @@ impl State {
 impl Counted {
     pub(super) fn new(endpoint: &Endpoint, state: UpstreamState) -> Self {
         let upstream = endpoint.metrics.connections.of(state).hold();
-        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
-        let endpoint = of_endpoint.map(|metrics| metrics.of(endpoint_state(state)).hold());
+        let endpoint = endpoint.series.of(endpoint_state(state)).hold();
         Self { upstream, endpoint }
     }
 
     pub(super) fn enter(&mut self, endpoint: &Endpoint, state: UpstreamState) {
         self.upstream
             .move_to(endpoint.metrics.connections.of(state));
-        let of_endpoint = endpoint.metrics.endpoint(endpoint.metrics_index);
-        if let (Some(held), Some(metrics)) = (&mut self.endpoint, of_endpoint) {
-            held.move_to(metrics.of(endpoint_state(state)));
-        }
+        self.endpoint
+            .move_to(endpoint.series.of(endpoint_state(state)));
     }
 }
 

@@ -11,6 +11,7 @@ pub mod lent;
 pub mod checkout;
 pub mod upstream;
 pub mod service;
+pub mod replan;
 pub mod desk;
 pub mod reply;
 pub mod replay;

@@ -342,26 +342,29 @@ impl Answering<'_> {
                 self.half_closed.inc();
             }
         };
-        poll_fn(|context| {
-            match origin.poll_readable(context, progress.head_due.get()) {
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
-                Poll::Pending => {}
-            }
-            if gone == Gone::Reset && client.peer_has_ended() {
-                half_close();
-            }
-            client
-                .poll_gone(gone, context)
-                .map(|()| Err(NoAnswer::ClientGone))
-        })
-        .await?;
         let nothing_yet = self.input.unread().is_empty();
-        match self
-            .input
-            .fill(origin, RESPONSE_HEAD_OCTETS_MAX, Deadline::NEVER)
-            .await
-        {
+        let read = loop {
+            poll_fn(|context| {
+                match origin.poll_readable(context, progress.head_due.get()) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
+                    Poll::Pending => {}
+                }
+                if gone == Gone::Reset && client.peer_has_ended() {
+                    half_close();
+                }
+                client
+                    .poll_gone(gone, context)
+                    .map(|()| Err(NoAnswer::ClientGone))
+            })
+            .await?;
+            match self.input.try_fill(origin, RESPONSE_HEAD_OCTETS_MAX) {
+                Ok(None) => {} // a false alarm; wait again, watching
+                Ok(Some(end)) => break Ok(end),
+                Err(error) => break Err(error),
+            }
+        };
+        match read {
             Ok(ReadEnd::Octets(_)) => {
                 if progress.first_octet_micros.get().is_none() {
                     progress.first_octet_micros.set(Some(clock::now_micros()));

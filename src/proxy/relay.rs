@@ -128,10 +128,9 @@ pub async fn pass_on(
         {
             Piece::Data { skip, len } => {
                 source.buffer.consume(skip);
-                let content = source.buffer.unread().get(..len).unwrap_or_default();
-                meter.note(content)?;
-                sink.put(content).await?;
-                source.buffer.consume(len);
+                let content = source.buffer.take(len);
+                meter.note(&content)?;
+                sink.put(&content).await?;
             }
             Piece::More { skip } => {
                 source.buffer.consume(skip);
@@ -156,30 +155,15 @@ impl Source<'_> {
         if passed >= WIDEN_AFTER {
             self.buffer.widen();
         }
-        let deadline = match &mut self.patience {
-            Patience::Rate { limit, rate } => {
-                let now = clock::now();
-                rate.on_resume(now);
-                let slowest = rate.next_deadline().map_or(Deadline::NEVER, |due| {
-                    Deadline::after(due.saturating_duration_since(now))
-                });
-                slowest.min(Deadline::after(*limit))
-            }
-            Patience::Idle {
-                limit,
-                recipient,
-                gone,
-            } => {
-                let deadline = Deadline::after(*limit);
-                wait_watching(self.stream, recipient, *gone, deadline).await?;
-                deadline
+        let read = loop {
+            self.wait().await?;
+            match self.buffer.try_fill(self.stream, BODY_AHEAD_MAX) {
+                Ok(None) => {} // a false alarm; wait again, watching
+                Ok(Some(end)) => break Ok(end),
+                Err(error) => break Err(error),
             }
         };
-        match self
-            .buffer
-            .fill(self.stream, BODY_AHEAD_MAX, deadline)
-            .await
-        {
+        match read {
             Ok(ReadEnd::Octets(count)) => {
                 if let Patience::Rate { rate, .. } = &mut self.patience {
                     rate.on_octets(count as u64);
@@ -192,8 +176,30 @@ impl Source<'_> {
                 BodyEnd::Truncated => Err(Stuck::SenderFin),
             },
             Err(Fill::Full) => Err(Stuck::TooLarge),
-            Err(Fill::Fault(Fault::TimedOut)) => Err(Stuck::SenderSlow),
             Err(Fill::Fault(fault)) => Err(Stuck::SenderBroke(fault)),
+        }
+    }
+
+    /// Waits for the sender, as long as it may be silent.
+    async fn wait(&mut self) -> Result<(), Stuck> {
+        match &mut self.patience {
+            Patience::Rate { limit, rate } => {
+                let now = clock::now();
+                rate.on_resume(now);
+                let slowest = rate.next_deadline().map_or(Deadline::NEVER, |due| {
+                    Deadline::after(due.saturating_duration_since(now))
+                });
+                let deadline = slowest.min(Deadline::after(*limit));
+                self.stream
+                    .readable(deadline)
+                    .await
+                    .map_err(|_| Stuck::SenderSlow)
+            }
+            Patience::Idle {
+                limit,
+                recipient,
+                gone,
+            } => wait_watching(self.stream, recipient, *gone, Deadline::after(*limit)).await,
         }
     }
 }

@@ -72,7 +72,7 @@ impl std::ops::Deref for PlanHere {
 /// Where requests go.
 pub struct Plan {
     /// Which route a request takes.
-    pub table: Routes,
+    pub table: Arc<Routes>,
     /// The routes, as the table numbers them.
     pub routes: Vec<Arc<Route>>,
     /// The upstreams.
@@ -82,7 +82,7 @@ pub struct Plan {
 /// One route.
 pub struct Route {
     /// What it says.
-    pub settings: RouteSettings,
+    pub settings: Arc<RouteSettings>,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
     /// Its metrics.
@@ -167,13 +167,22 @@ impl Service {
         self.plan.load_full()
     }
 
-    /// Every endpoint of every upstream.
+    /// Puts another plan in the place of this one. Exchanges under way keep theirs; each worker
+    /// takes the new one at its next exchange. Plans are made from their predecessors by the
+    /// control plane alone, so none is lost.
+    pub fn swap_plan(&self, plan: Plan) {
+        self.plan.store(Arc::new(plan));
+        // After the store: who sees this number loads that plan, or a later one.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Every endpoint of every upstream, those that leave too.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let plan = self.plan.load();
         plan.upstreams
             .iter()
-            .flat_map(|upstream| upstream.endpoints.iter().cloned())
+            .flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving).cloned())
             .collect()
     }
 
@@ -181,7 +190,7 @@ impl Service {
     /// shared count would be written by every worker for every request.
     #[must_use]
     pub fn plan_here(&self) -> Rc<PlanHere> {
-        let version = self.version.load(Ordering::Relaxed);
+        let version = self.version.load(Ordering::Acquire);
         PLAN.with_borrow_mut(|kept| match kept {
             Some((of, plan)) if *of == version => Rc::clone(plan),
             _ => {

@@ -1,5 +1,6 @@
 //! The origins of one name: endpoints, each with its pool, and how one is chosen.
 
+use crate::base::ProxyError;
 use crate::net::clock;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
@@ -29,17 +30,24 @@ use std::sync::atomic::Ordering;
 /// A named set of origins.
 pub struct Upstream {
     /// How it is treated.
-    pub settings: UpstreamSettings,
+    pub settings: Arc<UpstreamSettings>,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What the configuration says of each of them.
+    pub candidates: Vec<Candidate>,
+    /// Endpoints that are no longer configured or resolved: no request goes to them, and what they
+    /// have under way may finish.
+    pub leaving: Vec<Arc<Endpoint>>,
     /// Its metrics.
     pub metrics: Arc<UpstreamMetrics>,
-    /// Which requests may be sent again.
-    pub budget: Budget,
+    /// Which requests may be sent again: one account through all revisions.
+    pub budget: Arc<Budget>,
     balance: Balance,
+    mould: Arc<Mould>,
 }
 
 /// An endpoint as configured.
+#[derive(Clone, Debug)]
 pub struct EndpointShape {
     /// Where it is.
     pub address: SocketAddr,
@@ -51,6 +59,32 @@ pub struct EndpointShape {
     pub rank: Rank,
     /// The limits of its pool.
     pub limits: PoolLimits,
+}
+
+/// What new endpoints of an upstream are made with.
+struct Mould {
+    method: Method,
+    shared: Arc<EndpointSettings>,
+    metrics: Arc<UpstreamMetrics>,
+    process: Arc<Metrics>,
+    live: Arc<LiveTable>,
+}
+
+impl Mould {
+    fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            series: self.metrics.endpoint(&shape.address.to_string()),
+            host: shape.host,
+            address: shape.address,
+            pool: Pool::new(shape.limits, self.shared.idle),
+            holddown: Holddown::default(),
+            in_flight: AtomicU64::new(0),
+            metrics: Arc::clone(&self.metrics),
+            process: Arc::clone(&self.process),
+            live: Arc::clone(&self.live),
+            upstream: Arc::clone(&self.shared),
+        })
+    }
 }
 
 impl Upstream {
@@ -74,6 +108,32 @@ impl Upstream {
             max_requests: settings.max_requests,
             idle: settings.idle,
         });
+        own_metrics.queue_limit.set(f64::from(settings.max_pending));
+        let (ratio, per_second) = budget;
+        let nothing_yet = Self {
+            endpoints: Vec::new(),
+            candidates: Vec::new(),
+            leaving: Vec::new(),
+            metrics: Arc::clone(&own_metrics),
+            budget: Arc::new(Budget::new(ratio, per_second, clock::now())),
+            balance: Balance::new(method, &[]),
+            mould: Arc::new(Mould {
+                method,
+                shared,
+                metrics: own_metrics,
+                process: Arc::clone(metrics),
+                live,
+            }),
+            settings: Arc::new(settings),
+        };
+        nothing_yet.revised(shapes)
+    }
+
+    /// This upstream over other endpoints. Those that are the same, by name and address, are
+    /// shared with their pools, also when they were leaving; those that are none of them any more
+    /// leave.
+    #[must_use]
+    pub fn revised(&self, shapes: Vec<EndpointShape>) -> Self {
         let candidates: Vec<Candidate> = shapes
             .iter()
             .map(|shape| Candidate {
@@ -81,47 +141,70 @@ impl Upstream {
                 rank: shape.rank,
             })
             .collect();
-        let balance = Balance::new(method, &candidates);
-        let limit: u64 = shapes
-            .iter()
-            .map(|s| u64::from(s.limits.max_connections.0))
-            .sum();
-        let limit = settings
+        let known = || self.endpoints.iter().chain(&self.leaving);
+        let endpoints: Vec<_> = shapes
+            .into_iter()
+            .map(|shape| {
+                let same =
+                    |at: &&Arc<Endpoint>| at.address == shape.address && at.host == shape.host;
+                let kept = known().find(same).cloned();
+                kept.unwrap_or_else(|| self.mould.make(shape))
+            })
+            .collect();
+        let stays = |at: &Arc<Endpoint>| endpoints.iter().any(|other| Arc::ptr_eq(at, other));
+        let leaving = known().filter(|at| !stays(at)).cloned().collect();
+        let revised = Self {
+            settings: Arc::clone(&self.settings),
+            leaving,
+            metrics: Arc::clone(&self.metrics),
+            budget: Arc::clone(&self.budget),
+            balance: Balance::new(self.mould.method, &candidates),
+            mould: Arc::clone(&self.mould),
+            candidates,
+            endpoints,
+        };
+        revised.tell_limit();
+        revised
+    }
+
+    /// This upstream without some of those that leave.
+    #[must_use]
+    pub fn without(&self, gone: &[Arc<Endpoint>]) -> Self {
+        let stays = |at: &&Arc<Endpoint>| !gone.iter().any(|other| Arc::ptr_eq(at, other));
+        Self {
+            settings: Arc::clone(&self.settings),
+            endpoints: self.endpoints.clone(),
+            candidates: self.candidates.clone(),
+            leaving: self.leaving.iter().filter(stays).cloned().collect(),
+            metrics: Arc::clone(&self.metrics),
+            budget: Arc::clone(&self.budget),
+            balance: Balance::new(self.mould.method, &self.candidates),
+            mould: Arc::clone(&self.mould),
+        }
+    }
+
+    /// What a request is told that finds no endpoint untried. The configuration names at least one
+    /// server and a literal address is always an endpoint: without any, it waits for its names.
+    #[must_use]
+    pub fn none_left(&self) -> ProxyError {
+        match self.endpoints.as_slice() {
+            [] => ProxyError::Dns,
+            [_, ..] => ProxyError::NoEndpoint,
+        }
+    }
+
+    fn tell_limit(&self) {
+        let each = self.endpoints.iter().map(|at| at.pool.counts());
+        let limit: u64 = each.map(|counts| u64::from(counts.max_connections)).sum();
+        let limit = self
+            .settings
             .max_connections_total
             .map_or(limit, |total| limit.min(total.into()));
         #[expect(
             clippy::cast_precision_loss,
             reason = "connection limits are far below 2^52"
         )]
-        own_metrics.limit.set(limit as f64);
-        own_metrics.queue_limit.set(f64::from(settings.max_pending));
-        let endpoints = shapes
-            .into_iter()
-            .enumerate()
-            .map(|(index, shape)| {
-                Arc::new(Endpoint {
-                    host: shape.host,
-                    address: shape.address,
-                    pool: Pool::new(shape.limits, shared.idle),
-                    holddown: Holddown::default(),
-                    in_flight: AtomicU64::new(0),
-                    metrics_index: index,
-                    metrics: Arc::clone(&own_metrics),
-                    process: Arc::clone(metrics),
-                    live: Arc::clone(&live),
-                    upstream: Arc::clone(&shared),
-                })
-            })
-            .collect();
-        let (ratio, per_second) = budget;
-        let budget = Budget::new(ratio, per_second, clock::now());
-        Self {
-            settings,
-            endpoints,
-            metrics: own_metrics,
-            budget,
-            balance,
-        }
+        self.metrics.limit.set(limit as f64);
     }
 
     /// Chooses an endpoint that was not tried yet. `None`: there is none.

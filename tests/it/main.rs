@@ -32,6 +32,7 @@ mod tunnels;
 mod balance;
 mod routes;
 mod limits;
+mod names;
 mod admin;
 mod access_log;
 mod shutdown;

@@ -24,6 +24,7 @@ use crate::observe::ErrorLog;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::Shape;
+use crate::observe::UpstreamShape;
 use crate::policy::route::Routes;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Parts;
@@ -63,7 +64,7 @@ pub fn assemble(
     errors: Arc<ErrorLog>,
 ) -> Result<Assembled, String> {
     let workers = workers(settings.server.workers);
-    let metrics = Metrics::new(&shape(settings, addresses, workers));
+    let metrics = Metrics::new(&shape(settings, workers));
     let live = LiveTable::new(workers);
     let access_log = AccessLog::open(
         logs::access(&settings.log),
@@ -106,9 +107,8 @@ fn workers(workers: Workers) -> usize {
 }
 
 /// What there is to count.
-fn shape(settings: &Settings, addresses: &[Addresses], workers: usize) -> Shape {
+fn shape(settings: &Settings, workers: usize) -> Shape {
     let most = usize::try_from(settings.metrics.max_endpoint_series).unwrap_or(usize::MAX);
-    let upstreams = settings.upstreams.iter().zip(addresses);
     Shape {
         listeners: settings
             .listeners
@@ -120,8 +120,13 @@ fn shape(settings: &Settings, addresses: &[Addresses], workers: usize) -> Shape 
             .iter()
             .map(|route| route.name.clone())
             .collect(),
-        upstreams: upstreams
-            .map(|(settings, found)| upstream::shape(settings, found, most))
+        upstreams: settings
+            .upstreams
+            .iter()
+            .map(|settings| UpstreamShape {
+                name: settings.name.clone(),
+                max_endpoint_series: most,
+            })
             .collect(),
         workers,
     }
@@ -159,7 +164,7 @@ fn plan(
     }
     let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();
     Ok(Plan {
-        table: Routes::new(&rules),
+        table: Arc::new(Routes::new(&rules)),
         routes,
         upstreams,
     })
@@ -203,9 +208,9 @@ pub(super) mod tests {
         }
     }
 
-    /// Every server's literal address.
+    /// Every server's literal address; a name has none.
     pub(in crate::app) fn literal(settings: &Settings) -> Vec<Addresses> {
-        let of = |text: String| vec![text.parse().unwrap()];
+        let of = |text: String| text.parse().into_iter().collect();
         let upstreams = settings.upstreams.iter();
         upstreams
             .map(|u| {

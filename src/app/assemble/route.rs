@@ -88,7 +88,7 @@ pub fn route(
         },
     };
     Ok(Route {
-        settings,
+        settings: Arc::new(settings),
         upstream,
         metrics,
     })

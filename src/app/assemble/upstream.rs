@@ -10,7 +10,6 @@ use crate::net::dial::DialOptions;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
-use crate::observe::UpstreamShape;
 use crate::policy::balance::Method;
 use crate::policy::balance::Rank;
 use crate::policy::idle_learning::IdleSettings;
@@ -28,24 +27,6 @@ use crate::proxy::upstream::EndpointShape;
 use crate::proxy::upstream::Upstream;
 
 use super::tcp;
-
-/// What there is to count: the endpoints in the order of [`endpoints`]. A server that is a literal
-/// address, or a name with one address, is called as it was written.
-#[must_use]
-pub fn shape(settings: &settings::Upstream, found: &Addresses, most: usize) -> UpstreamShape {
-    let mut endpoints = Vec::new();
-    for (server, addresses) in settings.servers.iter().zip(found) {
-        match addresses.as_slice() {
-            [_] => endpoints.push(server.address.to_string()),
-            several => endpoints.extend(several.iter().map(ToString::to_string)),
-        }
-    }
-    UpstreamShape {
-        name: settings.name.clone(),
-        endpoints,
-        max_endpoint_series: most,
-    }
-}
 
 /// An endpoint for each address of each server.
 #[must_use]
@@ -311,29 +292,31 @@ mod tests {
     }
 
     #[test]
-    fn each_address_of_a_name_is_an_endpoint_and_has_a_place_to_count() {
+    fn each_address_of_a_name_is_an_endpoint_with_the_names_share() {
         let settings = table(&[(
             "servers",
-            "[\"app.internal:80\", \"one.internal:80\", \"127.0.0.1:1\"]",
+            "[{ address = \"app.internal:80\", weight = 3 }, \"127.0.0.1:1\"]",
         )]);
         let addresses =
             |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>();
         let found = vec![
             addresses(&["10.0.0.1:80", "10.0.0.2:80"]),
-            addresses(&["10.0.0.3:80"]),
             addresses(&["127.0.0.1:1"]),
         ];
-        let shape = shape(&settings, &found, 256);
+        let endpoints = endpoints(&settings, &found, 1);
+        let told: Vec<_> = endpoints
+            .iter()
+            .map(|at| (at.address.to_string(), at.host.as_str(), at.weight.get()))
+            .collect();
+        let wanted = [
+            ("10.0.0.1:80", "app.internal:80", 3),
+            ("10.0.0.2:80", "app.internal:80", 3),
+            ("127.0.0.1:1", "127.0.0.1:1", 1),
+        ];
         assert_eq!(
-            shape.endpoints,
-            [
-                "10.0.0.1:80",
-                "10.0.0.2:80",
-                "one.internal:80",
-                "127.0.0.1:1"
-            ]
+            told,
+            wanted.map(|(at, host, weight)| (at.to_owned(), host, weight))
         );
-        assert_eq!(endpoints(&settings, &found, 1).len(), shape.endpoints.len());
     }
 
     #[test]

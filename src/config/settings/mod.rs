@@ -126,7 +126,7 @@ pub struct Dns {
     pub timeout: Duration,
     /// How long the last good answer serves when look-ups fail.
     pub keep_last_good: Duration,
-    /// How long an address may be missing until it is drained.
+    /// How long connections to an address stay after it was removed; it gets no new requests.
     pub removal_grace: Duration,
     /// Which addresses are used.
     pub family: AddressFamily,

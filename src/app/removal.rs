@@ -1,0 +1,123 @@
+//! A name that moves from one origin to another, through real workers and sockets. Tests only: in
+//! `tests/it` the system's resolver cannot be told what to say.
+
+use std::cell::Cell;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use futures::channel::mpsc;
+
+use crate::app::assemble::Assembled;
+use crate::app::assemble::tests::assembled;
+use crate::app::assemble::tests::settings;
+use crate::app::names::Names;
+use crate::app::refresh;
+use crate::app::refresh::Refresh;
+use crate::app::resolve::Resolver;
+use crate::app::workers;
+use crate::base::CloseReason;
+use crate::base::reason::By;
+use crate::net::control;
+use crate::proxy::service::Service;
+
+/// An origin that answers every request with its name and keeps its connections.
+fn origin(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || answer(stream.unwrap(), name));
+        }
+    });
+    address
+}
+
+/// Requests here are small enough to arrive in one read.
+fn answer(mut stream: TcpStream, name: &str) {
+    let mut request = [0; 4096];
+    while stream.read(&mut request).unwrap_or(0) > 0 {
+        let length = name.len();
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+        stream.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+fn get(client: &mut TcpStream) -> String {
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .unwrap();
+    let mut answer = [0; 4096];
+    let length = client.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+fn closed(service: &Service) -> u64 {
+    let closed = &service.metrics.upstreams[0].closed;
+    closed
+        .of(By::Holdfast, CloseReason::EndpointRemoved)
+        .value()
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let asking = async {
+        while !is_so() {
+            control::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let came = control::within(Duration::from_secs(10), asking).await;
+    assert!(came.is_some(), "never came to be");
+}
+
+#[test]
+fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace() {
+    let said = [
+        ("SERVER__WORKERS", "1"),
+        ("LOG__ACCESS", "off"),
+        ("UPSTREAMS__APP__SERVERS", "[\"app.internal:80\"]"),
+    ];
+    let Assembled {
+        service, listeners, ..
+    } = assembled(&said).unwrap();
+    let mut names = Names::new(&settings(&said), &service, 1);
+    names.dns.refresh_interval = Duration::from_millis(20);
+    names.dns.removal_grace = Duration::from_millis(100);
+    let names: refresh::Shared = Arc::new(Mutex::new(names));
+    let (old, new) = (origin("old"), origin("new"));
+    let says = Rc::new(Cell::new(old));
+    let resolver: Resolver = {
+        let says = Rc::clone(&says);
+        Box::new(move |_, _| {
+            let address = says.get();
+            Box::pin(async move { Ok(vec![address]) })
+        })
+    };
+    let sockets = workers::bind(&listeners, 1).unwrap();
+    let (tell, _told) = mpsc::unbounded();
+    control::run(async {
+        let refresh = Refresh::begin(&names, &service, resolver).await;
+        workers::start(sockets.posts, &service, &tell).unwrap();
+        let mut client = TcpStream::connect(sockets.addresses[0].1).unwrap();
+        assert!(get(&mut client).ends_with("old"));
+        let play = async {
+            says.set(new);
+            until(|| service.plan().upstreams[0].endpoints[0].address == new).await;
+            assert!(
+                get(&mut client).ends_with("new"),
+                "the same client, the other origin"
+            );
+            until(|| closed(&service) == 1).await;
+            assert!(service.plan().upstreams[0].leaving.is_empty());
+            assert!(get(&mut client).ends_with("new"));
+        };
+        let beside = std::pin::pin!(refresh.run());
+        futures::future::select(std::pin::pin!(play), beside).await;
+    });
+}
