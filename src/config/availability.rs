@@ -140,11 +140,6 @@ const NOT_YET: &[NotYet] = &[
         because: "connections are counted for each endpoint only",
     },
     NotYet {
-        key: "upstreams.*.pool.min_idle",
-        accepts: Accepts::Only(&["0"]),
-        because: "connections are made when they are needed",
-    },
-    NotYet {
         key: "upstreams.*.pool.rebalance",
         accepts: Accepts::Only(&["false"]),
         because: "connections are not rebalanced",

@@ -513,7 +513,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
         ("upstreams.app.slow_start", "'10s'"),
-        ("upstreams.app.pool.min_idle", "1"),
         ("upstreams.app.pool.rebalance", "true"),
         ("upstreams.app.pool.queue", "'fair'"),
         ("upstreams.app.connect.source_addresses", "['10.0.0.1']"),

@@ -188,6 +188,28 @@ impl Endpoint {
         next
     }
 
+    /// Opens as many connections as `min_idle` wants more of, while there is room and nobody waits.
+    pub fn keep_warm(self: &Arc<Self>) {
+        let wanted = self.upstream.min_idle;
+        while self.holddown.is_over() {
+            let permit = {
+                let ledger = &mut self.pool.lock().ledger;
+                match ledger.idle() + ledger.connecting() < wanted {
+                    true => ledger.warm(),
+                    false => None,
+                }
+            };
+            let Some(permit) = permit else { return };
+            let dialled = connect(Arc::clone(self), Permit::new(self, permit, None));
+            worker::spawn(async move {
+                // One that fails is counted there, and tried again at the next look.
+                if let Ok(lent) = dialled.await {
+                    lent.give_back(Verdict::Reusable);
+                }
+            });
+        }
+    }
+
     /// Closes the pool: idle connections end, what is in use ends when it is given back.
     pub fn close_pool(&self, reason: CloseReason) {
         let mut retired = Vec::new();

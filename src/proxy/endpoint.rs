@@ -77,6 +77,8 @@ pub struct EndpointSettings {
     pub max_requests: Option<u64>,
     /// How long a connection may idle.
     pub idle: IdleSettings,
+    /// Idle connections kept ready.
+    pub min_idle: u32,
 }
 
 /// How connects to an endpoint went lately.

@@ -106,6 +106,8 @@ pub struct UpstreamSettings {
     pub max_requests: Option<u64>,
     /// How long a connection may idle, and whether that is learned.
     pub idle: IdleSettings,
+    /// Idle connections kept ready at each endpoint.
+    pub min_idle: u32,
     /// Most connections of the whole upstream.
     pub max_connections_total: Option<u32>,
     /// Most waiting requests of the whole upstream.

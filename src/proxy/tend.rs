@@ -99,6 +99,17 @@ pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
     }
 }
 
+/// Keeps `min_idle` connections ready at every endpoint that `endpoints` gives. Runs on one worker,
+/// as long as the process; nobody starts it where none are wanted.
+pub async fn keep_warm(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
+    loop {
+        for endpoint in endpoints() {
+            endpoint.keep_warm();
+        }
+        worker::sleep_until(Deadline::after(LOOK_MOST)).await;
+    }
+}
+
 /// Shows the idle limits in force: of each source the least of an upstream's endpoints.
 fn tell_idle_limits(endpoints: &[Arc<Endpoint>]) {
     for of_upstream in endpoints.chunk_by(|one, other| Arc::ptr_eq(&one.metrics, &other.metrics)) {

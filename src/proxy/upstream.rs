@@ -107,6 +107,7 @@ impl Upstream {
             max_age_jitter: settings.max_age_jitter,
             max_requests: settings.max_requests,
             idle: settings.idle,
+            min_idle: settings.min_idle,
         });
         own_metrics.queue_limit.set(f64::from(settings.max_pending));
         let (ratio, per_second) = budget;

@@ -107,6 +107,7 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         max_age: pool.max_age.value(),
         max_age_jitter: pool.max_age_jitter.value(),
         max_requests: pool.max_requests.value().map(u64::from),
+        min_idle: pool.min_idle,
         idle: IdleSettings {
             idle_timeout: pool.idle_timeout,
             learning: if pool.idle_learning {
@@ -233,6 +234,7 @@ mod tests {
     fn every_bound_reaches_the_upstream_under_its_own_name() {
         let table = table(&[
             ("pool.max_pending", "5"),
+            ("pool.min_idle", "3"),
             ("pool.abort_drain_bytes", "6KiB"),
             ("pool.max_age_jitter", "0.5"),
             ("pool.reuse", "safe"),
@@ -244,6 +246,7 @@ mod tests {
             (s.max_pending, s.abort_drain_bytes, s.retry_buffer),
             (5, 6144, 7168)
         );
+        assert_eq!(s.min_idle, 3);
         assert!((s.max_age_jitter - 0.5).abs() < f64::EPSILON);
         assert_eq!(s.reuse, Reuse::Safe);
         assert_eq!(s.dial.tcp, tcp::options(&table.tcp));
