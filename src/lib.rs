@@ -45,7 +45,8 @@
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
 //! ```
 //!
-//! Beside it `proxy/tend` watches the parked connections, and `app/run` lives the process's life.
+//! Beside it `proxy/tend` watches the parked connections, `app/refresh` looks names up and
+//! `proxy/replan` puts what changed into service, and `app/run` lives the process's life.
 //!
 //! # What is always true
 //!

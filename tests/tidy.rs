@@ -36,7 +36,6 @@ const RUNTIME: &[&str] = &[
     "async_io",
     "async_signal",
     "async_task",
-    "libc",
     "rustix",
     "socket2",
 ];

@@ -232,6 +232,9 @@ impl RequestHead {
 
     /// Makes ready for the next message and keeps the memory.
     pub fn reset(&mut self) {
+        // What was asked last must not show in the answer to something illegible.
+        self.method = Method::Other;
+        self.method_octets = Span::EMPTY;
         self.fields.clear();
         self.stage = Stage::Start;
         self.lines = Lines::default();

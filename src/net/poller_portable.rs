@@ -17,6 +17,7 @@
 //! - It costs more: three or four system calls a read instead of one, a lock, a timer for each
 //!   sleep.
 
+use crate::net::socket::Hearing;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
@@ -282,6 +283,9 @@ impl Poller {
     pub(super) fn add_listening(&self, socket: &Socket, data: u64) -> io::Result<Tap> {
         Ok(Tap::new(&self.desk, socket, data, What::Queue))
     }
+
+    /// Whether a listening socket is heard: here it is asked about only when somebody waits.
+    pub(super) const fn hear(&self, _socket: &Socket, _data: u64, _hearing: Hearing) {}
 
     /// The handle by which other threads take sockets away. Errors: none in this form.
     pub(super) const fn remover(&self) -> io::Result<Remover> {

@@ -28,6 +28,7 @@ use crate::net::poller::Poller;
 use crate::net::poller::Remover;
 use crate::net::poller::Socket;
 use crate::net::poller::Tap;
+use crate::net::socket::Hearing;
 
 /// A registration: a place in the reactor and which of its tenants. A key that outlives its
 /// registration finds nobody.
@@ -165,6 +166,11 @@ impl Reactor {
             sources.due.resize(place + 1, [u64::MAX; 2]);
         }
         Ok(key)
+    }
+
+    /// Whether a listening socket is heard.
+    pub(super) fn hear(&self, socket: &Socket, key: Key, hearing: Hearing) {
+        self.poller.hear(socket, key.pack(), hearing);
     }
 
     /// Forgets a registration. The kernel forgets it when the descriptor is closed.

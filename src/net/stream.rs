@@ -34,6 +34,7 @@ use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
+use crate::net::socket::Hearing;
 use crate::net::sys;
 use crate::net::worker;
 
@@ -614,6 +615,13 @@ impl Drop for Home {
 }
 
 impl Stream {
+    /// Whether a listening socket is heard.
+    pub(super) fn hear(&self, hearing: Hearing) {
+        self.registration
+            .reactor
+            .hear(&self.socket, self.registration.key, hearing);
+    }
+
     /// After a turn of accepting: a level-triggered socket says again if its queue is not empty.
     pub(super) fn heard(&self) {
         self.registration.would_block(Interest::Read);

@@ -69,40 +69,39 @@ pub trait Dice {
     fn below(&mut self, bound: u32) -> u32;
 }
 
-/// The endpoints an exchange has tried. It remembers the last sixteen, which is more than the
-/// attempts an exchange has.
+/// The endpoints an exchange has tried: a bit each. An index beyond the last bit shares the last
+/// one, so that a picker never runs round an upstream for ever, however large.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
-    indices: [u32; TRIED_MAX],
-    count: usize,
+    words: [u64; TRIED_WORDS],
 }
 
 impl Tried {
     /// Notes one.
     pub fn note(&mut self, index: usize) {
-        if let (Some(slot), Ok(index)) = (
-            self.indices.get_mut(self.count % TRIED_MAX),
-            u32::try_from(index),
-        ) {
-            *slot = index;
-            self.count += 1;
+        let (word, bit) = place(index);
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= bit;
         }
     }
 
     /// Whether it was tried.
     #[must_use]
     pub fn contains(&self, index: usize) -> bool {
-        self.indices
-            .iter()
-            .take(self.count)
-            .any(|tried| *tried as usize == index)
+        let (word, bit) = place(index);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Whether none was tried yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.words.iter().all(|word| *word == 0)
     }
+}
+
+fn place(index: usize) -> (usize, u64) {
+    let index = index.min(TRIED_WORDS * 64 - 1);
+    (index / 64, 1 << (index % 64))
 }
 
 /// The picker of one upstream. Shared by all workers as it is.
@@ -318,8 +317,8 @@ fn gcd(one: u64, other: u64) -> u64 {
     }
 }
 
-/// How many tried endpoints are remembered.
-const TRIED_MAX: usize = 16;
+/// Words of the bit set: 512 endpoints, eight names of the most addresses each.
+const TRIED_WORDS: usize = 8;
 
 /// Pairs drawn before looking at all endpoints. Five, as Finagle's P2C has it: with half of the
 /// endpoints unfit, one pick in four then looks at all.
@@ -488,9 +487,10 @@ mod tests {
     }
 
     #[test]
-    fn more_tries_than_are_remembered_forget_the_oldest() {
+    fn every_endpoint_that_was_tried_is_remembered() {
         let mut tried = Tried::default();
-        (0..=TRIED_MAX).for_each(|index| tried.note(index));
-        assert!(!tried.contains(0) && tried.contains(1) && tried.contains(TRIED_MAX));
+        assert!(tried.is_empty());
+        (0..TRIED_WORDS * 64).for_each(|index| tried.note(index));
+        assert!((0..TRIED_WORDS * 64 + 9).all(|index| tried.contains(index)));
     }
 }

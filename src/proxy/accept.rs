@@ -3,6 +3,7 @@
 //! Limits are counted before anything is read, so they are exact; what is refused is refused with
 //! its reason, in the way the operator chose.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
@@ -47,7 +48,7 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
         worker::spawn(tend::bury_the_dead(reactor));
     }
     let log = Arc::clone(&service.access_log);
-    let flushed = std::cell::Cell::new(0);
+    let flushed = Cell::new(0);
     worker::each_turn(move || {
         let now = clock::now_millis();
         if now >= flushed.get() + LOG_TICK_MILLIS {
@@ -158,8 +159,8 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
     );
 }
 
-/// Answers 503 in one non-blocking write, so that even a flood of refusals costs no task; then the
-/// connection closes.
+/// Answers 503 in one write that does not wait; then the connection closes, in stages if there are
+/// not too many of them.
 fn reject(
     socket: OwnedFd,
     _peer: SocketAddr,
@@ -177,14 +178,18 @@ fn reject(
     );
     super::account::count_rejected(service, ProxyError::GlobalLimit);
     let deadline = Deadline::after(REJECT_LINGER);
-    if let Ok(stream) = Stream::new(socket, Initially::Writable) {
-        worker::spawn(async move {
-            let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
-            if sent.is_ok() {
-                crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
-            }
-        });
+    let Ok(stream) = Stream::new(socket, Initially::Writable) else {
+        return;
+    };
+    let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
+    if sent.is_err() || REFUSED.get() >= REFUSED_LINGERING_MAX {
+        return; // in a flood a refusal costs a write and a close, and no descriptor is kept
     }
+    REFUSED.set(REFUSED.get() + 1);
+    worker::spawn(async move {
+        crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
+        REFUSED.set(REFUSED.get().saturating_sub(1));
+    });
 }
 
 fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
@@ -261,6 +266,15 @@ fn tell(trouble: AcceptTrouble, listener: &Arc<Listener>, service: &Arc<Service>
         .errors
         .log(clock::wall(), Severity::Warn, "accept", message, &facts);
 }
+
+thread_local! {
+    /// Refused connections of this worker that close in stages.
+    static REFUSED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Refused connections that a worker closes in stages at once; more are closed on the spot, whose
+/// clients may see a reset instead of the answer.
+const REFUSED_LINGERING_MAX: u32 = 64;
 
 /// Between two flushes of the access log.
 const LOG_TICK_MILLIS: u64 = 50;

@@ -15,9 +15,11 @@ use crate::h1::framing::Framing;
 use crate::h1::head::RequestHead;
 use crate::h1::head::ResponseHead;
 use crate::h1::persistence::Persistence;
+use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
+use crate::net::reactor::Seen;
 use crate::observe::words::HalfClose;
 use crate::policy::forwarded::Scheme;
 use crate::policy::hops;
@@ -248,6 +250,7 @@ impl Sending<'_> {
         if self.content.reader.received() > 0 || !self.input.unread().is_empty() {
             self.progress.on_request_content();
         }
+        self.await_continue().await?;
         let mut source = Source {
             stream: self.client,
             buffer: self.input,
@@ -272,6 +275,31 @@ impl Sending<'_> {
         relay::flush(self.origin, sink.out, self.patience)
             .await
             .map_err(Stuck::Recipient)
+    }
+}
+
+impl Sending<'_> {
+    /// While the client waits for a 100 it is the origin whom time runs against, not the client
+    /// (RFC 9110 §10.1.1).
+    async fn await_continue(&mut self) -> Result<(), Stuck> {
+        if !self.progress.awaits_continue() {
+            return Ok(());
+        }
+        relay::flush(self.origin, self.out, self.patience)
+            .await
+            .map_err(Stuck::Recipient)?;
+        self.progress.expect_answer();
+        poll_fn(|context| {
+            if !self.progress.awaits_continue() {
+                return Poll::Ready(());
+            }
+            self.client
+                .poll_readable(context, Deadline::NEVER)
+                .map(|_| ())
+        })
+        .await;
+        self.progress.expect_content();
+        Ok(())
     }
 }
 
@@ -323,12 +351,12 @@ pub fn encode_request(
 /// What is to become of the origin's connection after a whole answer.
 #[must_use]
 pub fn verdict_after(
-    answer: &Answer,
+    (persistence, kind): (Persistence, AnswerKind),
     upload: Upload,
-    leftover: &[u8],
+    (leftover, wire): (&[u8], verdict::Wire),
     (reuse, allowance): (Reuse, Allowance),
 ) -> Verdict {
-    let persistence = match answer.origin {
+    let persistence = match persistence {
         Persistence::Persist => verdict::AnswerPersistence::Persist,
         Persistence::Close(CloseReason::Http10) => verdict::AnswerPersistence::Http10,
         // How the answer ended says this better.
@@ -337,8 +365,8 @@ pub fn verdict_after(
     };
     verdict::verdict(&verdict::Seen {
         became: verdict::Became::Http,
-        wire: verdict::Wire::Open,
-        answer: match answer.kind {
+        wire,
+        answer: match kind {
             AnswerKind::Complete | AnswerKind::Switched => verdict::AnswerEnd::Complete,
             AnswerKind::UntilClose => verdict::AnswerEnd::UntilClose,
         },
@@ -362,14 +390,28 @@ pub fn verdict_after(
     })
 }
 
+/// What the socket has said by now.
+#[must_use]
+pub fn wire(stream: Option<&Stream>) -> verdict::Wire {
+    match stream {
+        None => verdict::Wire::Failed,
+        Some(stream) if stream.look() == Seen::Closed => verdict::Wire::Rst,
+        Some(stream) if stream.peer_has_ended() => verdict::Wire::Fin,
+        Some(_) => verdict::Wire::Open,
+    }
+}
+
 /// A content that has not begun.
 #[must_use]
 pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
+    // The clock of its rate runs only while we read it.
+    let mut pace = BodyRate::new(rate, clock::now());
+    pace.on_pause(clock::now());
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::new(replay),
         count: 0,
-        rate: BodyRate::new(rate, clock::now()),
+        rate: pace,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::policy::retry::MethodClass;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
+use crate::policy::retry::UnsafeMethods;
 use crate::proxy::account;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
@@ -40,6 +41,7 @@ use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upload;
 use crate::proxy::origin::Wanted;
 use crate::proxy::service::Route;
+use crate::proxy::upstream::HeldDown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -73,7 +75,10 @@ impl<'a> Exchange<'a> {
                 Err(NotServed::Dial(error)) => {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
-                    if upstream.pick(&tried, &mut Fast).is_none() {
+                    if upstream
+                        .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                        .is_none()
+                    {
                         return Outcomes::Failed(last_error);
                     }
                     match self.decide(upstream, Failure::Connect) {
@@ -105,7 +110,10 @@ impl<'a> Exchange<'a> {
                     if course == Course::NextEndpoint {
                         tried.note(at);
                         // Where there is no other, the same one is better than none.
-                        if upstream.pick(&tried, &mut Fast).is_none() {
+                        if upstream
+                            .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                            .is_none()
+                        {
                             tried = Tried::default();
                         }
                     }
@@ -143,7 +151,8 @@ impl<'a> Exchange<'a> {
         };
         let proves = reused && self.method == MethodClass::Unsafe;
         let acked_before = if proves { acked(stream) } else { None };
-        if !reused && self.method == MethodClass::Unsafe {
+        let repeats_all = route.upstream.settings.retry.unsafe_methods == UnsafeMethods::Always;
+        if self.sent == 1 && !reused && self.method == MethodClass::Unsafe && !repeats_all {
             self.content.replay.give_up(); // it will not be sent again whatever happens
         }
         let progress = attempt::progress(
@@ -204,7 +213,11 @@ impl<'a> Exchange<'a> {
                 Unanswered::Client(failed) => Broken::Client(failed, progress.begun()),
                 Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => {
                     let proof = match (acked_before, acked(stream)) {
-                        (Some(before), Some(after)) if before == after => Proof::Unsent,
+                        (Some(before), Some(after))
+                            if before == after && upload != Upload::Refused =>
+                        {
+                            Proof::Unsent
+                        }
                         _ => Proof::Unknown,
                     };
                     Broken::Ended(Ended::Fin, proof, progress.begun())

@@ -304,18 +304,9 @@ impl Endpoint {
         };
         let spent = clock::now().saturating_duration_since(begun);
         match first {
-            First::Dialled(dialled) => {
+            First::Dialled(result) => {
                 drop(place); // what it was handed at the last moment goes to the next in line
-                let lent = (*dialled).map_err(NotAcquired::Dial)?;
-                let opened = lent.why();
-                Ok(Acquired {
-                    lent,
-                    outcome: Outcome::New,
-                    opened,
-                    queued: Duration::ZERO,
-                    connecting: spent,
-                    idle: None,
-                })
+                dialled(begun, *result)
             }
             First::Served(Served::Connection(parked, lease)) => {
                 worker::spawn(async move {
@@ -328,11 +319,9 @@ impl Endpoint {
                     None => Box::pin(self.acquire(want)).await,
                 }
             }
-            // Standing beside one's own dial is never answered with room; a closed pool is.
-            First::Served(Served::Room(_) | Served::Gone) => {
-                let lent = dialling.await.map_err(NotAcquired::Dial)?;
-                Ok(lent.acquired(spent, Waited::No))
-            }
+            // Standing beside one's own dial is never answered with room. Gone: it stands in no
+            // line, since only a fresh connection will do, or the pool has closed.
+            First::Served(Served::Room(_) | Served::Gone) => dialled(begun, dialling.await),
         }
     }
 
@@ -354,7 +343,11 @@ impl Endpoint {
         let dead = match (peeked, stream.look()) {
             (Some(Peeked::Nothing), _) | (None, Seen::Quiet) => None,
             (Some(peeked), _) => Some(reason_of(peeked)),
-            (None, Seen::Stirred | Seen::Closed) => Some(reason_of(stream.peek())),
+            // Stirred may be a false alarm: a read that filled its buffer leaves it behind.
+            (None, Seen::Stirred | Seen::Closed) => match stream.peek() {
+                Peeked::Nothing => None,
+                peeked => Some(reason_of(peeked)),
+            },
         };
         if let Some(reason) = dead {
             self.metrics
@@ -378,6 +371,19 @@ impl Endpoint {
             endpoint: Arc::clone(self),
         })
     }
+}
+
+fn dialled(begun: Instant, result: Result<Lent, DialError>) -> Result<Acquired, NotAcquired> {
+    let lent = result.map_err(NotAcquired::Dial)?;
+    let opened = lent.why();
+    Ok(Acquired {
+        lent,
+        outcome: Outcome::New,
+        opened,
+        queued: Duration::ZERO,
+        connecting: clock::now().saturating_duration_since(begun),
+        idle: None,
+    })
 }
 
 enum First {

@@ -22,6 +22,7 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::lent::Acquired;
 use crate::proxy::settings::Reuse;
+use crate::proxy::upstream::HeldDown;
 use crate::proxy::upstream::InFlight;
 use crate::proxy::upstream::Upstream;
 use std::sync::Arc;
@@ -40,7 +41,11 @@ impl Exchange<'_> {
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
         let only = upstream.endpoints.len() == 1;
         loop {
-            let picked = upstream.pick(&looked, &mut Fast);
+            let held_down = match full {
+                Some(_) => HeldDown::Never,
+                None => HeldDown::RatherThanNone,
+            };
+            let picked = upstream.pick(&looked, held_down, &mut Fast);
             let (at, endpoint, may_wait) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
                 (None, Some((at, endpoint))) => (at, endpoint, true),
@@ -90,7 +95,10 @@ impl Exchange<'_> {
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
                     return Err(NotServed::Error(ProxyError::QueueTimeout));
                 }
-                Some(Err(NotAcquired::Closed)) => looked.note(at),
+                Some(Err(NotAcquired::Closed)) => {
+                    looked.note(at);
+                    full = full.filter(|(place, _)| *place != at);
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::net::clock;
 use crate::net::reactor::TimedOut;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
+use crate::net::worker;
 use crate::observe::words::ClientState;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
@@ -32,7 +33,7 @@ use crate::proxy::service::Standing;
 /// Serves a client until its connection ends. `admitted`: whether its requests are served at all.
 pub async fn converse(mut client: Client, admitted: Admitted) {
     let ending = loop {
-        if let Err(ending) = await_octets(&mut client).await {
+        if let Err(ending) = await_octets(&mut client, admitted).await {
             break ending;
         }
         // Boxed: an idle connection then holds the small future of waiting, not the large one of
@@ -54,23 +55,32 @@ pub enum Admitted {
 }
 
 /// Waits, owning nothing, for the next request's first octet.
-async fn await_octets(client: &mut Client) -> Result<(), Ending> {
-    let deadline = Deadline::after(client.listener.settings.idle_timeout);
-    let (stream, service) = (&client.stream, &client.service);
-    // A connection that has not been used may have its first request on the way: it gets a grace.
-    let grace_until = client.accepted_at.checked_add(UNUSED_GRACE);
-    let may_drain = || client.nth > 0 || grace_until.is_none_or(|until| clock::now() >= until);
-    let deadline = match service.standing() {
-        Standing::Draining => deadline.min(Deadline::after(UNUSED_GRACE)),
-        Standing::Serving => deadline,
+async fn await_octets(client: &mut Client, admitted: Admitted) -> Result<(), Ending> {
+    let settings = &client.listener.settings;
+    // One that will be refused holds its place no longer than it takes to say so.
+    let patience = match admitted {
+        Admitted::Yes => settings.idle_timeout,
+        Admitted::No(_) => settings.header_timeout.min(settings.idle_timeout),
     };
-    poll_fn(|context| match stream.poll_readable(context, deadline) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-        Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(CloseReason::IdleTimeout))),
-        Poll::Pending if service.standing() == Standing::Draining && may_drain() => {
-            Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
+    let idle_until = Deadline::after(patience);
+    let (stream, service) = (&client.stream, &client.service);
+    // A connection that has not been used may have its first request on the way when a drain
+    // begins: it gets a grace.
+    let grace_until = match client.nth {
+        0 => Deadline::after(UNUSED_GRACE),
+        _ => Deadline::after(Duration::ZERO),
+    };
+    poll_fn(|context| {
+        // Asked anew each time: a drain may have begun, and its deadline is nearer.
+        let (deadline, reason) = match service.standing() {
+            Standing::Serving => (idle_until, CloseReason::IdleTimeout),
+            Standing::Draining => (idle_until.min(grace_until), CloseReason::Drain),
+        };
+        match stream.poll_readable(context, deadline) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(reason))),
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending => Poll::Pending,
     })
     .await
 }
@@ -109,6 +119,8 @@ async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> 
                     .pipelined
                     .of(PipelineMode::Serial)
                     .inc();
+                // Requests that we answer ourselves wait for nobody: others get their turn here.
+                worker::yield_now().await;
             }
         }
     }

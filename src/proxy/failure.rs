@@ -3,6 +3,7 @@
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::h1::framing::Framing;
+use crate::h1::persistence::Persistence;
 use crate::net::clock;
 use crate::net::stream::Fault;
 use crate::observe::words::RetryDenied;
@@ -20,12 +21,14 @@ use crate::policy::retry::NotAgain;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::pool::Verdict;
+use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::lent::Lent;
 use crate::proxy::origin;
+use crate::proxy::origin::AnswerKind;
 use crate::proxy::origin::Begun;
 use crate::proxy::origin::Ended;
 use crate::proxy::origin::NoAnswer;
@@ -61,7 +64,7 @@ impl Exchange<'_> {
                     ClientFailed::Malformed(error) => (error, CloseReason::FramingError),
                 };
                 Next::Stop(match begun {
-                    Begun::No => Outcomes::ClientFailed(error, reason),
+                    Begun::No | Begun::Interim => Outcomes::ClientFailed(error, reason),
                     Begun::Yes => Outcomes::BrokeOff(error),
                 })
             }
@@ -72,12 +75,12 @@ impl Exchange<'_> {
                 };
                 lent.give_back(Verdict::Retire(reason));
                 let failure = match (begun, reused) {
-                    (Begun::Yes, _) => Failure::AfterAnswerBegan,
+                    (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
                     (Begun::No, false) => Failure::FreshEnded,
                 };
                 let decision = self.decide(upstream, failure);
-                let stale = reused && begun == Begun::No;
+                let stale = reused && begun != Begun::Yes;
                 if stale {
                     let found = match upload {
                         Upload::Refused => StaleFound::Write,
@@ -98,34 +101,47 @@ impl Exchange<'_> {
                 next(decision, (why, error), begun)
             }
             Broken::Origin(no_answer, begun) => {
-                self.after_bad_answer(desk, upstream, lent, (no_answer, begun))
+                self.after_bad_answer(desk, upstream, lent, (no_answer, begun, upload))
                     .await
             }
         }
     }
 
-    pub(super) async fn after_bad_answer(
+    async fn after_bad_answer(
         &mut self,
         desk: &mut Desk,
         upstream: &Upstream,
         lent: Lent,
-        (no_answer, begun): (NoAnswer, Begun),
+        (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
         let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
                 retire(lent, CloseReason::Timeout);
-                let decision = self.decide(upstream, Failure::HeaderTimeout);
+                let failure = match begun {
+                    Begun::No => Failure::HeaderTimeout,
+                    Begun::Interim | Begun::Yes => Failure::AfterAnswerBegan,
+                };
+                let decision = self.decide(upstream, failure);
                 next(
                     decision,
                     (RetryReason::Timeout, ProxyError::ResponseTimeout),
                     begun,
                 )
             }
-            NoAnswer::Unwanted(framing) => {
+            NoAnswer::Unwanted(framing, origin) => {
                 desk.origin_in.consume(desk.response.octets);
-                discard_aside(desk, upstream, lent, framing);
+                discard_aside(
+                    desk,
+                    upstream,
+                    lent,
+                    Rest {
+                        framing,
+                        origin,
+                        upload,
+                    },
+                );
                 Next::Again(RetryReason::Status, Course::NextEndpoint)
             }
             NoAnswer::ClientGone => {
@@ -145,24 +161,30 @@ impl Exchange<'_> {
                 framing,
                 stuck,
                 content,
+                origin,
             } => {
                 desk.record.status = Some(status);
                 desk.record.bytes_out = content;
-                self.after_broken_body(desk, upstream, lent, (framing, stuck, content))
+                let rest = Rest {
+                    framing,
+                    origin,
+                    upload,
+                };
+                self.after_broken_body(desk, upstream, lent, (rest, stuck, content))
             }
         }
     }
 
-    pub(super) fn after_broken_body(
+    fn after_broken_body(
         &mut self,
         desk: &mut Desk,
         upstream: &Upstream,
         lent: Lent,
-        (framing, stuck, content): (Framing, Stuck, u64),
+        (rest, stuck, content): (Rest, Stuck, u64),
     ) -> Next {
         let (reason, outcome) = match stuck {
             Stuck::SenderFin | Stuck::SenderBroke(_) => {
-                let word = match framing {
+                let word = match rest.framing {
                     Framing::Chunked => TruncatedFraming::Chunked,
                     Framing::None | Framing::Length(_) | Framing::UntilClose => {
                         TruncatedFraming::Length
@@ -185,11 +207,11 @@ impl Exchange<'_> {
             Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
             Stuck::Recipient(Fault::TimedOut) => (CloseReason::ClientGone, Outcomes::ClientStalled),
             Stuck::Recipient(_) => {
-                save(desk, upstream, lent, (framing, content));
+                save(desk, upstream, lent, (rest, content));
                 return Next::Stop(Outcomes::ClientGone(CloseReason::PeerRst));
             }
             Stuck::RecipientGone => {
-                save(desk, upstream, lent, (framing, content));
+                save(desk, upstream, lent, (rest, content));
                 return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
             }
         };
@@ -261,7 +283,7 @@ fn next(decision: Decision, (why, error): (RetryReason, ProxyError), begun: Begu
 
 fn broke(begun: Begun, error: ProxyError) -> Outcomes {
     match begun {
-        Begun::No => Outcomes::Failed(error),
+        Begun::No | Begun::Interim => Outcomes::Failed(error),
         Begun::Yes => Outcomes::BrokeOff(error),
     }
 }
@@ -283,39 +305,56 @@ pub(super) fn decision(failed: &Failed, upstream: &Upstream) -> Decision {
     decision
 }
 
-/// Reads on what is left of an answer whose client left, if it is little, so that the connection
-/// is saved (`abort_drain_bytes`). Runs by itself.
-fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (framing, read): (Framing, u64)) {
-    let most = upstream.settings.abort_drain_bytes;
-    let left = match framing {
-        Framing::Length(length) => length.saturating_sub(read),
-        // How much is left is not known, and where in a chunk we are is not kept.
-        Framing::None | Framing::Chunked | Framing::UntilClose => u64::MAX,
-    };
-    if left > most {
-        lent.give_back(Verdict::Retire(CloseReason::ClientGone));
-        return;
-    }
-    discard_aside(desk, upstream, lent, Framing::Length(left));
+/// What is left of an answer, and what the verdict on its connection must know.
+#[derive(Clone, Copy)]
+struct Rest {
+    framing: Framing,
+    origin: Persistence,
+    upload: Upload,
 }
 
-/// Reads and drops the rest of an answer, so framed, in a task of its own; the connection is saved
-/// if that is no more than `abort_drain_bytes`.
-fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, framing: Framing) {
+/// Reads on what is left of an answer whose client left, if it is little, so that the connection
+/// is saved (`abort_drain_bytes`). Runs by itself.
+fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u64)) {
+    match rest.framing {
+        Framing::Length(length)
+            if length.saturating_sub(read) <= upstream.settings.abort_drain_bytes =>
+        {
+            let framing = Framing::Length(length.saturating_sub(read));
+            discard_aside(desk, upstream, lent, Rest { framing, ..rest });
+        }
+        // How much is left is too much, or not known: where in a chunk we are is not kept.
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+        }
+    }
+}
+
+/// Reads and drops the rest of an answer in a task of its own; the connection is kept if that is
+/// no more than `abort_drain_bytes` and nothing else speaks against it.
+fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
+    // An origin that is still owed a part of the request would read the next one as that part.
+    let Upload::Whole(_) = rest.upload else {
+        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+    };
     let mut input = std::mem::take(&mut desk.origin_in);
-    let (most, idle) = (
-        upstream.settings.abort_drain_bytes,
-        upstream.settings.body_idle,
-    );
+    let settings = Arc::clone(&upstream.settings);
     crate::net::worker::spawn(async move {
+        let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, framing, most, idle).await,
+            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
-        let whole = discarded.is_ok() && framing != Framing::UntilClose;
-        lent.give_back(match whole && input.unread().is_empty() {
-            true => Verdict::Reusable,
-            false => Verdict::Retire(CloseReason::UnreadBody),
-        });
+        let kind = match rest.framing {
+            Framing::UntilClose => AnswerKind::UntilClose,
+            Framing::None | Framing::Length(_) | Framing::Chunked => AnswerKind::Complete,
+        };
+        let said = (input.unread(), attempt::wire(lent.stream()));
+        let limits = (settings.reuse, lent.allowance());
+        let verdict = match discarded {
+            Ok(()) => attempt::verdict_after((rest.origin, kind), rest.upload, said, limits),
+            Err(_) => Verdict::Retire(CloseReason::UnreadBody),
+        };
+        lent.give_back(verdict);
     });
 }

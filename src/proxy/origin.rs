@@ -38,6 +38,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::ReadEnd;
+use crate::net::worker;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
@@ -110,7 +111,10 @@ pub enum Upload {
 pub enum Begun {
     /// Nothing went to the client.
     No,
-    /// An interim or final head went to the client, or is on its way.
+    /// An interim head went to the client: another attempt is out of the question, an answer of our
+    /// own is not.
+    Interim,
+    /// A final head went to the client, or is on its way.
     Yes,
 }
 
@@ -158,7 +162,7 @@ pub enum NoAnswer {
     /// The head is larger than we take.
     HeadTooLarge,
     /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(Framing),
+    Unwanted(Framing, Persistence),
     /// The client left.
     ClientGone,
     /// The answer began and then broke off.
@@ -171,6 +175,8 @@ pub enum NoAnswer {
         stuck: Stuck,
         /// Octets of content that came.
         content: u64,
+        /// What it said about the origin's connection.
+        origin: Persistence,
     },
     /// The head ended with the connection.
     HeadCutShort,
@@ -268,6 +274,24 @@ impl Progress {
         self.upload.set(upload);
     }
 
+    /// Whether the client waits for a 100 before it sends its content.
+    #[must_use]
+    pub fn awaits_continue(&self) -> bool {
+        self.exchange.borrow().expectation() == Expectation::AwaitsContinue
+    }
+
+    /// The head is sent and nothing more will be until the origin has spoken.
+    pub fn expect_answer(&self) {
+        self.head_due.set(Deadline::after(self.response_header));
+    }
+
+    /// The content comes now; the client's own deadlines rule.
+    pub fn expect_content(&self) {
+        if self.upload.get() == Upload::Flowing {
+            self.head_due.set(Deadline::NEVER);
+        }
+    }
+
     /// Content of the request came: its client no longer waits for a 100.
     pub fn on_request_content(&self) {
         self.exchange.borrow_mut().on_request_content();
@@ -306,12 +330,17 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
             Arrival::Informational { status: 100 } if awaited == Expectation::Settled => {
                 with.input.consume(with.head.octets);
             }
-            Arrival::Informational { .. } => with.pass_interim().await?,
+            Arrival::Informational { .. } => {
+                with.pass_interim().await?;
+                // The request's side may have waited for this.
+                worker::yield_now().await;
+            }
             Arrival::Final(framing) => {
                 if with.progress.begun() == Begun::No
                     && (with.wanted)(with.head.status) == Wanted::TryAgain
                 {
-                    return Err(NoAnswer::Unwanted(framing));
+                    let origin = response_persistence(with.head, framing, with.input.unread());
+                    return Err(NoAnswer::Unwanted(framing, origin));
                 }
                 return with.pass_final(framing, awaited).await;
             }
@@ -389,7 +418,7 @@ impl Answering<'_> {
             Upgrading::No,
         )?;
         encode::end_of_head(self.out);
-        self.progress.begun.set(Begun::Yes);
+        self.progress.begun.set(Begun::Interim);
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
@@ -438,6 +467,7 @@ impl Answering<'_> {
                     framing,
                     stuck,
                     content,
+                    origin,
                 });
             }
         }

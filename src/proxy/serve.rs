@@ -228,8 +228,12 @@ impl Exchange<'_> {
         let settings = &route.upstream.settings;
         let allowance = lent.allowance();
         let leftover = desk.origin_in.unread();
-        let verdict =
-            attempt::verdict_after(&answer, upload, leftover, (settings.reuse, allowance));
+        let verdict = attempt::verdict_after(
+            (answer.origin, answer.kind),
+            upload,
+            (leftover, attempt::wire(lent.stream())),
+            (settings.reuse, allowance),
+        );
         if let Some(hint) = answer.hint {
             lent.endpoint().on_hint(hint);
         }
@@ -292,7 +296,9 @@ impl Exchange<'_> {
         let most = settings.linger_bytes;
         let stream = &self.client.stream;
         let reader = &mut self.content.reader;
-        origin::discard_rest(stream, &mut desk.input, reader, most, limit).await
+        let rest = origin::discard_rest(stream, &mut desk.input, reader, most, limit);
+        let whole = crate::net::worker::within(Deadline::after(limit), rest);
+        whole.await.unwrap_or(Err(Stuck::SenderSlow))
     }
 
     /// Answers with an error of our own; the connection goes on if the request was read whole.

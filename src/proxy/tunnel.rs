@@ -16,6 +16,7 @@ use crate::net::Stream;
 use crate::net::buffer;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
+use crate::net::worker;
 
 /// How a tunnel ended.
 #[derive(Debug)]
@@ -133,6 +134,7 @@ async fn carry(
 ) -> Result<(), Broke> {
     let mut held = buffer::lend();
     held.extend_from_slice(early);
+    let mut reads = 0_u32;
     loop {
         if !held.is_empty() {
             write_all(to, &held, last_moved).await?;
@@ -142,6 +144,10 @@ async fn carry(
         match read(from, &mut held, last_moved).await? {
             ReadEnd::Octets(_) => {}
             ReadEnd::Fin => break,
+        }
+        reads = reads.wrapping_add(1);
+        if reads.is_multiple_of(READS_IN_A_ROW) {
+            worker::yield_now().await;
         }
     }
     to.shut_down_write();
@@ -182,3 +188,6 @@ async fn write_all(to: &Stream, octets: &[u8], last_moved: &Cell<Deadline>) -> R
     }
     Ok(())
 }
+
+/// Reads after which the other direction, and other connections, get their turn.
+const READS_IN_A_ROW: u32 = 16;

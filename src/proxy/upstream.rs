@@ -46,6 +46,15 @@ pub struct Upstream {
     mould: Arc<Mould>,
 }
 
+/// Whether an endpoint that is held down may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldDown {
+    /// When there is no other: one of them is better than none.
+    RatherThanNone,
+    /// Not while another one lives, even if that one makes requests wait.
+    Never,
+}
+
 /// An endpoint as configured.
 #[derive(Clone, Debug)]
 pub struct EndpointShape {
@@ -209,7 +218,12 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that was not tried yet. `None`: there is none.
-    pub fn pick(&self, tried: &Tried, dice: &mut impl Dice) -> Option<(usize, &Arc<Endpoint>)> {
+    pub fn pick(
+        &self,
+        tried: &Tried,
+        held_down: HeldDown,
+        dice: &mut impl Dice,
+    ) -> Option<(usize, &Arc<Endpoint>)> {
         let load = |endpoint: &Endpoint| Load(endpoint.in_flight.load(Ordering::Relaxed));
         let rested = |at: usize| match self.endpoints.get(at) {
             Some(endpoint) if endpoint.holddown.is_over() => Usable::Fit(load(endpoint)),
@@ -219,9 +233,11 @@ impl Upstream {
             Some(endpoint) => Usable::Fit(load(endpoint)),
             None => Usable::Unfit(Unfit::Draining),
         };
-        // When every one is held down, one of them is better than none.
         let picked = self.balance.pick(rested, dice, tried);
-        let at = picked.or_else(|| self.balance.pick(any, dice, tried))?;
+        let at = match held_down {
+            HeldDown::RatherThanNone => picked.or_else(|| self.balance.pick(any, dice, tried)),
+            HeldDown::Never => picked,
+        }?;
         self.endpoints.get(at).map(|endpoint| (at, endpoint))
     }
 

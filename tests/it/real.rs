@@ -2,7 +2,7 @@
 //! h2load as clients. Bodies are compared by hash.
 //!
 //! A test is skipped, with its reason printed, only where a program is not on the machine. With
-//! `HOLDFAST_HEAVY=1` bodies go up to 1 GiB, else to 64 MiB.
+//! `IT_HEAVY=1` bodies go up to 1 GiB, else to 64 MiB.
 
 use std::io::Read;
 use std::io::Write;
@@ -26,7 +26,7 @@ use crate::support::program::script;
 
 fn sizes() -> Vec<u64> {
     let mut sizes = vec![0, 1, 65536, 1 << 20, 64 << 20];
-    if std::env::var_os("HOLDFAST_HEAVY").is_some() {
+    if std::env::var_os("IT_HEAVY").is_some() {
         sizes.push(1 << 30);
     }
     sizes
