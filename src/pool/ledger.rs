@@ -3,8 +3,8 @@
 //! Why a ledger: the laws below can be tested without a socket. Absent on purpose: clocks, wakers,
 //! sockets and locks; `proxy/checkout` brings them, and wakes exactly the tickets returned here.
 //!
-//! 1. idle + canary + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take away
-//!    idle connections at once and the others as they return; until then nothing new is opened.
+//! 1. idle + canary + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take
+//!    away idle connections at once and the others as they return; until then nothing new is opened.
 //! 2. Someone waits only while nothing idle suits and no place to connect is free.
 //! 3. Every permit and every lease is answered once.
 //! 4. Waiters are served in order; one who left never receives.

@@ -1,4 +1,5 @@
-//! Care for connections between requests: parked ones that die, and idle limits that pass.
+//! Care for connections between requests: parked ones that die, idle limits that pass, and those
+//! that are kept ready.
 //!
 //! Each worker watches the connections registered with its epoll. One task of the first worker
 //! retires what has been idle too long; while nothing is idle it sleeps without a deadline, so an
@@ -163,5 +164,5 @@ const SOURCES: [(IdleSource, IdleLimitSource); 4] = [
 /// The least time between two looks: idle limits are exact to this.
 const LOOK_LEAST: Duration = Duration::from_millis(20);
 
-/// The most, so that a limit shortened meanwhile is seen.
+/// The most, so that a limit shortened meanwhile is seen; and how often those kept ready are counted.
 const LOOK_MOST: Duration = Duration::from_millis(1000);
