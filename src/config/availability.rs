@@ -120,21 +120,6 @@ const NOT_YET: &[NotYet] = &[
         because: "connections are counted for each endpoint only",
     },
     NotYet {
-        key: "upstreams.*.pool.min_idle",
-        accepts: Accepts::Only(&["0"]),
-        because: "connections are made when they are needed",
-    },
-    NotYet {
-        key: "upstreams.*.pool.idle_learning",
-        accepts: Accepts::Only(&["false"]),
-        because: "idle limits are not learned",
-    },
-    NotYet {
-        key: "upstreams.*.pool.idle_floor",
-        accepts: Accepts::Nothing,
-        because: "idle limits are not learned",
-    },
-    NotYet {
         key: "upstreams.*.pool.rebalance",
         accepts: Accepts::Only(&["false"]),
         because: "connections are not rebalanced",

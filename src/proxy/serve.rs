@@ -28,7 +28,6 @@ use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
-use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
@@ -246,7 +245,7 @@ impl Exchange<'_> {
             (settings.reuse, allowance),
         );
         if let Some(hint) = answer.hint {
-            take_hint(lent.endpoint(), hint, settings);
+            lent.endpoint().on_hint(hint);
         }
         if let Some(origin) = &mut desk.record.origin {
             origin.kept = match verdict {
@@ -412,17 +411,4 @@ impl Exchange<'_> {
 async fn conclude(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
     outlet.turn().await?;
     relay::flush(outlet, out, patience).await
-}
-
-fn take_hint(
-    endpoint: &Arc<Endpoint>,
-    hint: Duration,
-    settings: &crate::proxy::settings::UpstreamSettings,
-) {
-    let hinted = hint.saturating_sub(settings.idle_margin);
-    if hinted < settings.idle_timeout {
-        endpoint.set_idle_limit(hinted, CloseReason::LearnedIdle);
-    } else {
-        endpoint.set_idle_limit(settings.idle_timeout, CloseReason::IdleTimeout);
-    }
 }

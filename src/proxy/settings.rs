@@ -10,6 +10,7 @@ use crate::net::dial::DialOptions;
 use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
+use crate::policy::idle_learning::IdleSettings;
 use crate::policy::retry::RetrySettings;
 
 /// How one listener treats its clients.
@@ -124,10 +125,10 @@ pub struct UpstreamSettings {
     pub max_age_jitter: f64,
     /// Requests a connection may carry.
     pub max_requests: Option<u64>,
-    /// The configured idle limit.
-    pub idle_timeout: Duration,
-    /// What is taken off an origin's `Keep-Alive` hint.
-    pub idle_margin: Duration,
+    /// How long a connection may idle, and whether that is learned.
+    pub idle: IdleSettings,
+    /// Idle connections kept ready at each endpoint.
+    pub min_idle: u32,
     /// Most connections of the whole upstream.
     pub max_connections_total: Option<u32>,
     /// Most waiting requests of the whole upstream.

@@ -21,6 +21,7 @@ mod framing;
 mod hops;
 mod persistence;
 mod reuse;
+mod idle_learning;
 mod bodies;
 mod pipelining;
 mod truncation;
