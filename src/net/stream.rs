@@ -34,7 +34,6 @@ use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
-use crate::net::socket::Hearing;
 use crate::net::sys;
 use crate::net::worker;
 
@@ -615,11 +614,16 @@ impl Drop for Home {
 }
 
 impl Stream {
-    /// Whether a listening socket is heard.
-    pub(super) fn hear(&self, hearing: Hearing) {
-        self.registration
-            .reactor
-            .hear(&self.socket, self.registration.key, hearing);
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.hear(&self.socket, *key);
+    }
+
+    /// A listening socket is not heard for a while.
+    pub(super) fn mute(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.mute(&self.socket, *key);
     }
 
     /// After a turn of accepting: a level-triggered socket says again if its queue is not empty.

@@ -19,10 +19,8 @@ use crate::proxy::service::Service;
 
 /// Begins the account of a client's next request.
 pub fn begin(record: &mut ExchangeRecord, client: &Client) {
-    if record.client_conn != client.id {
-        record.client_conn = client.id;
-        record.client = client.address;
-    }
+    record.client_conn = client.id;
+    record.client = client.address;
     if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());
     }

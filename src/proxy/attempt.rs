@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
 use crate::h1::encode;
@@ -37,6 +38,7 @@ use crate::proxy::origin;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::AnswerKind;
 use crate::proxy::origin::Answering;
+use crate::proxy::origin::Begun;
 use crate::proxy::origin::NoAnswer;
 use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upgrade;
@@ -114,6 +116,8 @@ pub struct Attempt<'a> {
     pub wanted: &'a dyn Fn(u16) -> Wanted,
     /// A field line to add to the answer.
     pub extra: &'a [u8],
+    /// Shows what both connections are doing now.
+    pub phase: &'a dyn Fn(Phase),
 }
 
 impl Attempt<'_> {
@@ -144,6 +148,7 @@ impl Attempt<'_> {
             body_idle: upstream.body_idle,
             wanted: self.wanted,
             extra: self.extra,
+            phase: self.phase,
             progress,
         };
         if self.judged.framing == Framing::None {
@@ -169,7 +174,7 @@ impl Attempt<'_> {
             framing: self.judged.framing,
             progress,
         };
-        both(&mut upload, &mut answering, progress).await
+        both(&mut upload, &mut answering, (progress, self.phase)).await
     }
 }
 
@@ -178,7 +183,7 @@ impl Attempt<'_> {
 async fn both(
     upload: &mut Sending<'_>,
     answering: &mut Answering<'_>,
-    progress: &Progress,
+    (progress, phase): (&Progress, &dyn Fn(Phase)),
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
     let mut answer = pin!(origin::answer(answering));
@@ -187,7 +192,12 @@ async fn both(
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
             match sent {
-                Ok(()) => progress.set_upload(Upload::Whole(clock::now_micros())),
+                Ok(()) => {
+                    progress.set_upload(Upload::Whole(clock::now_micros()));
+                    if progress.begun() != Begun::Yes {
+                        phase(Phase::Wait);
+                    }
+                }
                 Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
                     progress.set_upload(Upload::Refused);
                 }

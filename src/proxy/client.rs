@@ -1,6 +1,7 @@
 //! A client's connection: what stays with it from its first exchange to its last, and its end.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
+use crate::base::ProxyError;
 use crate::base::names::Name;
 use crate::base::reason::By;
 use crate::base::reason::Close;
@@ -32,6 +34,8 @@ use crate::policy::forwarded::Trust;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 use crate::proxy::service::Standing;
+use crate::proxy::service::Taken;
+use crate::proxy::settings::ProxyProtocol;
 
 /// A client's connection.
 pub struct Client {
@@ -43,6 +47,10 @@ pub struct Client {
     pub address: SocketAddr,
     /// Whether its word about who was before it counts.
     pub trust: Trust,
+    /// Whether its requests are served.
+    pub admitted: Admitted,
+    /// Whether its first octets are yet to be looked at for a PROXY protocol header.
+    pub opening: Opening,
     /// Where it was accepted.
     pub listener: Arc<Listener>,
     /// What all workers share.
@@ -59,6 +67,26 @@ pub struct Client {
     pub places: Places,
     state: GaugeGuard,
     told: Cell<(u64, u64)>,
+}
+
+/// Whether a client's requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// They are.
+    Yes,
+    /// Its first one is answered with this error.
+    No(ProxyError),
+    /// That is decided once it is known who the client is.
+    Undecided,
+}
+
+/// Whether a connection's first octets may be something else than a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// They may be a PROXY protocol header.
+    Due,
+    /// They were looked at, or no header is read here.
+    Past,
 }
 
 /// A connection's places in the counts that have limits.
@@ -135,7 +163,12 @@ impl Ending {
 impl Client {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(stream: Stream, peer: SocketAddr, places: Places, live: LiveHandle) -> Self {
+    pub fn new(
+        stream: Stream,
+        peer: SocketAddr,
+        (places, admitted): (Places, Admitted),
+        live: LiveHandle,
+    ) -> Self {
         let (listener, service) = (Arc::clone(&places.listener), Arc::clone(&places.service));
         let now = clock::now();
         let settings = &listener.settings;
@@ -148,6 +181,11 @@ impl Client {
             id: live.facts().id,
             address: peer,
             trust: listener.trust(peer.ip()),
+            admitted,
+            opening: match settings.proxy_protocol {
+                ProxyProtocol::Off => Opening::Past,
+                ProxyProtocol::Optional | ProxyProtocol::Required => Opening::Due,
+            },
             live,
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
@@ -158,6 +196,13 @@ impl Client {
             listener,
             service,
         }
+    }
+
+    /// The peer passes on what this one says: from here on it is the client. So its own word about
+    /// who was before it counts if it is trusted, whoever carried it.
+    pub fn becomes(&mut self, source: SocketAddr) {
+        self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
+        self.trust = self.listener.trust(source.ip());
     }
 
     /// It does something else now.
@@ -311,6 +356,22 @@ impl Places {
         self.listener
             .lock_clients()
             .and_then(|mut table| table.enter(peer.ip()).ok())
+    }
+
+    /// Takes a place among the client's own, if one is free now.
+    pub fn take(&mut self, client: IpAddr) -> Taken {
+        let entered = self
+            .listener
+            .lock_clients()
+            .map(|mut table| table.enter(client));
+        match entered {
+            None => Taken::Place,
+            Some(Ok(place)) => {
+                self.client = Some(place);
+                Taken::Place
+            }
+            Some(Err(_)) => Taken::Full,
+        }
     }
 
     /// These places, and one among the client's own.

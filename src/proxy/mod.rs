@@ -19,6 +19,7 @@ pub mod relay;
 pub mod origin;
 pub mod tunnel;
 pub mod client;
+pub mod introduce;
 pub mod judge;
 pub mod attempt;
 pub mod account;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::base::units::ByteCount;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
@@ -227,6 +228,8 @@ pub struct Answering<'a> {
     pub wanted: &'a dyn Fn(u16) -> Wanted,
     /// A field line to add, pre-encoded.
     pub extra: &'a [u8],
+    /// Shows what both connections are doing now.
+    pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
 }
@@ -454,6 +457,7 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         let mut content = 0;
         if framing != Framing::None {
+            (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
             let passed = self.pass_body(framing, writer, &mut content).await;

@@ -27,7 +27,6 @@ use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
-use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
@@ -236,7 +235,7 @@ impl Exchange<'_> {
             (settings.reuse, allowance),
         );
         if let Some(hint) = answer.hint {
-            take_hint(lent.endpoint(), hint, settings);
+            lent.endpoint().on_hint(hint);
         }
         if let Some(origin) = &mut desk.record.origin {
             origin.kept = match verdict {
@@ -397,18 +396,5 @@ impl Exchange<'_> {
         };
         self.account(desk, Some(route), Kept::Closed(ending.reason));
         After::End(ending)
-    }
-}
-
-fn take_hint(
-    endpoint: &Arc<Endpoint>,
-    hint: Duration,
-    settings: &crate::proxy::settings::UpstreamSettings,
-) {
-    let hinted = hint.saturating_sub(settings.idle_margin);
-    if hinted < settings.idle_timeout {
-        endpoint.set_idle_limit(hinted, CloseReason::LearnedIdle);
-    } else {
-        endpoint.set_idle_limit(settings.idle_timeout, CloseReason::IdleTimeout);
     }
 }
