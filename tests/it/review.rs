@@ -130,19 +130,52 @@ fn reading_only_the_head(gate: &Gate, after: fn(&mut Peer) -> ControlFlow<()>) -
     })
 }
 
+/// How an upload tells its end.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Length,
+    Chunks,
+}
+
+impl Told {
+    fn head(self, method: &str, size: usize) -> String {
+        match self {
+            Self::Length => post_head(method, size),
+            Self::Chunks => format!(
+                "{method} /upload HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+        }
+    }
+
+    fn framed(self, body: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Length => body,
+            Self::Chunks => {
+                let chunk = |piece: &[u8]| {
+                    let size = format!("{:x}\r\n", piece.len());
+                    [size.as_bytes(), piece, b"\r\n"].concat()
+                };
+                let mut chunks: Vec<u8> = body.chunks(5000).flat_map(chunk).collect();
+                chunks.extend_from_slice(b"0\r\n\r\n");
+                chunks
+            }
+        }
+    }
+}
+
 /// The upload gets one answer; what follows it is a clean exchange or the end. Answers which.
 fn one_answer_then_clean(
     after: fn(&mut Peer) -> ControlFlow<()>,
     status: u16,
-    size: usize,
+    (told, size): (Told, usize),
 ) -> bool {
     let gate = Gate::new();
     let origin = reading_only_the_head(&gate, after);
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     let body = lines(SMUGGLED, size);
-    client.send(post_head("POST", body.len()));
-    let upload = Upload::begin(&client, body);
+    client.send(told.head("POST", body.len()));
+    let upload = Upload::begin(&client, told.framed(body));
     upload.stands_still();
     gate.open();
     let first = client.response();
@@ -190,12 +223,11 @@ fn an_early_answer_to_an_upload_that_is_stuck_is_the_only_one() {
         holds_more(peer);
         ControlFlow::Continue(())
     };
-    let went_on: Vec<bool> = SIZES
-        .iter()
-        .map(|size| one_answer_then_clean(early, 200, *size))
-        .collect();
-    assert!(went_on[0], "a small rest is read, as was promised");
-    assert!(!went_on[SIZES.len() - 1], "a large rest is not");
+    for told in [Told::Length, Told::Chunks] {
+        let went_on = SIZES.map(|size| one_answer_then_clean(early, 200, (told, size)));
+        assert!(went_on[0], "a small rest is read, as was promised");
+        assert!(!went_on[SIZES.len() - 1], "a large rest is not");
+    }
 }
 
 #[test]
@@ -204,14 +236,16 @@ fn an_origin_that_resets_while_the_last_piece_is_stuck_is_a_502_and_nothing_more
         peer.reset();
         ControlFlow::Break(())
     };
-    for size in (30_000..300_000).step_by(20_000).chain(SIZES) {
-        one_answer_then_clean(reset, 502, size);
+    for told in [Told::Length, Told::Chunks] {
+        for size in (30_000..300_000).step_by(30_000).chain(SIZES) {
+            one_answer_then_clean(reset, 502, (told, size));
+        }
     }
 }
 
 #[test]
 fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
-    for chunked in [false, true] {
+    for told in [Told::Length, Told::Chunks] {
         for size in SIZES.into_iter().filter(|size| *size <= 1_000_000) {
             let gate = Gate::new();
             let wait = gate.clone();
@@ -237,25 +271,15 @@ fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
             });
             let mut client = proxy.client();
             assert_eq!(client.get("/first").status(), 200);
-            let size = size as u64;
-            let mut octets = Vec::new();
-            if chunked {
-                client.send(
-                    "PUT /upload HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n",
-                );
-                bodies::send_chunked(&mut octets, size).unwrap();
-            } else {
-                client.send(post_head("PUT", size.try_into().unwrap()));
-                bodies::send(&mut octets, size).unwrap();
-            }
-            let upload = Upload::begin(&client, octets);
+            client.send(told.head("PUT", size));
+            let upload = Upload::begin(&client, told.framed(bodies::body(size)));
             upload.stands_still();
             gate.open();
             let answer = client.response();
             assert_eq!(
                 (answer.status(), answer.text()),
-                (200, bodies::hash_of_size(size)),
-                "{size}, chunked: {chunked}"
+                (200, bodies::hash(&bodies::body(size))),
+                "{size}, {told:?}"
             );
             assert!(upload.was_taken());
             assert_eq!(client.get("/next").status(), 200);
@@ -541,6 +565,9 @@ fn a_head_that_fills_a_buffer_and_stops_is_a_504() {
     }
 }
 
+const EXPECTING: &str =
+    "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+
 /// An upload whose 100 comes so late is served.
 fn is_served_after_a_late_100(late: Duration, body_timeout: &str) {
     let origin = Origin::playing(move |peer| {
@@ -555,9 +582,7 @@ fn is_served_after_a_late_100(late: Duration, body_timeout: &str) {
         c.listener("body_timeout", body_timeout);
     });
     let mut client = proxy.client();
-    client.send(
-        "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-    );
+    client.send(EXPECTING);
     assert_eq!(client.head().status(), 100);
     client.send("hello");
     assert_eq!(client.response().text(), "ok");
@@ -576,6 +601,21 @@ fn waiting_for_a_100_is_not_the_clients_slowness() {
 }
 
 #[test]
+fn an_origin_that_never_says_100_is_a_504() {
+    let origin = Origin::playing(|peer| {
+        peer.head().unwrap();
+        peer.until_closed();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("timeouts.response_header", "400ms");
+    });
+    let mut client = proxy.client();
+    client.send(EXPECTING);
+    assert_eq!(client.response().status(), 504);
+    client.sees_a_clean_end();
+}
+
+#[test]
 fn a_client_that_was_told_to_continue_and_does_not_is_a_408() {
     let origin = Origin::playing(|peer| {
         peer.head().unwrap();
@@ -586,9 +626,7 @@ fn a_client_that_was_told_to_continue_and_does_not_is_a_408() {
         c.listener("body_timeout", "300ms");
     });
     let mut client = proxy.client();
-    client.send(
-        "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-    );
+    client.send(EXPECTING);
     assert_eq!(client.head().status(), 100);
     assert_eq!(client.response().status(), 408);
 }
@@ -613,6 +651,22 @@ fn a_connection_that_never_sent_anything_does_not_hold_a_drain() {
     let took = since.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     listening.into_iter().for_each(|one| one.join().unwrap());
+}
+
+#[test]
+fn a_first_request_that_meets_a_drain_on_its_way_is_served() {
+    let origin = Origin::ok();
+    let mut proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    proxy.metric_becomes("holdfast_client_connections", &[("listener", "web")], 1.0);
+    proxy.terminate();
+    eventually("the drain begins", || proxy.stderr().contains("draining"));
+    let answer = client.get("/");
+    assert_eq!(answer.status(), 200);
+    assert!(answer.head.lists("connection", "close"));
+    client.sees_a_clean_end();
+    drop(client);
+    assert_eq!(proxy.exit().code(), Some(0));
 }
 
 #[test]
@@ -772,8 +826,6 @@ fn an_origin_that_fails_after_early_hints_is_an_error_of_ours() {
 #[test]
 fn an_origin_that_fails_after_100_is_an_error_of_ours() {
     const GO: &str = "HTTP/1.1 100 Continue\r\n\r\n";
-    const EXPECTING: &str =
-        "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     for failing in Failing::ALL {
         fails_after(GO, EXPECTING, "hello", failing);
         // While its content has yet to come, a silent origin is nobody's fault.
