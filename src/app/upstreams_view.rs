@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::config::settings;
 use crate::config::settings::words::Word as _;
 use crate::observe::stamp;
 use crate::policy::balance::Rank;
+use crate::policy::idle_learning::Known;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Upstream;
@@ -80,9 +82,12 @@ fn show_endpoint(endpoint: &Endpoint, standing: &str) -> Value {
         "connecting": counts.connecting,
         "leased": counts.leased,
         "idle": counts.idle,
+        "canary": counts.canaries,
         "waiting": counts.waiting,
         "max_connections": counts.max_connections,
         "idle_limit": show_duration(counts.idle_limit),
+        "idle_limit_source": counts.idle_source.label(),
+        "origin": show_known(counts.origin),
     })
 }
 
@@ -101,6 +106,17 @@ fn shown_time(at: SystemTime) -> String {
     let mut text = Vec::new();
     stamp::rfc3339(&mut text, at);
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What is known of an origin, in words.
+fn show_known(known: Known) -> String {
+    let seconds = |age: Duration| format!("{:.1} s", age.as_secs_f64());
+    match known {
+        Known::Nothing => "not yet known to close idle connections".to_owned(),
+        Known::Says(age) => format!("says it closes idle connections after {}", seconds(age)),
+        Known::Closes(age) => format!("closes idle connections after {}", seconds(age)),
+        Known::Keeps(age) => format!("keeps idle connections for {} or longer", seconds(age)),
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +158,20 @@ mod tests {
             (&second["idle"], &second["max_connections"]),
             (&json!(0), &json!(128))
         );
-        assert_eq!(second["idle_limit"], "1m");
+        assert_eq!(second["idle_limit"], "4s");
+        assert_eq!(second["idle_limit_source"], "floor");
+    }
+
+    #[test]
+    fn what_is_known_of_an_origin_is_told_in_words() {
+        let five = Duration::from_secs(5);
+        assert_eq!(
+            show_known(Known::Closes(five)),
+            "closes idle connections after 5.0 s"
+        );
+        assert_eq!(
+            show_known(Known::Says(five)),
+            "says it closes idle connections after 5.0 s"
+        );
     }
 }

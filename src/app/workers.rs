@@ -120,6 +120,10 @@ fn work(index: usize, post: Post, service: Arc<Service>, tell: UnboundedSender<T
             worker::spawn(accept::accept(bound, listener, Arc::clone(&service)));
         }
         if index == 0 {
+            if service.keeps_warm() {
+                let service = Arc::clone(&service);
+                worker::spawn(tend::keep_warm(move || service.endpoints_kept_warm()));
+            }
             worker::spawn(tend::expire_the_idle(move || service.endpoints()));
         }
         // The control plane is gone only when the process ends.

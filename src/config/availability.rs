@@ -100,26 +100,6 @@ const NOT_YET: &[NotYet] = &[
         because: "listeners accept on TCP only",
     },
     NotYet {
-        key: "listeners.*.client_key",
-        accepts: Accepts::Only(&["peer"]),
-        because: "clients are told apart by their address only",
-    },
-    NotYet {
-        key: "listeners.*.proxy_protocol",
-        accepts: Accepts::Only(&["off"]),
-        because: "the PROXY protocol is not read",
-    },
-    NotYet {
-        key: "listeners.*.pipelining",
-        accepts: Accepts::AllBut(&["concurrent"]),
-        because: "one exchange is served at a time",
-    },
-    NotYet {
-        key: "listeners.*.pipeline_depth",
-        accepts: Accepts::Nothing,
-        because: "one exchange is served at a time",
-    },
-    NotYet {
         key: "upstreams.*.balance",
         accepts: Accepts::AllBut(&["ewma", "hash"]),
         because: "there is no such balancer",
@@ -138,21 +118,6 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.pool.max_connections_total",
         accepts: Accepts::Only(&["off"]),
         because: "connections are counted for each endpoint only",
-    },
-    NotYet {
-        key: "upstreams.*.pool.min_idle",
-        accepts: Accepts::Only(&["0"]),
-        because: "connections are made when they are needed",
-    },
-    NotYet {
-        key: "upstreams.*.pool.idle_learning",
-        accepts: Accepts::Only(&["false"]),
-        because: "idle limits are not learned",
-    },
-    NotYet {
-        key: "upstreams.*.pool.idle_floor",
-        accepts: Accepts::Nothing,
-        because: "idle limits are not learned",
     },
     NotYet {
         key: "upstreams.*.pool.rebalance",

@@ -14,6 +14,7 @@ use super::settings::Listener;
 use super::settings::Settings;
 use super::settings::Upstream;
 use super::settings::values::ClientKey;
+use super::settings::words::ProxyProtocol;
 use super::settings::words::Reuse;
 use super::settings::words::UnsafeMethods;
 
@@ -126,6 +127,12 @@ fn on_listener(listener: &Listener, advice: &mut Vec<String>) {
         advice.push(format!(
             "listeners.{name}.max_connections_per_client counts each trusted proxy as one client; \
              see client_key"
+        ));
+    }
+    if listener.proxy_protocol == ProxyProtocol::Required && listener.trusted_proxies.is_empty() {
+        advice.push(format!(
+            "listeners.{name}.proxy_protocol is believed from everyone who can connect; see \
+             trusted_proxies"
         ));
     }
     if !listener.tcp.nodelay {

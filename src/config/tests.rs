@@ -403,6 +403,32 @@ fn a_client_key_from_the_proxy_protocol_needs_it_on() {
 }
 
 #[test]
+fn a_client_key_is_no_field_whose_members_are_pairs() {
+    let text = format!(
+        "listeners.web.trusted_proxies = ['10.0.0.0/8']\n\
+         listeners.web.client_key = 'header:forwarded'\n{LEAST_DOTTED}"
+    );
+    let said = the_complaint(&text);
+    assert!(
+        said.contains("holds pairs and no plain addresses"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_optional_proxy_protocol_needs_trusted_proxies_and_a_required_one_does_not() {
+    let said = set("listeners.web.proxy_protocol", "'optional'");
+    assert!(said.contains("trusted_proxies is empty"), "{said}");
+    for text in [
+        "listeners.web.proxy_protocol = 'required'\n",
+        "listeners.web.proxy_protocol = 'optional'\n\
+         listeners.web.trusted_proxies = ['10.0.0.0/8']\n",
+    ] {
+        assert!(checked(&format!("{text}{LEAST_DOTTED}")).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn an_admin_listener_that_others_can_reach_needs_a_token() {
     let said = set("admin.bind", "'0.0.0.0:9901'");
     assert!(said.contains("token_file is off"), "{said}");
@@ -507,15 +533,9 @@ fn what_does_not_act_yet_is_refused_by_name() {
         ("drain.websocket_close", "true"),
         ("drain.at_deadline", "'reset'"),
         ("listeners.web.bind", "'unix:/a'"),
-        ("listeners.web.client_key", "'proxy_protocol'"),
-        ("listeners.web.proxy_protocol", "'optional'"),
-        ("listeners.web.pipelining", "'concurrent'"),
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
         ("upstreams.app.slow_start", "'10s'"),
-        ("upstreams.app.pool.min_idle", "1"),
-        ("upstreams.app.pool.idle_learning", "true"),
-        ("upstreams.app.pool.idle_floor", "'4s'"),
         ("upstreams.app.pool.rebalance", "true"),
         ("upstreams.app.pool.queue", "'fair'"),
         ("upstreams.app.connect.source_addresses", "['10.0.0.1']"),
@@ -540,7 +560,6 @@ fn what_happens_anyway_may_be_written() {
     for (key, value) in [
         ("server.watch_config", "false"),
         ("drain.delay", "'0s'"),
-        ("listeners.web.pipelining", "'close'"),
         ("upstreams.app.balance", "'round_robin'"),
         ("upstreams.app.pool.queue", "'fifo'"),
         ("upstreams.app.health.failures", "'off'"),

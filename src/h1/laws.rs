@@ -114,6 +114,8 @@ fn almost_a_message() -> impl Strategy<Value = Vec<u8>> {
         "Content-Length: 5\r\n",
         "Transfer-Encoding: chunked\r\n",
         "Connection: close\r\n",
+        "Transfer\rEncoding: chunked\r\n",
+        "Content\rLength: 5\r\n",
         " ",
         "\t",
         ":",

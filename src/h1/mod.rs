@@ -24,6 +24,7 @@
 //! | trailer merging | `Host`, length or credentials in a trailer section | `a_trailer_field_that_frames_routes_or_authenticates_is_not_passed_on` |
 //! | a trailer without colon | a parser that stops early | chapter Chunks, `a trailer field without colon` |
 //! | bare CR, bare LF, NUL | a line that only one recipient sees | chapters Request lines and Field lines |
+//! | `Transfer\rEncoding` | a wide comparison that folds CR to the hyphen | `two_tokens_are_compared_whatever_their_case`; chapter Field lines, `a CR for the hyphen of a name that frames` |
 //! | obs-fold, space before the colon | a name that only one recipient reads | chapter Field lines |
 //! | octets from 0x80 in names | case folding and decoding that differ | chapter Field lines, `a name that is not ASCII` |
 //! | `Transfer_Encoding` | an origin that takes `_` for `-` | it passes as another field; chapter Field lines says so |

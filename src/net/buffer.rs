@@ -72,6 +72,11 @@ impl ReadBuffer {
         self.floor = self.start;
     }
 
+    /// Appends octets that were read elsewhere.
+    pub fn put(&mut self, octets: &[u8]) {
+        self.octets.extend_from_slice(octets);
+    }
+
     /// The held head.
     #[must_use]
     pub fn held(&self) -> &[u8] {

@@ -16,7 +16,6 @@ use crate::net::clock::Deadline;
 use crate::net::dial::TcpOptions;
 use crate::net::reactor::Initially;
 use crate::net::socket;
-use crate::net::socket::Hearing;
 use crate::net::stream::Fault;
 use crate::net::stream::Stream;
 use crate::net::worker;
@@ -155,9 +154,9 @@ impl Listener {
     }
 
     async fn pause_accepting(&mut self) {
-        self.stream.hear(Hearing::Off);
+        self.stream.mute();
         worker::sleep_until(Deadline::after(self.pause)).await;
-        self.stream.hear(Hearing::On);
+        self.stream.hear();
         self.pause = (self.pause * 2).min(PAUSE_MOST);
     }
 

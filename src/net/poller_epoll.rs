@@ -4,7 +4,6 @@
 //! nothing here. `poller_portable` has the same words on the runtime's reactor; `mod.rs` chooses.
 //! Absent on purpose: what readiness means and who waits for it, which is the reactor's.
 
-use crate::net::socket::Hearing;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
@@ -113,16 +112,20 @@ impl Poller {
         Ok(Tap)
     }
 
-    /// Whether a listening socket is heard. While accepting pauses it is not: a queue that is not
-    /// empty would end every sleep at once.
-    pub(super) fn hear(&self, socket: &Socket, data: u64, hearing: Hearing) {
-        let flags = match hearing {
-            Hearing::On => EventFlags::IN,
-            Hearing::Off => EventFlags::empty(),
-        };
-        let data = epoll::EventData::new_u64(data);
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self, socket: &Socket, data: u64) {
+        self.listen_for(socket, data, EventFlags::IN);
+    }
+
+    /// A listening socket is not heard. While accepting pauses, a queue that is not empty would
+    /// end every sleep at once.
+    pub(super) fn mute(&self, socket: &Socket, data: u64) {
+        self.listen_for(socket, data, EventFlags::empty());
+    }
+
+    fn listen_for(&self, socket: &Socket, data: u64, flags: EventFlags) {
         // It is registered, so nothing can go wrong but the socket being closed.
-        let _closed = epoll::modify(&self.epoll, socket, data, flags);
+        let _closed = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(data), flags);
     }
 
     /// The handle by which other threads take sockets away. Errors: the kernel's (EMFILE).

@@ -17,7 +17,6 @@
 //! - It costs more: three or four system calls a read instead of one, a lock, a timer for each
 //!   sleep.
 
-use crate::net::socket::Hearing;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
@@ -284,8 +283,11 @@ impl Poller {
         Ok(Tap::new(&self.desk, socket, data, What::Queue))
     }
 
-    /// Whether a listening socket is heard: here it is asked about only when somebody waits.
-    pub(super) const fn hear(&self, _socket: &Socket, _data: u64, _hearing: Hearing) {}
+    /// A listening socket is heard again: in this form it is asked only when somebody waits.
+    pub(super) const fn hear(&self, _socket: &Socket, _data: u64) {}
+
+    /// A listening socket is not heard: nobody asks it.
+    pub(super) const fn mute(&self, _socket: &Socket, _data: u64) {}
 
     /// The handle by which other threads take sockets away. Errors: none in this form.
     pub(super) const fn remover(&self) -> io::Result<Remover> {

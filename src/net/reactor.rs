@@ -28,7 +28,6 @@ use crate::net::poller::Poller;
 use crate::net::poller::Remover;
 use crate::net::poller::Socket;
 use crate::net::poller::Tap;
-use crate::net::socket::Hearing;
 
 /// A registration: a place in the reactor and which of its tenants. A key that outlives its
 /// registration finds nobody.
@@ -168,9 +167,14 @@ impl Reactor {
         Ok(key)
     }
 
-    /// Whether a listening socket is heard.
-    pub(super) fn hear(&self, socket: &Socket, key: Key, hearing: Hearing) {
-        self.poller.hear(socket, key.pack(), hearing);
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self, socket: &Socket, key: Key) {
+        self.poller.hear(socket, key.pack());
+    }
+
+    /// A listening socket is not heard for a while.
+    pub(super) fn mute(&self, socket: &Socket, key: Key) {
+        self.poller.mute(socket, key.pack());
     }
 
     /// Forgets a registration. The kernel forgets it when the descriptor is closed.

@@ -107,10 +107,3 @@ mod form {
         Ok(sockets)
     }
 }
-
-/// Whether a listening socket's queue wakes its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hearing {
-    On,
-    Off,
-}

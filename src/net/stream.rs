@@ -34,7 +34,6 @@ use crate::net::reactor::Reactor;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
-use crate::net::socket::Hearing;
 use crate::net::sys;
 use crate::net::worker;
 
@@ -245,12 +244,19 @@ impl Stream {
     /// # Errors
     /// `TimedOut` only.
     pub async fn writable(&self, deadline: Deadline) -> Result<(), Fault> {
-        poll_fn(|context| {
-            self.registration
-                .poll_ready(Interest::Write, context, deadline)
-        })
-        .await
-        .map_err(Fault::from)
+        poll_fn(|context| self.poll_writable(context, deadline))
+            .await
+            .map_err(Fault::from)
+    }
+
+    /// Ready once there is room in the send buffer, or the deadline has passed.
+    pub fn poll_writable(
+        &self,
+        context: &Context<'_>,
+        deadline: Deadline,
+    ) -> Poll<Result<(), TimedOut>> {
+        self.registration
+            .poll_ready(Interest::Write, context, deadline)
     }
 
     /// Ready once the peer is gone. Ask from the task that reads this stream.
@@ -615,11 +621,16 @@ impl Drop for Home {
 }
 
 impl Stream {
-    /// Whether a listening socket is heard.
-    pub(super) fn hear(&self, hearing: Hearing) {
-        self.registration
-            .reactor
-            .hear(&self.socket, self.registration.key, hearing);
+    /// A listening socket is heard again.
+    pub(super) fn hear(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.hear(&self.socket, *key);
+    }
+
+    /// A listening socket is not heard for a while.
+    pub(super) fn mute(&self) {
+        let Registration { reactor, key, .. } = &self.registration;
+        reactor.mute(&self.socket, *key);
     }
 
     /// After a turn of accepting: a level-triggered socket says again if its queue is not empty.

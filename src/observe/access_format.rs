@@ -41,7 +41,11 @@ pub fn write_line(out: &mut Vec<u8>, record: &ExchangeRecord, format: Format) {
 
 fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
     line.time("time", record.began);
-    line.shown("client", record.client);
+    match record.client.port() {
+        // A field named the client and said no port.
+        0 => line.shown("client", record.client.ip()),
+        _ => line.shown("client", record.client),
+    }
     line.number("client_conn", record.client_conn.0);
     line.number("client_nth", record.client_nth);
     if let Some(listener) = &record.listener {

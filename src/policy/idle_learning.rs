@@ -3,10 +3,15 @@
 //! An origin that closes an idle connection just as a request is sent on it costs that request; so
 //! we close first. The limit is the least of the configured one, the origin's `Keep-Alive: timeout`
 //! hint and the age at which it was seen to close, the latter two less a margin. Of an origin that
-//! nothing is known of we assume little: the floor. Absent on purpose: the canary connection that
-//! finds out; `proxy` keeps it and tells what became of it.
+//! nothing is known of we assume little: the floor.
+//!
+//! An origin that restarts closes all its connections, at whatever age they are; that is no limit.
+//! So two witnesses are asked for: connections that died apart, at a like age. A canary, which
+//! outlived the limit already, needs none. Absent on purpose: the canary itself; `pool` keeps it
+//! and `proxy` tells what became of it.
 
 use std::time::Duration;
+use std::time::Instant;
 
 /// Which rule set the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,27 @@ pub struct IdleLimit {
     settings: IdleSettings,
     hint: Option<Duration>,
     seen: Seen,
+    witness: Option<Witness>,
+}
+
+/// One connection that the origin closed, and when that was: not yet believed.
+#[derive(Clone, Copy, Debug)]
+struct Witness {
+    age: Duration,
+    at: Instant,
+}
+
+/// What is known of the origin's own limit, to be told to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// It says so itself.
+    Says(Duration),
+    /// It was seen to close at this age.
+    Closes(Duration),
+    /// It was seen not to close before this age.
+    Keeps(Duration),
 }
 
 /// What was seen of the origin's own limit.
@@ -82,12 +108,8 @@ impl IdleLimit {
             settings,
             hint: None,
             seen: Seen::Nothing,
+            witness: None,
         }
-    }
-
-    /// The settings changed; what is known stays.
-    pub fn set_settings(&mut self, settings: IdleSettings) {
-        self.settings = settings;
     }
 
     /// An answer carried `Keep-Alive: timeout=`; the latest counts.
@@ -95,13 +117,32 @@ impl IdleLimit {
         self.hint = Some(timeout);
     }
 
-    /// The origin closed a connection that had been idle for `age`. The least age counts: an
+    /// At `now` the origin closed a parked connection that had been idle for `age`. It is believed
+    /// once a second one agrees that did not die together with the first. The least age counts: an
     /// origin of several processes, or a device between, may have several limits.
-    pub fn on_idle_close(&mut self, age: Duration) {
+    pub fn on_idle_close(&mut self, age: Duration, now: Instant) {
+        let Some(first) = self.witness.replace(Witness { age, at: now }) else {
+            return;
+        };
+        if now.saturating_duration_since(first.at) <= TOGETHER {
+            // Of those that die together the first to die speaks.
+            self.witness = Some(first);
+            return;
+        }
+        if first.age.abs_diff(age) > LIKE.max(age / 8) {
+            return;
+        }
+        let age = age.min(first.age);
         self.seen = match self.seen {
             Seen::Closed(known) => Seen::Closed(known.min(age)),
             Seen::Nothing | Seen::Survived(_) => Seen::Closed(age),
         };
+    }
+
+    /// The origin closed the canary at `age`. It is the last word: the origin kept it all that
+    /// time, so a lesser age that was seen once is not its limit.
+    pub fn on_canary_closed(&mut self, age: Duration) {
+        self.seen = Seen::Closed(age);
     }
 
     /// The canary was idle for `age` and is still open: the origin's limit is longer than that,
@@ -112,6 +153,30 @@ impl IdleLimit {
             Seen::Closed(_) | Seen::Nothing => Seen::Survived(age),
             Seen::Survived(known) => Seen::Survived(known.max(age)),
         };
+    }
+
+    /// What is known of the origin's own limit: its deeds before its words.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        match (self.seen, self.hint) {
+            (Seen::Closed(age), hint) if hint.is_none_or(|hint| age < hint) => Known::Closes(age),
+            (_, Some(hint)) => Known::Says(hint),
+            (Seen::Closed(age), None) => Known::Closes(age),
+            (Seen::Survived(age), None) => Known::Keeps(age),
+            (Seen::Nothing, None) => Known::Nothing,
+        }
+    }
+
+    /// How long a canary is kept that is to find out more. `None`: the configured limit is in
+    /// force, and nothing beyond it matters.
+    #[must_use]
+    pub fn canary(&self) -> Option<Duration> {
+        match self.effective().1 {
+            IdleSource::Config => None,
+            IdleSource::Hint | IdleSource::Learned | IdleSource::Floor => {
+                Some(self.settings.idle_timeout)
+            }
+        }
     }
 
     /// The limit now, and which rule set it.
@@ -141,9 +206,32 @@ impl IdleLimit {
     }
 }
 
+/// Closes within this time of one another have one cause: a restart closes hundreds of connections
+/// in a few milliseconds, and we hear of them within a turn or two.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// How far apart two ages may be and still be alike, if an eighth of them is less: origins look for
+/// idle connections at intervals.
+const LIKE: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can only be had from the clock"
+    )]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// Two connections are closed at this age, one well after the other.
+    fn seen_twice(limit: &mut IdleLimit, age: Duration) {
+        let start = start();
+        limit.on_idle_close(age, start);
+        limit.on_idle_close(age, start + secs(1));
+    }
 
     fn secs(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -167,12 +255,10 @@ mod tests {
     fn without_learning_the_configured_limit_is_all() {
         let mut limit = limit();
         limit.on_hint(secs(5));
-        limit.on_idle_close(secs(3));
-        limit.set_settings(IdleSettings {
-            learning: Learning::Off,
-            ..limit.settings
-        });
+        seen_twice(&mut limit, secs(3));
+        limit.settings.learning = Learning::Off;
         assert_eq!(limit.effective(), (secs(60), IdleSource::Config));
+        assert_eq!(limit.canary(), None);
     }
 
     #[test]
@@ -187,24 +273,56 @@ mod tests {
     #[test]
     fn a_close_that_was_seen_counts_less_the_margin_even_below_the_floor() {
         let mut limit = limit();
-        limit.on_idle_close(secs(3));
+        seen_twice(&mut limit, secs(3));
         assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
-        limit.on_idle_close(secs(20));
+        seen_twice(&mut limit, secs(20));
         assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
+    }
+
+    #[test]
+    fn a_restart_is_not_taken_for_an_idle_limit() {
+        let mut limit = limit();
+        let mut now = start();
+        for age in [1, 1, 1, 2, 3] {
+            limit.on_idle_close(secs(age), now);
+            now += Duration::from_millis(5);
+        }
+        limit.on_idle_close(secs(30), now + secs(100));
+        assert_eq!(limit.effective(), (secs(4), IdleSource::Floor));
+    }
+
+    #[test]
+    fn the_age_at_which_a_canary_is_closed_is_believed_at_once_and_can_raise_the_limit() {
+        let mut limit = limit();
+        seen_twice(&mut limit, secs(3));
+        limit.on_canary_closed(secs(20));
+        assert_eq!(limit.effective(), (secs(19), IdleSource::Learned));
+        assert_eq!(limit.known(), Known::Closes(secs(20)));
+        assert_eq!(limit.canary(), Some(secs(60)));
+    }
+
+    #[test]
+    fn a_floor_above_the_configured_limit_does_not_count() {
+        let mut limit = limit();
+        limit.settings.idle_timeout = secs(2);
+        assert_eq!(limit.effective(), (secs(2), IdleSource::Config));
+        assert_eq!(limit.canary(), None);
     }
 
     #[test]
     fn an_origin_that_closes_earlier_than_it_says_is_believed_by_its_deeds() {
         let mut limit = limit();
         limit.on_hint(secs(30));
-        limit.on_idle_close(secs(10));
+        assert_eq!(limit.known(), Known::Says(secs(30)));
+        seen_twice(&mut limit, secs(10));
+        assert_eq!(limit.known(), Known::Closes(secs(10)));
         assert_eq!(limit.effective(), (secs(9), IdleSource::Learned));
     }
 
     #[test]
     fn a_canary_that_survives_raises_the_limit_again() {
         let mut limit = limit();
-        limit.on_idle_close(secs(3));
+        seen_twice(&mut limit, secs(3));
         limit.on_canary_survived(secs(2));
         assert_eq!(limit.effective(), (secs(2), IdleSource::Learned));
         limit.on_canary_survived(secs(12));
@@ -216,7 +334,7 @@ mod tests {
     #[test]
     fn a_limit_shorter_than_the_margin_leaves_nothing_to_reuse() {
         let mut limit = limit();
-        limit.on_idle_close(Duration::from_millis(300));
+        seen_twice(&mut limit, Duration::from_millis(300));
         assert_eq!(limit.effective(), (Duration::ZERO, IdleSource::Learned));
     }
 

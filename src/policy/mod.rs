@@ -12,4 +12,6 @@ pub mod drain;
 pub mod idle_learning;
 pub mod header_rules;
 pub mod forwarded;
+pub mod client_key;
+pub mod proxy_protocol;
 pub mod hops;

@@ -34,6 +34,24 @@ impl<C> Idle<C> {
         };
     }
 
+    /// Left to find out when the origin closes it, until it has idled for `limit`. One that carried
+    /// no request is handed back: origins time those otherwise. Its age is of no account, since it
+    /// carries nothing any more.
+    pub(super) fn into_canary(
+        mut self,
+        limit: Option<Duration>,
+        now: Instant,
+    ) -> Result<Self, Self> {
+        let until = limit.and_then(|limit| self.since.checked_add(limit));
+        match until {
+            Some(until) if until > now && self.lease.requests > 0 => {
+                self.leave_at = Some(until);
+                Ok(self)
+            }
+            Some(_) | None => Err(self),
+        }
+    }
+
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.leave_at.is_some_and(|at| now >= at)
     }

@@ -23,6 +23,7 @@ use crate::pool::ledger::Ledger;
 use crate::pool::ledger::Queueing;
 use crate::pool::ledger::RefuseReason;
 use crate::pool::ledger::Returned;
+use crate::pool::ledger::Was;
 use crate::pool::limits::ConnCount;
 use crate::pool::limits::Order;
 use crate::pool::limits::PoolLimits;
@@ -30,6 +31,9 @@ use crate::pool::verdict::Verdict;
 use crate::pool::waiters::Ticket;
 
 const WORKERS: usize = 3;
+
+/// How long a canary is kept, where there is one.
+const CANARY: Duration = Duration::from_secs(25);
 
 fn limits(max_connections: u32) -> PoolLimits {
     PoolLimits {
@@ -313,10 +317,95 @@ fn a_learned_idle_limit_is_told_apart() {
     scene.park(0, 1);
     scene
         .ledger
-        .set_idle_limit(Duration::from_secs(4), CloseReason::LearnedIdle);
+        .set_idle_limit(Duration::from_secs(4), CloseReason::LearnedIdle, None);
     scene.pass(Duration::from_secs(3));
     scene.ledger.expire(scene.now, &mut scene.retired);
     assert_eq!(scene.retired, [(1, CloseReason::LearnedIdle)]);
+}
+
+/// A pool of two places with a canary, parked as the first connection, and nothing else.
+fn with_a_canary() -> Scene {
+    let mut scene = Scene::of(limits(2));
+    let limit = Duration::from_secs(4);
+    scene
+        .ledger
+        .set_idle_limit(limit, CloseReason::LearnedIdle, Some(CANARY));
+    for _ in 0..2 {
+        let (conn, mut lease) = scene.connect();
+        lease.on_request();
+        assert_eq!(scene.give((conn, lease), 0), Returned::Parked);
+        scene.pass(limit);
+        scene.ledger.expire(scene.now, &mut scene.retired);
+    }
+    assert_eq!((scene.ledger.canaries(), scene.ledger.open()), (1, 1));
+    assert_eq!(scene.retired, [(2, CloseReason::LearnedIdle)]);
+    scene.retired.clear();
+    scene
+}
+
+#[test]
+fn one_connection_that_idled_too_long_stays_as_the_canary_and_is_never_handed_out() {
+    let mut scene = with_a_canary();
+    assert_eq!(scene.ledger.idle(), 0);
+    assert_eq!(scene.connect().0, 3);
+    assert_eq!(scene.ledger.open(), 2);
+    assert!(scene.retired.is_empty());
+}
+
+#[test]
+fn the_canary_is_the_first_to_give_its_place() {
+    let mut scene = with_a_canary();
+    let (_first, _second) = (scene.connect(), scene.connect());
+    assert_eq!(scene.retired, [(1, CloseReason::PoolFull)]);
+    assert_eq!((scene.ledger.canaries(), scene.ledger.open()), (0, 2));
+}
+
+#[test]
+fn a_canary_that_dies_is_told_apart_and_says_how_long_it_was_idle() {
+    let mut scene = with_a_canary();
+    let (id, now) = (ConnId(1), scene.now);
+    let removed = scene.ledger.remove_idle(id, CloseReason::PeerFin, now);
+    let removed = removed.unwrap();
+    assert_eq!(
+        (removed.was, removed.rested, removed.requests),
+        (Was::Canary, Duration::from_secs(8), 1)
+    );
+}
+
+#[test]
+fn a_canary_that_is_kept_for_its_whole_time_has_survived() {
+    let mut scene = with_a_canary();
+    scene.pass(Duration::from_secs(16));
+    assert_eq!(scene.ledger.survived(scene.now), None);
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.ledger.next_deadline(), Some(scene.now));
+    assert_eq!(scene.ledger.survived(scene.now), Some((1, CANARY)));
+    assert_eq!(scene.ledger.open(), 0);
+}
+
+#[test]
+fn where_nothing_may_be_idle_a_connection_that_returns_is_the_canary() {
+    let mut scene = Scene::of(limits(2));
+    let reason = CloseReason::LearnedIdle;
+    let none = Duration::ZERO;
+    scene.ledger.set_idle_limit(none, reason, Some(CANARY));
+    for wanted in [Returned::Parked, Returned::Retired(2, reason, None)] {
+        let (conn, mut lease) = scene.connect();
+        lease.on_request();
+        assert_eq!(scene.give((conn, lease), 0), wanted);
+    }
+    assert_eq!((scene.ledger.canaries(), scene.ledger.open()), (1, 1));
+}
+
+#[test]
+fn a_connection_that_carried_no_request_is_no_canary() {
+    let mut scene = Scene::of(limits(2));
+    let (limit, reason) = (Duration::from_secs(4), CloseReason::LearnedIdle);
+    scene.ledger.set_idle_limit(limit, reason, Some(CANARY));
+    scene.park(0, 1);
+    scene.pass(limit);
+    scene.ledger.expire(scene.now, &mut scene.retired);
+    assert_eq!(scene.retired, [(1, reason)]);
 }
 
 #[test]
@@ -493,12 +582,17 @@ fn raised_limits_let_the_waiting_connect() {
 fn a_parked_connection_that_dies_is_removed_from_whichever_shelf() {
     let mut scene = Scene::of(limits(4));
     scene.park(1, 3);
-    let removed = scene.ledger.remove_idle(ConnId(2), CloseReason::PeerFin);
-    assert_eq!(removed, Some((2, None)));
+    let mut remove = || {
+        let (id, now) = (ConnId(2), scene.now);
+        scene.ledger.remove_idle(id, CloseReason::PeerFin, now)
+    };
+    let removed = remove().unwrap();
     assert_eq!(
-        scene.ledger.remove_idle(ConnId(2), CloseReason::PeerFin),
-        None
+        (removed.conn, removed.was, removed.wake),
+        (2, Was::Parked, None)
     );
+    assert_eq!(removed.rested, Duration::from_secs(2));
+    assert_eq!(remove(), None);
     assert_eq!((scene.reuse(0).0, scene.reuse(0).0), (3, 1));
     assert_eq!(scene.ledger.departures()[CloseReason::PeerFin.index()], 1);
 }
@@ -662,8 +756,11 @@ impl Outside {
             max_connecting: 2,
             ..limits(4)
         };
+        let mut ledger = Ledger::new(limits);
+        let limit = Duration::from_secs(3);
+        ledger.set_idle_limit(limit, CloseReason::LearnedIdle, Some(CANARY));
         Self {
-            ledger: Ledger::new(limits),
+            ledger,
             now: start(),
             next: 1,
             held: Vec::new(),
@@ -835,13 +932,19 @@ impl Outside {
                 let Some(id) = ids.get(pick % ids.len().max(1)) else {
                     return;
                 };
-                let removed = self.ledger.remove_idle(ConnId(*id), CloseReason::PeerFin);
-                if let Some((conn, wake)) = removed {
-                    assert_eq!(wake, None, "law 7");
-                    self.left(conn);
+                let removed = self
+                    .ledger
+                    .remove_idle(ConnId(*id), CloseReason::PeerFin, self.now);
+                if let Some(removed) = removed {
+                    assert_eq!(removed.wake, None, "law 7");
+                    self.left(removed.conn);
                 }
             }
             Op::Expire => {
+                if let Some((canary, rested)) = self.ledger.survived(self.now) {
+                    assert!(rested >= CANARY);
+                    self.left(canary);
+                }
                 self.ledger.expire(self.now, &mut retired);
                 assert!(self.ledger.next_deadline().is_none_or(|at| at > self.now));
             }
@@ -990,7 +1093,7 @@ impl Outside {
 
         // Law 1, and law 3: what is counted out is what was handed out.
         assert_eq!(
-            ledger.idle() + ledger.leased() + ledger.connecting(),
+            ledger.idle() + ledger.canaries() + ledger.leased() + ledger.connecting(),
             ledger.open()
         );
         assert_eq!(
@@ -1001,7 +1104,8 @@ impl Outside {
             ledger.connecting() as usize,
             self.permits.len() + count(Had::Place)
         );
-        assert_eq!((ledger.idle() + ledger.leased()) as usize, self.alive.len());
+        let alive = ledger.idle() + ledger.canaries() + ledger.leased();
+        assert_eq!(alive as usize, self.alive.len());
         self.ceiling = max.max(self.ceiling.min(ledger.open()));
         assert!(ledger.open() <= self.ceiling, "opened beyond the cap");
         assert!(ledger.idle() <= limits.max_idle);
@@ -1023,7 +1127,7 @@ impl Outside {
         assert_eq!(ledger.departures().iter().sum::<u64>(), self.lost);
         // Law 7.
         assert!(
-            ledger.idle() == 0 || ledger.open() + ledger.waiting() <= max,
+            ledger.idle() + ledger.canaries() == 0 || ledger.open() + ledger.waiting() <= max,
             "law 7"
         );
     }

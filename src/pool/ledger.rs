@@ -3,16 +3,18 @@
 //! Why a ledger: the laws below can be tested without a socket. Absent on purpose: clocks, wakers,
 //! sockets and locks; `proxy/checkout` brings them, and wakes exactly the tickets returned here.
 //!
-//! 1. idle + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take away
-//!    idle connections at once and the others as they return; until then nothing new is opened.
+//! 1. idle + canary + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take
+//!    away idle connections at once and the others as they return; until then nothing new is opened.
 //! 2. Someone waits only while nothing idle suits and no place to connect is free.
 //! 3. Every permit and every lease is answered once.
 //! 4. Waiters are served in order; one who left never receives.
 //! 5. What leaves, leaves with one reason, and is counted under it.
 //! 6. Nothing is handed out past its idle limit or its age.
-//! 7. While anything is idle, open + waiting ≤ `max_connections`: those who wait beside idle
+//! 7. While anything is idle, or a canary, open + waiting ≤ `max_connections`: who waits beside idle
 //!    connections that do not suit them wait for the connect bound only, room being kept for them.
 //!    Hence an idle connection that leaves never has anyone to wake.
+//! 8. There is at most one canary: a connection that has idled too long to be used, and is kept to
+//!    find out when the origin closes it. It is never handed out, and the first to give its place.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -155,6 +157,30 @@ pub enum Cancelled<C> {
     Connection(Returned<C>),
 }
 
+/// A connection that was taken off its shelf.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Removed<C> {
+    /// The connection, to be closed.
+    pub conn: C,
+    /// What it was parked as.
+    pub was: Was,
+    /// How long it was idle.
+    pub rested: Duration,
+    /// How many requests it had carried.
+    pub requests: u64,
+    /// This waiter may connect in its place, and must be woken.
+    pub wake: Option<Ticket>,
+}
+
+/// What a parked connection was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    /// One to be used again.
+    Parked,
+    /// The canary.
+    Canary,
+}
+
 /// Whether the ledger still serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -169,6 +195,9 @@ pub struct Ledger<C> {
     idle_reason: CloseReason,
     standing: Standing,
     shelves: Shelves<C>,
+    /// How long a canary is kept; None: none is wanted.
+    canary_limit: Option<Duration>,
+    canary: Option<Idle<C>>,
     waiters: Waiters<C, Fresh>,
     leased: u32,
     connecting: u32,
@@ -183,6 +212,8 @@ impl<C> Ledger<C> {
         Self {
             shelves: Shelves::new(limits.workers),
             limits,
+            canary_limit: None,
+            canary: None,
             idle_reason: CloseReason::IdleTimeout,
             standing: Standing::Serving,
             waiters: Waiters::new(),
@@ -206,6 +237,9 @@ impl<C> Ledger<C> {
         self.shelves.grow(limits.workers);
         self.deadline = self.shelves.reckon(limits.idle_limit);
         self.limits = limits;
+        if self.is_crowded() {
+            self.retire_canary(retired);
+        }
         while !self.shelves.is_empty() && (self.is_crowded() || self.idle() > self.limits.max_idle)
         {
             self.retire_oldest(CloseReason::PoolFull, now, retired);
@@ -214,9 +248,16 @@ impl<C> Ledger<C> {
     }
 
     /// Sets the idle limit alone, and what overdue connections are told: `IdleTimeout` for the
-    /// configured limit, `LearnedIdle` for one learned from the origin.
-    pub fn set_idle_limit(&mut self, idle_limit: Duration, reason: CloseReason) {
+    /// configured limit, `LearnedIdle` for one learned from the origin. With `canary`, one of them
+    /// is kept until it has been idle for so long.
+    pub fn set_idle_limit(
+        &mut self,
+        idle_limit: Duration,
+        reason: CloseReason,
+        canary: Option<Duration>,
+    ) {
         self.idle_reason = reason;
+        self.canary_limit = canary;
         if self.limits.idle_limit != idle_limit {
             self.limits.idle_limit = idle_limit;
             self.deadline = self.shelves.reckon(idle_limit);
@@ -364,31 +405,76 @@ impl<C> Ledger<C> {
 
     /// A connection died while parked, or must leave. None: it is not on a shelf (any more); a
     /// waiter to whom it was handed finds it dead when it takes it.
-    pub fn remove_idle(&mut self, id: ConnId, reason: CloseReason) -> Option<(C, Option<Ticket>)> {
-        let idle = self.shelves.take_by_id(id)?;
+    pub fn remove_idle(
+        &mut self,
+        id: ConnId,
+        reason: CloseReason,
+        now: Instant,
+    ) -> Option<Removed<C>> {
+        let canary = self.canary.take_if(|idle| idle.lease.id == id);
+        let (idle, was) = match canary {
+            Some(idle) => (idle, Was::Canary),
+            None => (self.shelves.take_by_id(id)?, Was::Parked),
+        };
         self.depart(reason);
-        Some((idle.conn, self.admit_next()))
+        Some(Removed {
+            was,
+            rested: idle.rested(now),
+            requests: idle.lease.requests,
+            conn: idle.conn,
+            wake: self.admit_next(),
+        })
     }
 
-    /// Moves every overdue idle connection to `retired`.
+    /// The canary, and how long it was idle, if the origin kept it for as long as it was to find
+    /// out. It leaves as `IdleTimeout`.
+    pub fn survived(&mut self, now: Instant) -> Option<(C, Duration)> {
+        let idle = self.canary.take_if(|idle| idle.is_overdue(now))?;
+        self.depart(CloseReason::IdleTimeout);
+        let rested = idle.rested(now);
+        Some((idle.conn, rested))
+    }
+
+    /// The canary.
+    pub fn canary_mut(&mut self) -> Option<&mut C> {
+        self.canary.as_mut().map(|idle| &mut idle.conn)
+    }
+
+    /// How many canaries: none or one.
+    #[must_use]
+    pub fn canaries(&self) -> u32 {
+        u32::from(self.canary.is_some())
+    }
+
+    /// Moves every overdue idle connection to `retired`, but for one that may stay as the canary.
     pub fn expire(&mut self, now: Instant, retired: &mut Vec<(C, CloseReason)>) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
         let departures = &mut self.departures;
         let idle_reason = self.idle_reason;
+        let (canary, canary_limit) = (&mut self.canary, self.canary_limit);
         self.deadline = self.shelves.take_overdue(now, |idle| {
             let reason = idle.overdue_reason(now, idle_reason);
+            let limit = canary_limit.filter(|_| reason == idle_reason && canary.is_none());
+            let idle = match idle.into_canary(limit, now) {
+                Ok(idle) => {
+                    *canary = Some(idle);
+                    return;
+                }
+                Err(idle) => idle,
+            };
             departures[reason.index()] += 1;
             retired.push((idle.conn, reason));
         });
     }
 
-    /// When to call `expire`: never later than the first idle connection falls due, perhaps
-    /// earlier.
+    /// When to call `survived` and `expire`: never later than the first idle connection falls due,
+    /// perhaps earlier.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        let canary = self.canary.as_ref().and_then(|idle| idle.leave_at);
+        earlier(self.deadline, canary)
     }
 
     /// Closes the ledger: idle connections go to `retired`, what returns later retires with the
@@ -402,6 +488,10 @@ impl<C> Ledger<C> {
     ) -> Vec<Ticket> {
         self.standing = Standing::Closed(reason);
         self.deadline = None;
+        if let Some(canary) = self.canary.take() {
+            self.depart(reason);
+            retired.push((canary.conn, reason));
+        }
         while let Some(idle) = self.shelves.take_oldest() {
             self.depart(reason);
             retired.push((idle.conn, reason));
@@ -436,7 +526,7 @@ impl<C> Ledger<C> {
     /// All of them: what `max_connections` limits.
     #[must_use]
     pub fn open(&self) -> u32 {
-        self.idle() + self.leased + self.connecting
+        self.idle() + self.canaries() + self.leased + self.connecting
     }
 
     /// Requests in line, those enlisted beside their own connect not included.
@@ -507,6 +597,9 @@ impl<C> Ledger<C> {
         }
         if self.waiting() == 0 && self.connecting < self.limits.max_connecting {
             let why = self.why_open(ask.fresh);
+            if self.is_full() {
+                self.retire_canary(retired);
+            }
             if self.is_full() && !self.shelves.is_empty() {
                 self.retire_oldest(ask.fresh.room_reason(), now, retired);
             }
@@ -529,6 +622,9 @@ impl<C> Ledger<C> {
         };
         let ticket = self.waiters.join(want, ask.fresh);
         // Law 7: who waits beside idle connections has room kept.
+        if self.is_crowded() {
+            self.retire_canary(retired);
+        }
         if !self.shelves.is_empty() && self.is_crowded() {
             self.retire_oldest(ask.fresh.room_reason(), now, retired);
         }
@@ -541,7 +637,20 @@ impl<C> Ledger<C> {
         // It may have lain ready for a waiter while the limits changed.
         idle.reckon(self.limits.idle_limit);
         if let Some(reason) = self.refusal(&idle, now) {
-            return self.retire_returned(idle, reason);
+            // Where nothing may be idle at all, only one that returns can be the canary.
+            let may_stay = reason == self.idle_reason
+                && self.canary.is_none()
+                && self.standing == Standing::Serving
+                && !self.is_crowded();
+            let limit = self.canary_limit.filter(|_| may_stay);
+            return match idle.into_canary(limit, now) {
+                Ok(idle) => {
+                    self.leased = self.leased.saturating_sub(1);
+                    self.canary = Some(idle);
+                    Returned::Parked
+                }
+                Err(idle) => self.retire_returned(idle, reason),
+            };
         }
         let taker = self.waiters.oldest(Want::Either, Want::Idle);
         // The oldest of all may need a new connection. It is served in its turn: this one makes
@@ -622,6 +731,14 @@ impl<C> Ledger<C> {
         }
         self.depart(reason);
         retired.push((idle.conn, reason));
+    }
+
+    /// The canary gives its place.
+    fn retire_canary(&mut self, retired: &mut Vec<(C, CloseReason)>) {
+        if let Some(idle) = self.canary.take() {
+            self.depart(CloseReason::PoolFull);
+            retired.push((idle.conn, CloseReason::PoolFull));
+        }
     }
 
     fn retire_overdue(&mut self, idle: Idle<C>, now: Instant, retired: &mut Vec<(C, CloseReason)>) {

@@ -1,7 +1,8 @@
 //! Accepting: from a listening socket to a conversation, through the limits.
 //!
 //! Limits are counted before anything is read, so they are exact; what is refused is refused with
-//! its reason, in the way the operator chose.
+//! its reason, in the way the operator chose. Only a client that is told apart by what it says is
+//! counted as soon as it has said it, in `introduce`.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -29,10 +30,12 @@ use crate::observe::live::LiveFacts;
 use crate::observe::shard;
 use crate::observe::words::AcceptError;
 use crate::observe::words::RejectReason;
+use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
-use crate::proxy::converse::Admitted;
+use crate::proxy::introduce;
+use crate::proxy::introduce::Known;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
@@ -122,6 +125,10 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
             RejectReason::ListenerLimit,
             (listener, service),
         );
+    }
+    if listener.clients.is_some() && introduce::known(listener, peer.ip()) == Known::Later {
+        let places = Places::new(listener, service, None);
+        return begin(socket, peer, places, Admitted::Undecided);
     }
     let entered = listener
         .lock_clients()
@@ -229,8 +236,8 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
-    let client = Client::new(stream, peer, places, live);
-    let conversation = AssertUnwindSafe(converse::converse(client, admitted)).catch_unwind();
+    let client = Client::new(stream, peer, (places, admitted), live);
+    let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
     if conversation.await.is_err() {
         service.metrics.panics.inc();
         let message = "a connection's task panicked; only that connection ended";

@@ -19,10 +19,11 @@ use crate::proxy::service::Service;
 
 /// Begins the account of a client's next request.
 pub fn begin(record: &mut ExchangeRecord, client: &Client) {
-    if record.client_conn != client.id {
-        record.client_conn = client.id;
-        record.client = client.address;
-    }
+    let nth = client.nth.get() + 1;
+    client.nth.set(nth);
+    client.live.begin_request(nth);
+    record.client_conn = client.id;
+    record.client = client.address;
     if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());
     }
@@ -30,7 +31,7 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client) {
         true => std::time::SystemTime::UNIX_EPOCH, // nobody will read it
         false => clock::wall(),
     };
-    record.restart(client.nth, began);
+    record.restart(nth, began);
 }
 
 /// Notes what was asked.
@@ -84,7 +85,7 @@ pub fn finish(
         of_route.requests.of(CodeClass::of(status)).inc();
     }
     of_route.duration.observe(total);
-    if client.nth > 1 {
+    if record.client_nth > 1 {
         client.listener.metrics.keepalive_requests.inc();
     }
     client.count_octets();

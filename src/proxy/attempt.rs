@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
 use crate::h1::encode;
@@ -37,11 +38,13 @@ use crate::proxy::origin;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::AnswerKind;
 use crate::proxy::origin::Answering;
+use crate::proxy::origin::Begun;
 use crate::proxy::origin::NoAnswer;
 use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upgrade;
 use crate::proxy::origin::Upload;
 use crate::proxy::origin::Wanted;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -92,6 +95,8 @@ pub enum Unanswered {
 pub struct Attempt<'a> {
     /// The client.
     pub client: &'a Client,
+    /// The answer's way to it.
+    pub outlet: Outlet<'a>,
     /// The route.
     pub route: &'a Route,
     /// What is asked.
@@ -114,6 +119,8 @@ pub struct Attempt<'a> {
     pub wanted: &'a dyn Fn(u16) -> Wanted,
     /// A field line to add to the answer.
     pub extra: &'a [u8],
+    /// Shows what both connections are doing now.
+    pub phase: &'a dyn Fn(Phase),
 }
 
 impl Attempt<'_> {
@@ -126,7 +133,7 @@ impl Attempt<'_> {
         let upstream = &self.route.upstream.settings;
         let listener = &self.client.listener.settings;
         let mut answering = Answering {
-            client: &self.client.stream,
+            client: self.outlet,
             origin: self.origin,
             input: self.origin_in,
             head: self.response,
@@ -144,10 +151,16 @@ impl Attempt<'_> {
             body_idle: upstream.body_idle,
             wanted: self.wanted,
             extra: self.extra,
+            phase: self.phase,
             progress,
         };
         if self.judged.framing == Framing::None {
-            let sent = relay::flush(self.origin, self.origin_out, upstream.body_idle).await;
+            let sent = relay::flush(
+                Outlet::Direct(self.origin),
+                self.origin_out,
+                upstream.body_idle,
+            )
+            .await;
             progress.set_upload(match sent {
                 Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
@@ -169,7 +182,7 @@ impl Attempt<'_> {
             framing: self.judged.framing,
             progress,
         };
-        both(&mut upload, &mut answering, progress).await
+        both(&mut upload, &mut answering, (progress, self.phase)).await
     }
 }
 
@@ -178,7 +191,7 @@ impl Attempt<'_> {
 async fn both(
     upload: &mut Sending<'_>,
     answering: &mut Answering<'_>,
-    progress: &Progress,
+    (progress, phase): (&Progress, &dyn Fn(Phase)),
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
     let mut answer = pin!(origin::answer(answering));
@@ -187,7 +200,12 @@ async fn both(
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
             match sent {
-                Ok(()) => progress.set_upload(Upload::Whole(clock::now_micros())),
+                Ok(()) => {
+                    progress.set_upload(Upload::Whole(clock::now_micros()));
+                    if progress.begun() != Begun::Yes {
+                        phase(Phase::Wait);
+                    }
+                }
                 Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
                     progress.set_upload(Upload::Refused);
                 }
@@ -261,7 +279,7 @@ impl Sending<'_> {
             },
         };
         let mut sink = Sink {
-            stream: self.origin,
+            outlet: Outlet::Direct(self.origin),
             out: self.out,
             writer: SinkWriter::Framed(writer),
             patience: self.patience,
@@ -272,7 +290,7 @@ impl Sending<'_> {
             replay: Some(&mut self.content.replay),
         };
         relay::pass_on(&mut source, &mut sink, &mut meter).await?;
-        relay::flush(self.origin, sink.out, self.patience)
+        relay::flush(Outlet::Direct(self.origin), sink.out, self.patience)
             .await
             .map_err(Stuck::Recipient)
     }
@@ -285,7 +303,7 @@ impl Sending<'_> {
         if !self.progress.awaits_continue() {
             return Ok(());
         }
-        relay::flush(self.origin, self.out, self.patience)
+        relay::flush(Outlet::Direct(self.origin), self.out, self.patience)
             .await
             .map_err(Stuck::Recipient)?;
         self.progress.expect_answer();

@@ -142,10 +142,19 @@ impl<'a> Exchange<'a> {
         .map_err(nothing_sent)?;
         account::count_removed(&self.client.listener.metrics, &removed);
         lent.begin_request();
-        lent.enter(Phase::Wait);
-        self.client.enter(Phase::Wait);
+        let sending = match self.judged.framing {
+            Framing::None => Phase::Wait,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Phase::RequestBody,
+        };
+        lent.enter(sending);
+        self.client.enter(sending);
         desk.origin_in = crate::net::buffer::ReadBuffer::lend();
         desk.out.clear();
+        let (client, held) = (self.client, &*lent);
+        let phase = |phase| {
+            client.enter(phase);
+            held.enter(phase);
+        };
         let Some(stream) = lent.stream() else {
             return Err(nothing_sent(ProxyError::Internal));
         };
@@ -192,6 +201,7 @@ impl<'a> Exchange<'a> {
         }
         let result = Attempt {
             client: self.client,
+            outlet: self.outlet,
             route,
             judged: &self.judged,
             origin: stream,
@@ -203,6 +213,7 @@ impl<'a> Exchange<'a> {
             content: &mut self.content,
             wanted: &wanted,
             extra: &extra,
+            phase: &phase,
         }
         .run(&progress)
         .await;

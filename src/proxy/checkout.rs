@@ -23,6 +23,7 @@ use crate::observe::words::ConnectError;
 use crate::observe::words::StaleFound;
 use crate::observe::words::StaleResult;
 use crate::observe::words::UpstreamState;
+use crate::policy::idle_learning::IdleLimit;
 use crate::pool::Lease;
 use crate::pool::Ticket;
 use crate::pool::Verdict;
@@ -34,6 +35,7 @@ use crate::pool::ledger::Collected;
 use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Queueing;
 use crate::pool::ledger::RefuseReason;
+use crate::pool::ledger::Was;
 use crate::proxy::endpoint::Counted;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
@@ -47,6 +49,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
@@ -138,29 +141,73 @@ impl Endpoint {
         }
     }
 
-    /// A connection died while it was parked: it leaves the pool.
+    /// A connection died while it was parked: it leaves the pool, and its age teaches.
     pub fn on_parked_stir(&self, id: ConnId) {
-        let mut state = self.pool.lock();
+        let now = clock::now();
         // Its reason is looked at outside; the ledger counts it as a FIN, the usual case.
-        let Some((parked, ticket)) = state.ledger.remove_idle(id, CloseReason::PeerFin) else {
-            return;
-        };
-        drop(state);
-        let reason = reason_of(parked.stream.peek());
-        self.close(parked.facts, (&parked.stream).into(), reason);
-        self.pool.wake(ticket);
+        let removed = self
+            .pool
+            .lock()
+            .ledger
+            .remove_idle(id, CloseReason::PeerFin, now);
+        let Some(removed) = removed else { return };
+        let Parked { stream, facts } = removed.conn;
+        let reason = reason_of(stream.peek());
+        self.metrics.idle_close_age.observe_duration(removed.rested);
+        // Before it is counted, so that who sees the count sees the limit that follows.
+        if reason != CloseReason::ExtraBytes && removed.requests > 0 {
+            self.learn(|idle| match removed.was {
+                Was::Parked => idle.on_idle_close(removed.rested, now),
+                Was::Canary => idle.on_canary_closed(removed.rested),
+            });
+        }
+        self.close(facts, (&stream).into(), reason);
+        self.pool.wake(removed.wake);
     }
 
     /// Retires what has been idle too long; answers when to look again.
     pub fn expire(&self) -> Option<Instant> {
         let mut retired = Vec::new();
-        let next = {
-            let mut state = self.pool.lock();
-            state.ledger.expire(clock::now(), &mut retired);
-            state.ledger.next_deadline()
+        let (next, survived) = {
+            let (now, mut state) = (clock::now(), self.pool.lock());
+            let survived = state.ledger.survived(now);
+            if let Some((_, age)) = &survived {
+                state.idle.on_canary_survived(*age);
+                state.apply_idle_limit();
+            }
+            state.ledger.expire(now, &mut retired);
+            if let Some(canary) = state.ledger.canary_mut() {
+                canary.facts.counted.enter(self, UpstreamState::Canary);
+            }
+            (state.ledger.next_deadline(), survived)
         };
+        if let Some((canary, _)) = survived {
+            retired.push((canary, CloseReason::IdleTimeout));
+        }
         self.bury(retired);
         next
+    }
+
+    /// Opens as many connections as `min_idle` wants more of, while there is room and nobody waits.
+    pub fn keep_warm(self: &Arc<Self>) {
+        let wanted = self.upstream.min_idle;
+        while self.holddown.is_over() {
+            let permit = {
+                let ledger = &mut self.pool.lock().ledger;
+                match ledger.idle() + ledger.connecting() < wanted {
+                    true => ledger.warm(),
+                    false => None,
+                }
+            };
+            let Some(permit) = permit else { return };
+            let dialled = connect(Arc::clone(self), Permit::new(self, permit, None));
+            worker::spawn(async move {
+                // One that fails is counted there, and tried again at the next look.
+                if let Ok(lent) = dialled.await {
+                    lent.give_back(Verdict::Reusable);
+                }
+            });
+        }
     }
 
     /// Closes the pool: idle connections end, what is in use ends when it is given back.
@@ -173,12 +220,20 @@ impl Endpoint {
         }
     }
 
-    /// Takes an origin's hint of how long it keeps idle connections.
-    pub fn set_idle_limit(&self, limit: Duration, reason: CloseReason) {
-        let mut state = self.pool.lock();
-        if state.ledger.limits().idle_limit != limit {
-            state.ledger.set_idle_limit(limit, reason);
+    /// Takes an origin's hint of how long it keeps idle connections; the lock is taken only if it
+    /// says something new.
+    pub fn on_hint(&self, hint: Duration) {
+        let micros = u64::try_from(hint.as_micros()).unwrap_or(u64::MAX);
+        if self.pool.hinted.load(Ordering::Relaxed) != micros {
+            self.pool.hinted.store(micros, Ordering::Relaxed);
+            self.learn(|idle| idle.on_hint(hint));
         }
+    }
+
+    fn learn(&self, of: impl FnOnce(&mut IdleLimit)) {
+        let mut state = self.pool.lock();
+        of(&mut state.idle);
+        state.apply_idle_limit();
     }
 
     async fn stand_in_line(
@@ -300,6 +355,9 @@ impl Endpoint {
                 .of(StaleFound::Checkout, StaleResult::Replaced)
                 .inc();
             self.metrics.idle_close_age.observe_duration(lease.rested());
+            if reason != CloseReason::ExtraBytes && lease.requests() > 0 {
+                self.learn(|idle| idle.on_idle_close(lease.rested(), clock::now()));
+            }
             self.close(facts, (&stream).into(), reason);
             self.retire(lease, reason);
             return None;

@@ -110,7 +110,7 @@ impl Exchange<'_> {
         (retry, may_wait): (bool, bool),
     ) -> Want {
         let settings = &upstream.settings;
-        let first_of_client = settings.reuse == Reuse::Safe && self.client.nth <= 1;
+        let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
         let unsafe_method = self.method == MethodClass::Unsafe;
         let (fresh, why) = match settings.reuse {
             _ if retry => (Fresh::Only, Some(OpenReason::Retry)),

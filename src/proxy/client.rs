@@ -1,6 +1,8 @@
 //! A client's connection: what stays with it from its first exchange to its last, and its end.
 
 use std::cell::Cell;
+use std::cell::RefCell;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,7 @@ use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
+use crate::base::ProxyError;
 use crate::base::names::Name;
 use crate::base::reason::By;
 use crate::base::reason::Close;
@@ -32,6 +35,8 @@ use crate::policy::forwarded::Trust;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 use crate::proxy::service::Standing;
+use crate::proxy::service::Taken;
+use crate::proxy::settings::ProxyProtocol;
 
 /// A client's connection.
 pub struct Client {
@@ -43,6 +48,10 @@ pub struct Client {
     pub address: SocketAddr,
     /// Whether its word about who was before it counts.
     pub trust: Trust,
+    /// Whether its requests are served.
+    pub admitted: Admitted,
+    /// Whether its first octets are yet to be looked at for a PROXY protocol header.
+    pub opening: Opening,
     /// Where it was accepted.
     pub listener: Arc<Listener>,
     /// What all workers share.
@@ -54,11 +63,31 @@ pub struct Client {
     /// When it is as old as it may grow.
     pub age_deadline: Option<Instant>,
     /// Requests so far.
-    pub nth: u64,
+    pub nth: Cell<u64>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
-    state: GaugeGuard,
+    state: RefCell<GaugeGuard>,
     told: Cell<(u64, u64)>,
+}
+
+/// Whether a client's requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// They are.
+    Yes,
+    /// Its first one is answered with this error.
+    No(ProxyError),
+    /// That is decided once it is known who the client is.
+    Undecided,
+}
+
+/// Whether a connection's first octets may be something else than a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// They may be a PROXY protocol header.
+    Due,
+    /// They were looked at, or no header is read here.
+    Past,
 }
 
 /// A connection's places in the counts that have limits.
@@ -135,7 +164,12 @@ impl Ending {
 impl Client {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(stream: Stream, peer: SocketAddr, places: Places, live: LiveHandle) -> Self {
+    pub fn new(
+        stream: Stream,
+        peer: SocketAddr,
+        (places, admitted): (Places, Admitted),
+        live: LiveHandle,
+    ) -> Self {
         let (listener, service) = (Arc::clone(&places.listener), Arc::clone(&places.service));
         let now = clock::now();
         let settings = &listener.settings;
@@ -148,16 +182,28 @@ impl Client {
             id: live.facts().id,
             address: peer,
             trust: listener.trust(peer.ip()),
+            admitted,
+            opening: match settings.proxy_protocol {
+                ProxyProtocol::Off => Opening::Past,
+                ProxyProtocol::Optional | ProxyProtocol::Required => Opening::Due,
+            },
             live,
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
-            nth: 0,
+            nth: Cell::new(0),
             places,
-            state,
+            state: RefCell::new(state),
             told: Cell::new((0, 0)),
             listener,
             service,
         }
+    }
+
+    /// The peer passes on what this one says: from here on it is the client. So its own word about
+    /// who was before it counts if it is trusted, whoever carried it.
+    pub fn becomes(&mut self, source: SocketAddr) {
+        self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
+        self.trust = self.listener.trust(source.ip());
     }
 
     /// It does something else now.
@@ -166,8 +212,9 @@ impl Client {
     }
 
     /// The gauge shows this state from now on.
-    pub fn show(&mut self, state: ClientState) {
+    pub fn show(&self, state: ClientState) {
         self.state
+            .borrow_mut()
             .move_to(self.listener.metrics.connections.of(state));
     }
 
@@ -192,7 +239,7 @@ impl Client {
     }
 
     /// Ends the connection as said, and counts how that went.
-    pub async fn end(mut self, ending: Ending) {
+    pub async fn end(self, ending: Ending) {
         let phase = self.live.view().phase;
         self.show(ClientState::Closing);
         self.enter(Phase::Closing);
@@ -228,7 +275,7 @@ impl Client {
     fn count_end(&self, ending: Ending, phase: Phase) {
         let metrics = &self.listener.metrics;
         metrics.closed.of(ending.by, ending.reason).inc();
-        metrics.requests_per_connection.observe(self.nth);
+        metrics.requests_per_connection.observe(self.nth.get());
         let age = clock::now().saturating_duration_since(self.accepted_at);
         metrics.connection_age.observe_duration(age);
         let close = ending.told(phase);
@@ -311,6 +358,22 @@ impl Places {
         self.listener
             .lock_clients()
             .and_then(|mut table| table.enter(peer.ip()).ok())
+    }
+
+    /// Takes a place among the client's own, if one is free now.
+    pub fn take(&mut self, client: IpAddr) -> Taken {
+        let entered = self
+            .listener
+            .lock_clients()
+            .map(|mut table| table.enter(client));
+        match entered {
+            None => Taken::Place,
+            Some(Ok(place)) => {
+                self.client = Some(place);
+                Taken::Place
+            }
+            Some(Err(_)) => Taken::Full,
+        }
     }
 
     /// These places, and one among the client's own.

@@ -22,90 +22,114 @@ use crate::net::worker;
 use crate::observe::words::ClientState;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
+use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
+use crate::proxy::client::Opening;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
+use crate::proxy::introduce;
+use crate::proxy::outlet::Outlet;
+use crate::proxy::pipeline;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::service::Standing;
+use crate::proxy::settings::Pipelining;
 
-/// Serves a client until its connection ends. `admitted`: whether its requests are served at all.
-pub async fn converse(mut client: Client, admitted: Admitted) {
+/// Serves a client until its connection ends.
+pub async fn converse(mut client: Client) {
     let ending = loop {
-        if let Err(ending) = await_octets(&mut client, admitted).await {
+        if let Err(ending) = introduce::check_peer(&client) {
+            break ending;
+        }
+        if let Err(ending) = await_octets(&mut client).await {
             break ending;
         }
         // Boxed: an idle connection then holds the small future of waiting, not the large one of
         // serving.
-        if let Err(ending) = Box::pin(serve_what_came(&mut client, admitted)).await {
+        if let Err(ending) = Box::pin(serve_what_came(&mut client)).await {
             break ending;
         }
     };
     Box::pin(client.end(ending)).await;
 }
 
-/// Whether a client's requests are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admitted {
-    /// They are.
-    Yes,
-    /// Its first one is answered with this error.
-    No(ProxyError),
-}
-
 /// Waits, owning nothing, for the next request's first octet.
-async fn await_octets(client: &mut Client, admitted: Admitted) -> Result<(), Ending> {
-    let settings = &client.listener.settings;
-    // One that will be refused holds its place no longer than it takes to say so.
-    let patience = match admitted {
-        Admitted::Yes => settings.idle_timeout,
-        Admitted::No(_) => settings.header_timeout.min(settings.idle_timeout),
-    };
-    let idle_until = Deadline::after(patience);
+async fn await_octets(client: &mut Client) -> Result<(), Ending> {
+    let idle_until = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
     // A connection that has not been used may have its first request on the way when a drain
     // begins: it gets a grace.
-    let grace_until = match client.nth {
+    let grace_until = match client.nth.get() {
         0 => Deadline::after(UNUSED_GRACE),
         _ => Deadline::after(Duration::ZERO),
     };
     poll_fn(|context| {
         // Asked anew each time: a drain may have begun, and its deadline is nearer.
-        let (deadline, reason) = match service.standing() {
-            Standing::Serving => (idle_until, CloseReason::IdleTimeout),
-            Standing::Draining => (idle_until.min(grace_until), CloseReason::Drain),
+        let standing = service.standing();
+        let deadline = match standing {
+            Standing::Serving => idle_until,
+            Standing::Draining => idle_until.min(grace_until),
         };
         match stream.poll_readable(context, deadline) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(Ending::linger(reason))),
+            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(match standing {
+                Standing::Serving => introduce::on_silence(client),
+                Standing::Draining => Ending::linger(CloseReason::Drain),
+            })),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
 }
 
-async fn serve_what_came(client: &mut Client, admitted: Admitted) -> Result<(), Ending> {
+async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
         return Err(Ending::abort(CloseReason::Ours));
     };
     client.show(ClientState::Active);
-    let result = exchanges(client, desk, admitted).await;
+    let result = match client.opening {
+        Opening::Past => exchanges(client, desk).await,
+        Opening::Due => Box::pin(open(client, desk)).await,
+    };
     client.count_octets();
     client.show(ClientState::Idle);
     client.enter(Phase::Idle);
     result
 }
 
+/// What comes before the first exchange, and the exchanges whose octets came with it.
+async fn open(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+    introduce::open(client, desk).await?;
+    match desk.input.unread().is_empty() {
+        true => Ok(()),
+        false => exchanges(client, desk).await,
+    }
+}
+
 /// Exchange after exchange, as long as octets are at hand.
-async fn exchanges(client: &mut Client, desk: &mut Desk, admitted: Admitted) -> Result<(), Ending> {
+async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
     loop {
         let began = read_head(client, desk).await?;
-        let after = match (began, admitted) {
-            (Head::Whole(began), Admitted::Yes) => serve::serve(client, desk, began).await,
+        if let Head::Whole(_) = began {
+            let asker = introduce::identify(client, desk);
+            if client.admitted == Admitted::Undecided {
+                Box::pin(introduce::admit(client, asker.ip())).await?;
+            }
+        }
+        let outlet = Outlet::Direct(&client.stream);
+        let after = match (began, client.admitted) {
+            (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => {
+                match client.listener.settings.pipelining {
+                    Pipelining::Concurrent { depth } if !desk.input.unread().is_empty() => {
+                        Box::pin(pipeline::run(client, desk, began, depth)).await
+                    }
+                    _ => serve::serve(client, outlet, desk, began).await,
+                }
+            }
             (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
-                Box::pin(serve::refuse(client, desk, (began, None), error)).await
+                Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
             }
         };
         desk.input.release();
@@ -143,8 +167,6 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            client.nth += 1;
-            client.live.begin_request(client.nth);
             account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;

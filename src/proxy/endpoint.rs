@@ -3,6 +3,7 @@
 //! The pool is the ledger behind a lock, with wakers beside it. The lock is held for the ledger's
 //! few instructions, never across an await; wakers are woken after it.
 
+use crate::base::CloseReason;
 use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
@@ -17,6 +18,10 @@ use crate::observe::live::LiveHandle;
 use crate::observe::words::EndpointState;
 use crate::observe::words::UpstreamState;
 use crate::policy::backoff;
+use crate::policy::idle_learning::IdleLimit;
+use crate::policy::idle_learning::IdleSettings;
+use crate::policy::idle_learning::IdleSource;
+use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
@@ -70,6 +75,10 @@ pub struct EndpointSettings {
     pub max_age_jitter: f64,
     /// Requests a connection may carry.
     pub max_requests: Option<u64>,
+    /// How long a connection may idle.
+    pub idle: IdleSettings,
+    /// Idle connections kept ready.
+    pub min_idle: u32,
 }
 
 /// How connects to an endpoint went lately.
@@ -109,10 +118,15 @@ impl Holddown {
 /// One endpoint's pool.
 pub struct Pool {
     pub(super) state: Mutex<State>,
+    /// The origin's last word on its idle timeout, in microseconds, 0 before any: asked before the
+    /// lock is taken, since most answers repeat it.
+    pub(super) hinted: AtomicU64,
 }
 
 pub(super) struct State {
     pub(super) ledger: Ledger<Parked>,
+    /// What is known of how long the origin keeps idle connections.
+    pub(super) idle: IdleLimit,
     /// Who waits, by the ticket's slot.
     pub(super) wakers: Vec<Option<Waker>>,
 }
@@ -142,12 +156,16 @@ pub(super) struct Counted {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: PoolLimits) -> Self {
+    pub fn new(limits: PoolLimits, idle: IdleSettings) -> Self {
+        let mut state = State {
+            ledger: Ledger::new(limits),
+            idle: IdleLimit::new(idle),
+            wakers: Vec::new(),
+        };
+        state.apply_idle_limit();
         Self {
-            state: Mutex::new(State {
-                ledger: Ledger::new(limits),
-                wakers: Vec::new(),
-            }),
+            state: Mutex::new(state),
+            hinted: AtomicU64::new(0),
         }
     }
 
@@ -169,11 +187,14 @@ impl Pool {
         let state = self.lock();
         Counts {
             idle: state.ledger.idle(),
+            canaries: state.ledger.canaries(),
             leased: state.ledger.leased(),
             connecting: state.ledger.connecting(),
             waiting: state.ledger.waiting(),
             max_connections: state.ledger.limits().max_connections.0,
             idle_limit: state.ledger.limits().idle_limit,
+            idle_source: state.idle.effective().1,
+            origin: state.idle.known(),
         }
     }
 
@@ -194,6 +215,8 @@ impl Pool {
 pub struct Counts {
     /// On shelves.
     pub idle: u32,
+    /// Left to find out when the origin closes.
+    pub canaries: u32,
     /// Carrying requests.
     pub leased: u32,
     /// In their handshake.
@@ -204,9 +227,24 @@ pub struct Counts {
     pub max_connections: u32,
     /// The idle limit in force.
     pub idle_limit: Duration,
+    /// Which rule set it.
+    pub idle_source: IdleSource,
+    /// What is known of the origin's own.
+    pub origin: Known,
 }
 
 impl State {
+    /// Puts in force what has been learned.
+    pub(super) fn apply_idle_limit(&mut self) {
+        let (limit, source) = self.idle.effective();
+        let reason = match source {
+            IdleSource::Config => CloseReason::IdleTimeout,
+            IdleSource::Hint | IdleSource::Learned | IdleSource::Floor => CloseReason::LearnedIdle,
+        };
+        self.ledger
+            .set_idle_limit(limit, reason, self.idle.canary());
+    }
+
     pub(super) fn waker_of(&mut self, ticket: Ticket) -> Option<Waker> {
         self.wakers.get_mut(ticket.slot()).and_then(Option::take)
     }

@@ -15,6 +15,7 @@ use crate::proxy::judge::Judged;
 use crate::proxy::lent::Lent;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::Upload;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::service::Route;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -24,7 +25,9 @@ use std::task::Poll;
 /// An exchange under way.
 pub struct Exchange<'a> {
     /// The client.
-    pub client: &'a mut Client,
+    pub client: &'a Client,
+    /// The answer's way to it.
+    pub outlet: Outlet<'a>,
     /// The route, if one matched.
     pub route: Option<&'a Arc<Route>>,
     /// What is asked.
@@ -63,7 +66,7 @@ impl<'a> Exchange<'a> {
     /// An exchange whose head was judged.
     #[must_use]
     pub fn new(
-        client: &'a mut Client,
+        (client, outlet): (&'a Client, Outlet<'a>),
         route: Option<&'a Arc<Route>>,
         judged: Judged,
         began: u64,
@@ -78,6 +81,7 @@ impl<'a> Exchange<'a> {
         };
         Self {
             client,
+            outlet,
             route,
             judged,
             began,

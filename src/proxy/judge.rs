@@ -27,6 +27,8 @@ use crate::proxy::settings::RouteSettings;
 /// What a request head asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
+    /// Which request on its connection it is, from 1.
+    pub nth: u64,
     /// What the answer's side must know.
     pub asked: Asked,
     /// How its content ends.
@@ -46,12 +48,12 @@ pub enum Recipient {
     Us,
 }
 
-/// Judges a head that was read whole. `unread` is what came behind it.
+/// Judges a client's nth head, which was read whole. `unread` is what came behind it.
 ///
 /// # Errors
 /// Why it is not served.
 pub fn judge(
-    client: &Client,
+    (client, nth): (&Client, u64),
     head: &RequestHead,
     octets: &[u8],
     unread: &[u8],
@@ -96,13 +98,12 @@ pub fn judge(
         method: head.method,
         version: head.version,
         upgrade: Upgrade::No,
-        persistence: persistence(client, head, octets, (framing, unread)),
+        persistence: persistence((client, nth), head, octets, (framing, unread)),
         gone,
-        requests_left: settings
-            .max_requests
-            .map(|most| most.saturating_sub(client.nth)),
+        requests_left: settings.max_requests.map(|most| most.saturating_sub(nth)),
     };
     Ok(Judged {
+        nth,
         asked,
         framing,
         max_forwards,
@@ -149,7 +150,7 @@ fn check_expectation(head: &RequestHead, octets: &[u8]) -> Result<(), ProxyError
 }
 
 fn persistence(
-    client: &Client,
+    (client, nth): (&Client, u64),
     head: &RequestHead,
     octets: &[u8],
     (framing, unread): (Framing, &[u8]),
@@ -164,7 +165,7 @@ fn persistence(
     if head.version == Version::Http10 && head.fields.has(Field::Via) {
         return Persistence::Close(CloseReason::BlindRelay);
     }
-    if settings.max_requests.is_some_and(|most| client.nth >= most) {
+    if settings.max_requests.is_some_and(|most| nth >= most) {
         return Persistence::Close(CloseReason::MaxRequests);
     }
     if client

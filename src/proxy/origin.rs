@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::base::units::ByteCount;
 use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
@@ -42,6 +43,8 @@ use crate::net::worker;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
+use crate::proxy::outlet::Behind;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -201,8 +204,8 @@ impl From<Unwritable> for NoAnswer {
 
 /// Everything that passing an answer on needs.
 pub struct Answering<'a> {
-    /// The client's connection.
-    pub client: &'a Stream,
+    /// The way to the client.
+    pub client: Outlet<'a>,
     /// The origin's connection.
     pub origin: &'a Stream,
     /// Octets from the origin.
@@ -227,6 +230,8 @@ pub struct Answering<'a> {
     pub wanted: &'a dyn Fn(u16) -> Wanted,
     /// A field line to add, pre-encoded.
     pub extra: &'a [u8],
+    /// Shows what both connections are doing now.
+    pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
 }
@@ -364,7 +369,7 @@ impl Answering<'_> {
     }
 
     async fn read_more(&mut self) -> Result<(), NoAnswer> {
-        let (client, origin, progress) = (self.client, self.origin, self.progress);
+        let (client, origin, progress) = (self.client.stream(), self.origin, self.progress);
         let gone = self.asked.gone;
         let half_close = || {
             if !progress.half_closed.replace(true) {
@@ -454,6 +459,7 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         let mut content = 0;
         if framing != Framing::None {
+            (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
             let passed = self.pass_body(framing, writer, &mut content).await;
@@ -494,12 +500,12 @@ impl Answering<'_> {
             reader: &mut reader,
             patience: Patience::Idle {
                 limit: self.body_idle,
-                recipient: self.client,
+                recipient: self.client.stream(),
                 gone: self.asked.gone,
             },
         };
         let mut sink = Sink {
-            stream: self.client,
+            outlet: self.client,
             out: self.out,
             writer: SinkWriter::Framed(writer),
             patience: self.listener.write_timeout,
@@ -532,7 +538,9 @@ impl Answering<'_> {
         if let Persistence::Close(reason) = self.asked.persistence {
             return Persistence::Close(reason);
         }
-        if self.service.standing() == Standing::Draining {
+        // What is in line behind it was begun already, so the last of the line says it.
+        if self.service.standing() == Standing::Draining && self.client.behind() == Behind::Nothing
+        {
             return Persistence::Close(CloseReason::Drain);
         }
         if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {
@@ -673,7 +681,7 @@ pub async fn discard_rest(
         },
     };
     let mut sink = Sink {
-        stream: origin,
+        outlet: Outlet::Direct(origin),
         out: &mut nowhere,
         writer: SinkWriter::Discarded,
         patience: idle,

@@ -23,6 +23,8 @@ use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::policy::timeouts::BodyRate;
+use crate::proxy::outlet::Flow;
+use crate::proxy::outlet::Outlet;
 use crate::proxy::replay::Replay;
 
 /// Where content comes from.
@@ -59,8 +61,8 @@ pub enum Patience<'a> {
 
 /// Where content goes.
 pub struct Sink<'a> {
-    /// The recipient's connection.
-    pub stream: &'a Stream,
+    /// The way to the recipient.
+    pub outlet: Outlet<'a>,
     /// What waits to be written, a head perhaps.
     pub out: &'a mut Vec<u8>,
     /// How the content is framed for the recipient.
@@ -135,7 +137,10 @@ pub async fn pass_on(
             Piece::More { skip } => {
                 source.buffer.consume(skip);
                 sink.flush().await?;
-                source.read_more(*meter.count).await?;
+                if *meter.count >= WIDEN_AFTER && sink.outlet.flows() == Flow::Now {
+                    source.buffer.widen();
+                }
+                source.read_more().await?;
                 reads += 1;
                 if reads.is_multiple_of(READS_IN_A_ROW) {
                     worker::yield_now().await;
@@ -151,10 +156,7 @@ pub async fn pass_on(
 }
 
 impl Source<'_> {
-    async fn read_more(&mut self, passed: u64) -> Result<(), Stuck> {
-        if passed >= WIDEN_AFTER {
-            self.buffer.widen();
-        }
+    async fn read_more(&mut self) -> Result<(), Stuck> {
         let read = loop {
             self.wait().await?;
             match self.buffer.try_fill(self.stream, BODY_AHEAD_MAX) {
@@ -234,7 +236,7 @@ impl Sink<'_> {
             self.out.extend_from_slice(content);
         } else {
             let mut slices = [IoSlice::new(self.out), IoSlice::new(content)];
-            let written = self.stream.write_all(&mut slices, self.patience).await;
+            let written = self.outlet.write_all(&mut slices, self.patience).await;
             self.out.clear();
             written.map_err(Stuck::Recipient)?;
         }
@@ -244,7 +246,7 @@ impl Sink<'_> {
 
     /// Writes what has been gathered.
     async fn flush(&mut self) -> Result<(), Stuck> {
-        flush(self.stream, self.out, self.patience)
+        flush(self.outlet, self.out, self.patience)
             .await
             .map_err(Stuck::Recipient)
     }
@@ -263,11 +265,11 @@ impl Sink<'_> {
 ///
 /// # Errors
 /// The stream's fault.
-pub async fn flush(stream: &Stream, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
+pub async fn flush(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
     if out.is_empty() {
         return Ok(());
     }
-    let written = stream.write_all(&mut [IoSlice::new(out)], patience).await;
+    let written = outlet.write_all(&mut [IoSlice::new(out)], patience).await;
     out.clear();
     written
 }

@@ -18,6 +18,7 @@ use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::reactor::Gone;
+use crate::net::stream::Fault;
 use crate::observe::record::End;
 use crate::observe::record::Kept;
 use crate::observe::words::HalfClose;
@@ -27,7 +28,6 @@ use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
-use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
@@ -37,6 +37,8 @@ use crate::proxy::origin;
 use crate::proxy::origin::Answer;
 use crate::proxy::origin::AnswerKind;
 use crate::proxy::origin::Upload;
+use crate::proxy::outlet::Outlet;
+use crate::proxy::outlet::Reached;
 use crate::proxy::relay;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
@@ -56,25 +58,30 @@ pub enum After {
 }
 
 /// Serves the request whose head was read whole and is held in the desk's input.
-pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
+pub async fn serve(client: &Client, outlet: Outlet<'_>, desk: &mut Desk, began: u64) -> After {
     let logged = !client.service.access_log.is_off();
     if logged {
         account::note_head(&mut desk.record, &desk.request, desk.input.held());
     }
     let (octets, unread) = desk.input.split();
-    let mut judged = match judge::judge(client, &desk.request, octets, unread) {
+    let mut judged = match judge::judge(
+        (client, desk.record.client_nth),
+        &desk.request,
+        octets,
+        unread,
+    ) {
         Ok(judged) => judged,
-        Err(error) => return Box::pin(refuse(client, desk, (began, None), error)).await,
+        Err(error) => return Box::pin(refuse((client, outlet), desk, (began, None), error)).await,
     };
     if judged.recipient == Recipient::Us {
-        let mut exchange = Exchange::new(client, None, judged, began);
+        let mut exchange = Exchange::new((client, outlet), None, judged, began);
         return Box::pin(exchange.answer_options(desk)).await;
     }
     let plan = client.service.plan_here();
     let path = desk.request.target.path(octets);
     let found = plan.table.find(desk.request.host(octets), path);
     let Some(route) = found.and_then(|at| plan.routes.get(at)) else {
-        let mut exchange = Exchange::new(client, None, judged, began);
+        let mut exchange = Exchange::new((client, outlet), None, judged, began);
         return Box::pin(exchange.fail(desk, ProxyError::NoRoute)).await;
     };
     judged.asked.upgrade = judge::upgrade(&desk.request, octets, &route.settings);
@@ -83,7 +90,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
     }
     let _in_flight = route.metrics.in_flight.hold();
     route.upstream.budget.on_request();
-    let mut exchange = Exchange::new(client, Some(route), judged, began);
+    let mut exchange = Exchange::new((client, outlet), Some(route), judged, began);
     match route.upstream.settings.request {
         None => exchange.run(desk).await,
         Some(limit) => Box::pin(exchange.run_within(desk, limit)).await,
@@ -92,7 +99,7 @@ pub async fn serve(client: &mut Client, desk: &mut Desk, began: u64) -> After {
 
 /// Refuses a request whose head is wrong: nothing that follows it can be trusted.
 pub async fn refuse(
-    client: &mut Client,
+    (client, outlet): (&Client, Outlet<'_>),
     desk: &mut Desk,
     (began, route): (u64, Option<&Route>),
     error: ProxyError,
@@ -106,12 +113,12 @@ pub async fn refuse(
         // Nothing is wrong with its framing, but what follows was not looked at.
         _ => CloseReason::ErrorAnswer,
     };
-    refuse_for(client, desk, (began, route), (error, reason)).await
+    refuse_for((client, outlet), desk, (began, route), (error, reason)).await
 }
 
 /// The same, for a given reason.
 async fn refuse_for(
-    client: &mut Client,
+    (client, outlet): (&Client, Outlet<'_>),
     desk: &mut Desk,
     (began, route): (u64, Option<&Route>),
     (error, reason): (ProxyError, CloseReason),
@@ -123,7 +130,7 @@ async fn refuse_for(
     reply::error(&mut desk.out, error, method, Afterwards::Closes, wait);
     desk.record.status = Some(error.status());
     desk.record.end = account::failed(error);
-    let written = relay::flush(&client.stream, &mut desk.out, settings.write_timeout).await;
+    let written = conclude(outlet, &mut desk.out, settings.write_timeout).await;
     let kept = Kept::Closed(reason);
     account::finish(&mut desk.record, client, route, (began, kept));
     match written {
@@ -152,9 +159,9 @@ impl Exchange<'_> {
             let attempts = self.attempts(desk, route);
             crate::net::worker::within(deadline, attempts).await
         };
-        let outcome = outcome.unwrap_or_else(|_| match self.client.stream.sent() == sent_before {
-            true => Outcomes::Failed(ProxyError::RequestDeadline),
-            false => Outcomes::BrokeOff(ProxyError::RequestDeadline),
+        let outcome = outcome.unwrap_or_else(|_| match self.outlet.take_back(sent_before) {
+            Reached::Nobody => Outcomes::Failed(ProxyError::RequestDeadline),
+            Reached::Client => Outcomes::BrokeOff(ProxyError::RequestDeadline),
         });
         self.conclude(desk, route, outcome).await
     }
@@ -176,7 +183,7 @@ impl Exchange<'_> {
             Outcomes::ClientFailed(error, reason) => {
                 desk.record.bytes_in = self.content.count;
                 Box::pin(refuse_for(
-                    self.client,
+                    (self.client, self.outlet),
                     desk,
                     (self.began, Some(route)),
                     (error, reason),
@@ -184,6 +191,8 @@ impl Exchange<'_> {
                 .await
             }
             Outcomes::BrokeOff(error) => {
+                // What was held of it goes out in its turn; a fault shows in the abort.
+                self.outlet.turn().await.ok();
                 account::count_error(self.client, Some(route), error);
                 desk.record.end = End::Failed(error);
                 let reason = match error {
@@ -236,7 +245,7 @@ impl Exchange<'_> {
             (settings.reuse, allowance),
         );
         if let Some(hint) = answer.hint {
-            take_hint(lent.endpoint(), hint, settings);
+            lent.endpoint().on_hint(hint);
         }
         if let Some(origin) = &mut desk.record.origin {
             origin.kept = match verdict {
@@ -247,15 +256,13 @@ impl Exchange<'_> {
         lent.give_back(verdict);
         self.client.enter(Phase::ResponseBody);
         let patience = self.client.listener.settings.write_timeout;
-        let flushed = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        let flushed = conclude(self.outlet, &mut desk.out, patience).await;
         desk.record.bytes_out = answer.content;
         if flushed.is_err() {
             desk.record.end = End::Failed(ProxyError::ClientGone);
             account::count_error(self.client, Some(route), ProxyError::ClientGone);
             let ending = match flushed {
-                Err(crate::net::stream::Fault::TimedOut) => {
-                    Ending::abort(CloseReason::WriteTimeout)
-                }
+                Err(Fault::TimedOut) => Ending::abort(CloseReason::WriteTimeout),
                 _ => Ending::by_peer(CloseReason::PeerRst),
             };
             self.account(desk, Some(route), Kept::Closed(ending.reason));
@@ -342,7 +349,7 @@ impl Exchange<'_> {
 
     async fn send_own(&mut self, desk: &mut Desk, keeps: Persistence) -> After {
         let patience = self.client.listener.settings.write_timeout;
-        let written = relay::flush(&self.client.stream, &mut desk.out, patience).await;
+        let written = conclude(self.outlet, &mut desk.out, patience).await;
         let after = match (written, keeps) {
             (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),
             (Ok(()), Persistence::Persist) => After::Next,
@@ -361,7 +368,7 @@ impl Exchange<'_> {
         use crate::observe::words::ClientState;
         let settings = &route.upstream.settings;
         let patience = self.client.listener.settings.write_timeout;
-        if relay::flush(&self.client.stream, &mut desk.out, patience)
+        if conclude(self.outlet, &mut desk.out, patience)
             .await
             .is_err()
         {
@@ -400,15 +407,8 @@ impl Exchange<'_> {
     }
 }
 
-fn take_hint(
-    endpoint: &Arc<Endpoint>,
-    hint: Duration,
-    settings: &crate::proxy::settings::UpstreamSettings,
-) {
-    let hinted = hint.saturating_sub(settings.idle_margin);
-    if hinted < settings.idle_timeout {
-        endpoint.set_idle_limit(hinted, CloseReason::LearnedIdle);
-    } else {
-        endpoint.set_idle_limit(settings.idle_timeout, CloseReason::IdleTimeout);
-    }
+/// Writes the rest of an answer, in its turn.
+async fn conclude(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
+    outlet.turn().await?;
+    relay::flush(outlet, out, patience).await
 }

@@ -176,6 +176,27 @@ impl Service {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// Whether any upstream keeps idle connections ready.
+    #[must_use]
+    pub fn keeps_warm(&self) -> bool {
+        let plan = self.plan.load();
+        plan.upstreams.iter().any(|at| at.settings.min_idle > 0)
+    }
+
+    /// The endpoints at which idle connections are kept ready: those that serve, while new work is
+    /// taken.
+    #[must_use]
+    pub fn endpoints_kept_warm(&self) -> Vec<Arc<Endpoint>> {
+        let plan = self.plan.load();
+        let serving = plan
+            .upstreams
+            .iter()
+            .filter(|at| at.settings.min_idle > 0 && self.standing() == Standing::Serving);
+        serving
+            .flat_map(|at| at.endpoints.iter().cloned())
+            .collect()
+    }
+
     /// Every endpoint of every upstream, those that leave too.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {

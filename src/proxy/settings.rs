@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::base::names::Name;
 use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
+use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
+use crate::policy::idle_learning::IdleSettings;
 use crate::policy::retry::RetrySettings;
 
 /// How one listener treats its clients.
@@ -16,6 +18,10 @@ use crate::policy::retry::RetrySettings;
 pub struct ListenerSettings {
     /// The listener's name.
     pub name: Name,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
+    /// What clients are told apart by.
+    pub client_key: ClientKey,
     /// From the first octet of a head to its end.
     pub header_timeout: Duration,
     /// Between two reads of a request body.
@@ -52,6 +58,17 @@ pub struct ListenerSettings {
     pub retry_after: Duration,
 }
 
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does; one would be a bad request.
+    Off,
+    /// Those from trusted proxies may.
+    Optional,
+    /// All do, and come from trusted proxies if any are named.
+    Required,
+}
+
 /// Whether `Keep-Alive` is sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAliveField {
@@ -75,6 +92,11 @@ pub enum Http10 {
 pub enum Pipelining {
     /// One after the other.
     Serial,
+    /// Safe ones at once, at most so many, their answers in order.
+    Concurrent {
+        /// So many.
+        depth: u32,
+    },
     /// The connection closes after the first answer.
     Close,
 }
@@ -103,10 +125,10 @@ pub struct UpstreamSettings {
     pub max_age_jitter: f64,
     /// Requests a connection may carry.
     pub max_requests: Option<u64>,
-    /// The configured idle limit.
-    pub idle_timeout: Duration,
-    /// What is taken off an origin's `Keep-Alive` hint.
-    pub idle_margin: Duration,
+    /// How long a connection may idle, and whether that is learned.
+    pub idle: IdleSettings,
+    /// Idle connections kept ready at each endpoint.
+    pub min_idle: u32,
     /// Most connections of the whole upstream.
     pub max_connections_total: Option<u32>,
     /// Most waiting requests of the whole upstream.

@@ -1,4 +1,5 @@
-//! Care for connections between requests: parked ones that die, and idle limits that pass.
+//! Care for connections between requests: parked ones that die, idle limits that pass, and those
+//! that are kept ready.
 //!
 //! Each worker watches the connections registered with its epoll. One task of the first worker
 //! retires what has been idle too long; while nothing is idle it sleeps without a deadline, so an
@@ -22,6 +23,8 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::reactor::Reactor;
 use crate::net::worker;
+use crate::observe::words::IdleLimitSource;
+use crate::policy::idle_learning::IdleSource;
 use crate::proxy::endpoint::Endpoint;
 
 thread_local! {
@@ -76,16 +79,53 @@ pub async fn bury_the_dead(reactor: Rc<Reactor>) {
 /// Runs on one worker, as long as the process.
 pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
     loop {
-        let next = endpoints()
-            .iter()
-            .filter_map(|endpoint| endpoint.expire())
-            .min();
-        match next {
-            Some(next) => {
+        let look_most = {
+            let endpoints = endpoints();
+            let due = endpoints
+                .iter()
+                .filter_map(|endpoint| Some((endpoint.expire()?, endpoint.upstream.idle.margin)));
+            let due = due.reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)));
+            tell_idle_limits(&endpoints);
+            // What is parked meanwhile must leave before its origin closes it, half a margin at
+            // most after its time.
+            due.map(|(next, margin)| (next, LOOK_MOST.min(margin / 2).max(LOOK_LEAST)))
+        };
+        match look_most {
+            Some((next, most)) => {
                 let wait = next.saturating_duration_since(clock::now()).max(LOOK_LEAST);
-                worker::sleep_until(Deadline::after(wait.min(LOOK_MOST))).await;
+                worker::sleep_until(Deadline::after(wait.min(most))).await;
             }
             None => until_parked(&endpoints).await,
+        }
+    }
+}
+
+/// Keeps `min_idle` connections ready at every endpoint that `endpoints` gives. Runs on one worker,
+/// as long as the process; nobody starts it where none are wanted.
+pub async fn keep_warm(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
+    loop {
+        for endpoint in endpoints() {
+            endpoint.keep_warm();
+        }
+        worker::sleep_until(Deadline::after(LOOK_MOST)).await;
+    }
+}
+
+/// Shows the idle limits in force: of each source the least of an upstream's endpoints.
+fn tell_idle_limits(endpoints: &[Arc<Endpoint>]) {
+    for of_upstream in endpoints.chunk_by(|one, other| Arc::ptr_eq(&one.metrics, &other.metrics)) {
+        let limits: Vec<_> = of_upstream
+            .iter()
+            .map(|endpoint| endpoint.pool.counts())
+            .map(|counts| (counts.idle_source, counts.idle_limit))
+            .collect();
+        for (source, word) in SOURCES {
+            let limits = limits.iter().filter(|(of, _)| *of == source);
+            let least = limits.map(|(_, limit)| limit.as_secs_f64());
+            let level = least.reduce(f64::min).unwrap_or(0.0);
+            if let Some(endpoint) = of_upstream.first() {
+                endpoint.metrics.idle_limit.of(word).set(level);
+            }
         }
     }
 }
@@ -102,7 +142,8 @@ async fn until_parked(endpoints: &impl Fn() -> Vec<Arc<Endpoint>>) {
         // One may have been parked between the last look and the store.
         if endpoints()
             .iter()
-            .any(|endpoint| endpoint.pool.counts().idle > 0)
+            .map(|endpoint| endpoint.pool.counts())
+            .any(|counts| counts.idle + counts.canaries > 0)
         {
             EXPIRY_SLEEPS.store(false, Ordering::Release);
             return Poll::Ready(());
@@ -112,8 +153,16 @@ async fn until_parked(endpoints: &impl Fn() -> Vec<Arc<Endpoint>>) {
     .await;
 }
 
+/// The sources of idle limits, and how the metrics call them.
+const SOURCES: [(IdleSource, IdleLimitSource); 4] = [
+    (IdleSource::Config, IdleLimitSource::Config),
+    (IdleSource::Hint, IdleLimitSource::Hint),
+    (IdleSource::Learned, IdleLimitSource::Learned),
+    (IdleSource::Floor, IdleLimitSource::Floor),
+];
+
 /// The least time between two looks: idle limits are exact to this.
 const LOOK_LEAST: Duration = Duration::from_millis(20);
 
-/// The most, so that a limit shortened meanwhile is seen.
+/// The most, so that a limit shortened meanwhile is seen; and how often those kept ready are counted.
 const LOOK_MOST: Duration = Duration::from_millis(1000);

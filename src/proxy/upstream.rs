@@ -85,7 +85,7 @@ impl Mould {
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits),
+            pool: Pool::new(shape.limits, self.shared.idle),
             holddown: Holddown::default(),
             in_flight: AtomicU64::new(0),
             metrics: Arc::clone(&self.metrics),
@@ -115,6 +115,8 @@ impl Upstream {
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
             max_requests: settings.max_requests,
+            idle: settings.idle,
+            min_idle: settings.min_idle,
         });
         own_metrics.queue_limit.set(f64::from(settings.max_pending));
         let (ratio, per_second) = budget;

@@ -187,6 +187,33 @@ fn an_idle_origin_connection_is_closed_after_its_limit() {
 }
 
 #[test]
+fn a_floor_of_idle_connections_is_kept_ready_before_anyone_asks_and_as_they_end() {
+    let millis = Duration::from_millis(300);
+    let origin = Origin::playing(move |peer| {
+        // The first one is closed by the origin; the rest stay.
+        match peer.number {
+            0 => std::thread::sleep(millis),
+            _ => {
+                while peer.request().is_some() {
+                    peer.send(OK);
+                }
+            }
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.min_idle", 3);
+        c.upstream("pool.idle_learning", false);
+    });
+    let warm = [("upstream", "app"), ("reason", "warm")];
+    let opened = "holdfast_upstream_connections_opened_total";
+    proxy.metric_becomes(opened, &warm, 4.0);
+    let idle = [("upstream", "app"), ("state", "idle")];
+    proxy.metric_becomes("holdfast_upstream_connections", &idle, 3.0);
+    assert_eq!(proxy.client().get("/").status(), 200);
+    assert_eq!(origin.connections(), 4);
+}
+
+#[test]
 fn more_idle_connections_than_the_pool_keeps_are_closed() {
     let gate = Gate::new();
     let origin = gated(&gate);

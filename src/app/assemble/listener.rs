@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicU32;
 
 use crate::base::units::Limit;
 use crate::config::settings;
+use crate::config::settings::values;
 use crate::config::settings::words;
 use crate::h1::head::HeadLimits;
 use crate::observe::ListenerMetrics;
 use crate::policy::admission::ClientLimits;
 use crate::policy::admission::ClientTable;
+use crate::policy::client_key::ClientKey;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::settings::HalfClose;
@@ -18,6 +20,7 @@ use crate::proxy::settings::Http10;
 use crate::proxy::settings::KeepAliveField;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::Pipelining;
+use crate::proxy::settings::ProxyProtocol;
 
 /// A listener that nobody is connected to yet.
 #[must_use]
@@ -45,6 +48,16 @@ pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) ->
 fn treatment(settings: &settings::Listener) -> ListenerSettings {
     ListenerSettings {
         name: settings.name.clone(),
+        proxy_protocol: match settings.proxy_protocol {
+            words::ProxyProtocol::Off => ProxyProtocol::Off,
+            words::ProxyProtocol::Optional => ProxyProtocol::Optional,
+            words::ProxyProtocol::Required => ProxyProtocol::Required,
+        },
+        client_key: match &settings.client_key {
+            values::ClientKey::Peer => ClientKey::Peer,
+            values::ClientKey::ProxyProtocol => ClientKey::ProxyProtocol,
+            values::ClientKey::Header(name) => ClientKey::Field(name.as_str().into()),
+        },
         header_timeout: settings.header_timeout,
         body_timeout: settings.body_timeout,
         min_body_rate: settings.min_body_rate.value().map(|rate| rate.0),
@@ -69,8 +82,10 @@ fn treatment(settings: &settings::Listener) -> ListenerSettings {
             false => Http10::Refused,
         },
         pipelining: match settings.pipelining {
-            // Concurrent is refused by name as not yet available; one at a time is always right.
-            words::Pipelining::Serial | words::Pipelining::Concurrent => Pipelining::Serial,
+            words::Pipelining::Serial => Pipelining::Serial,
+            words::Pipelining::Concurrent => Pipelining::Concurrent {
+                depth: settings.pipeline_depth,
+            },
             words::Pipelining::Close => Pipelining::Close,
         },
         half_close: match settings.half_close {
@@ -99,6 +114,7 @@ fn clients(settings: &settings::Listener) -> Option<ClientLimits> {
 #[cfg(test)]
 mod tests {
     use crate::app::assemble::tests::assembled;
+    use crate::policy::client_key::ClientKey;
     use crate::policy::forwarded::Trust;
     use crate::proxy::service::LimitAction;
     use crate::proxy::service::Listener;
@@ -106,6 +122,7 @@ mod tests {
     use crate::proxy::settings::Http10;
     use crate::proxy::settings::KeepAliveField;
     use crate::proxy::settings::Pipelining;
+    use crate::proxy::settings::ProxyProtocol;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -185,6 +202,36 @@ mod tests {
         assert_eq!(s.pipelining, Pipelining::Close);
         assert_eq!(s.half_close, HalfClose::Abort);
         assert_eq!(listener.client_limit_action, LimitAction::Hold);
+    }
+
+    #[test]
+    fn concurrent_pipelining_goes_as_deep_as_it_may() {
+        let listener = listener(&[("pipelining", "concurrent"), ("pipeline_depth", "5")]);
+        let pipelining = listener.settings.pipelining;
+        assert_eq!(pipelining, Pipelining::Concurrent { depth: 5 });
+    }
+
+    #[test]
+    fn who_the_client_is_reaches_the_listener_as_it_was_said() {
+        let by_header = listener(&[
+            ("proxy_protocol", "required"),
+            ("client_key", "header:X-Real-IP"),
+            ("trusted_proxies", "[\"10.0.0.0/8\"]"),
+        ]);
+        let s = &by_header.settings;
+        assert_eq!(s.proxy_protocol, ProxyProtocol::Required);
+        assert_eq!(s.client_key, ClientKey::Field(b"X-Real-IP".to_vec()));
+        let by_protocol = listener(&[
+            ("proxy_protocol", "optional"),
+            ("client_key", "proxy_protocol"),
+            ("trusted_proxies", "[\"10.0.0.0/8\"]"),
+        ]);
+        let s = &by_protocol.settings;
+        assert_eq!(s.proxy_protocol, ProxyProtocol::Optional);
+        assert_eq!(s.client_key, ClientKey::ProxyProtocol);
+        let s = &listener(&[]).settings;
+        assert_eq!(s.proxy_protocol, ProxyProtocol::Off);
+        assert_eq!(s.client_key, ClientKey::Peer);
     }
 
     #[test]

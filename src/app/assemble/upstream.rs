@@ -12,6 +12,8 @@ use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
 use crate::policy::balance::Method;
 use crate::policy::balance::Rank;
+use crate::policy::idle_learning::IdleSettings;
+use crate::policy::idle_learning::Learning;
 use crate::policy::retry::Listed;
 use crate::policy::retry::RetryOn;
 use crate::policy::retry::RetrySettings;
@@ -105,8 +107,17 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         max_age: pool.max_age.value(),
         max_age_jitter: pool.max_age_jitter.value(),
         max_requests: pool.max_requests.value().map(u64::from),
-        idle_timeout: pool.idle_timeout,
-        idle_margin: pool.idle_margin,
+        min_idle: pool.min_idle,
+        idle: IdleSettings {
+            idle_timeout: pool.idle_timeout,
+            learning: if pool.idle_learning {
+                Learning::On
+            } else {
+                Learning::Off
+            },
+            floor: pool.idle_floor,
+            margin: pool.idle_margin,
+        },
         max_connections_total: pool.max_connections_total.value(),
         max_pending: pool.max_pending,
         queue_timeout: pool.queue_timeout,
@@ -186,6 +197,7 @@ mod tests {
         let s = treatment(&table(&[
             ("pool.idle_timeout", "11s"),
             ("pool.idle_margin", "2s"),
+            ("pool.idle_floor", "12s"),
             ("pool.unsafe_max_idle", "3s"),
             ("pool.queue_timeout", "4s"),
             ("connect.timeout", "5s"),
@@ -194,8 +206,9 @@ mod tests {
             ("timeouts.tunnel_idle", "8s"),
         ]));
         let durations = [
-            s.idle_timeout,
-            s.idle_margin,
+            s.idle.idle_timeout,
+            s.idle.margin,
+            s.idle.floor,
             s.unsafe_max_idle,
             s.queue_timeout,
             s.connect_timeout,
@@ -205,8 +218,11 @@ mod tests {
         ];
         assert_eq!(
             durations,
-            [11, 2, 3, 4, 5, 6, 7, 8].map(Duration::from_secs)
+            [11, 2, 12, 3, 4, 5, 6, 7, 8].map(Duration::from_secs)
         );
+        assert_eq!(s.idle.learning, Learning::On);
+        let off = treatment(&table(&[("pool.idle_learning", "false")]));
+        assert_eq!(off.idle.learning, Learning::Off);
         assert_eq!(s.request, None);
         assert_eq!(
             treatment(&table(&[("timeouts.request", "9s")])).request,
@@ -218,6 +234,7 @@ mod tests {
     fn every_bound_reaches_the_upstream_under_its_own_name() {
         let table = table(&[
             ("pool.max_pending", "5"),
+            ("pool.min_idle", "3"),
             ("pool.abort_drain_bytes", "6KiB"),
             ("pool.max_age_jitter", "0.5"),
             ("pool.reuse", "safe"),
@@ -229,6 +246,7 @@ mod tests {
             (s.max_pending, s.abort_drain_bytes, s.retry_buffer),
             (5, 6144, 7168)
         );
+        assert_eq!(s.min_idle, 3);
         assert!((s.max_age_jitter - 0.5).abs() < f64::EPSILON);
         assert_eq!(s.reuse, Reuse::Safe);
         assert_eq!(s.dial.tcp, tcp::options(&table.tcp));

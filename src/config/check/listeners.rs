@@ -72,6 +72,7 @@ pub fn listener(name: Name, table: &Node, reader: &mut Reader<'_, '_>) -> Listen
         linger_bytes: reader.size("linger_bytes", NOTHING..=GIB),
         tcp: reader.table("tcp", tcp),
     };
+    check_the_proxy_protocol(&listener, reader);
     check_the_client_key(&listener, reader);
     listener
 }
@@ -134,6 +135,24 @@ fn client_key(node: &Node) -> Read<ClientKey> {
     )
 }
 
+/// Where clients with and without a header are let in, anyone who can connect could say who they
+/// are. Where all must send one, only the balancer is meant to reach the listener, and it need not
+/// be named.
+fn check_the_proxy_protocol(listener: &Listener, reader: &mut Reader<'_, '_>) {
+    let Some(node) = reader.node("proxy_protocol") else {
+        return;
+    };
+    if listener.proxy_protocol == ProxyProtocol::Optional && listener.trusted_proxies.is_empty() {
+        let says = format!(
+            "`optional` lets those from trusted proxies say who the client is, and \
+             listeners.{}.trusted_proxies is empty ({}); `required` needs none",
+            listener.name,
+            address::NETWORK
+        );
+        reader.complain(node, says);
+    }
+}
+
 /// What the client is told apart by must be believable.
 fn check_the_client_key(listener: &Listener, reader: &mut Reader<'_, '_>) {
     let Some(node) = reader.node("client_key") else {
@@ -152,6 +171,13 @@ fn check_the_client_key(listener: &Listener, reader: &mut Reader<'_, '_>) {
             }
         }
         ClientKey::Header(_) => {
+            if is_of_pairs(&listener.client_key) {
+                let says = format!(
+                    "`{}` holds pairs and no plain addresses (a field such as X-Forwarded-For)",
+                    node.shown()
+                );
+                reader.complain(node, says);
+            }
             if listener.trusted_proxies.is_empty() {
                 let says = format!(
                     "`{}` is believed from trusted proxies only, and \
@@ -164,4 +190,9 @@ fn check_the_client_key(listener: &Listener, reader: &mut Reader<'_, '_>) {
             }
         }
     }
+}
+
+/// RFC 7239 §4: `Forwarded` is a list of pairs, of which only some are addresses.
+fn is_of_pairs(key: &ClientKey) -> bool {
+    matches!(key, ClientKey::Header(name) if name.as_str().eq_ignore_ascii_case("forwarded"))
 }
