@@ -38,4 +38,5 @@ mod admin;
 mod access_log;
 mod shutdown;
 mod settings;
+mod review;
 mod real;

@@ -61,7 +61,17 @@ pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 impl Origin {
     /// Plays `script` on every connection. When the script returns, the connection is closed.
     pub fn playing(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    /// The same, on connections that hold little on the way ([`holds_little`]).
+    pub fn narrow(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        holds_little(&listener);
+        Self::on(listener, script)
+    }
+
+    fn on(listener: TcpListener, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
         // std asks for a backlog of 128; a thousand clients may come at once.
         socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
@@ -254,6 +264,14 @@ pub fn answer(text: &str) -> Vec<u8> {
         text.len()
     )
     .into_bytes()
+}
+
+/// Makes a socket receive little at a time in small segments, from its next handshake on. Over
+/// loopback, with segments of 64 KiB, the sender's kernel would take megabytes on its behalf.
+pub fn holds_little(socket: &impl std::os::fd::AsFd) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.set_tcp_mss(536).unwrap();
 }
 
 fn accept<S>(stream: TcpStream, record: &Arc<Record>, script: &Arc<S>)
