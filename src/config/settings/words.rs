@@ -254,7 +254,7 @@ impl Word for PoolOrder {
 pub enum Reuse {
     /// None; a connection for each request.
     Never,
-    /// Those with safe methods (RFC 9110 §9.2.1).
+    /// All but the first of a client's connection, which a client cannot know to repeat.
     Safe,
     /// All.
     Always,
