@@ -352,6 +352,9 @@ fn a_client_that_resets_while_its_answer_is_stuck_leaves_nothing_to_the_next() {
     }
 }
 
+// A reset behind octets that nobody reads is told by epoll; the portable form learns of it only when
+// it reads or writes there (see net/poller_portable), and then the request's deadline rules.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn an_origin_that_is_owed_a_request_is_not_kept_when_the_client_resets() {
     for size in [300_000, 8_000_000] {
