@@ -46,8 +46,6 @@ enum Accepts {
     Nothing,
     /// These, which say what happens anyway.
     Only(&'static [&'static str]),
-    /// All but these.
-    AllBut(&'static [&'static str]),
     /// All that do not begin so.
     NoPrefix(&'static [&'static str]),
 }
@@ -100,34 +98,9 @@ const NOT_YET: &[NotYet] = &[
         because: "listeners accept on TCP only",
     },
     NotYet {
-        key: "upstreams.*.balance",
-        accepts: Accepts::AllBut(&["ewma", "hash"]),
-        because: "there is no such balancer",
-    },
-    NotYet {
-        key: "upstreams.*.hash_key",
-        accepts: Accepts::Nothing,
-        because: "there is no hash balancer",
-    },
-    NotYet {
-        key: "upstreams.*.slow_start",
-        accepts: Accepts::Only(&["off"]),
-        because: "new endpoints get their whole share at once",
-    },
-    NotYet {
         key: "upstreams.*.pool.max_connections_total",
         accepts: Accepts::Only(&["off"]),
         because: "connections are counted for each endpoint only",
-    },
-    NotYet {
-        key: "upstreams.*.pool.rebalance",
-        accepts: Accepts::Only(&["false"]),
-        because: "connections are not rebalanced",
-    },
-    NotYet {
-        key: "upstreams.*.pool.queue",
-        accepts: Accepts::Only(&["fifo"]),
-        because: "the oldest waiter is next",
     },
     NotYet {
         key: "upstreams.*.connect.source_addresses",
@@ -143,21 +116,6 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.connect.port_reserve",
         accepts: Accepts::Nothing,
         because: "local ports are not counted",
-    },
-    NotYet {
-        key: "upstreams.*.health.failures",
-        accepts: Accepts::Only(&["off"]),
-        because: "endpoints are not ejected",
-    },
-    NotYet {
-        key: "upstreams.*.health.active_path",
-        accepts: Accepts::Only(&["off"]),
-        because: "endpoints are not probed",
-    },
-    NotYet {
-        key: "upstreams.*.health.*",
-        accepts: Accepts::Nothing,
-        because: "endpoints are neither ejected nor probed",
     },
 ];
 
@@ -180,7 +138,6 @@ impl Accepts {
         match self {
             Self::Nothing => false,
             Self::Only(values) => values.contains(&text.as_str()),
-            Self::AllBut(values) => !values.contains(&text.as_str()),
             Self::NoPrefix(prefixes) => !prefixes.iter().any(|prefix| text.starts_with(prefix)),
         }
     }
@@ -189,7 +146,6 @@ impl Accepts {
         match self {
             Self::Nothing => "leave the key out".to_owned(),
             Self::Only(values) => format!("{}, or leave the key out", values.join(", ")),
-            Self::AllBut(values) => format!("anything but {}", values.join(", ")),
             Self::NoPrefix(prefixes) => format!("nothing that begins with {}", prefixes.join(", ")),
         }
     }

@@ -25,6 +25,7 @@ pub mod dial;
 pub mod listen;
 pub mod linger;
 pub mod control;
+pub mod probe;
 pub mod admin_serve;
 pub mod admin_client;
 pub mod demo_origin;

@@ -40,6 +40,8 @@ pub struct Exchange<'a> {
     pub method: MethodClass,
     /// How often it was sent, or begun to be.
     pub sent: u32,
+    /// What it is balanced by, where that is its key.
+    pub key: Option<u64>,
 }
 
 /// How the attempts ended.
@@ -88,6 +90,7 @@ impl<'a> Exchange<'a> {
             content,
             method,
             sent: 0,
+            key: None,
         }
     }
 }

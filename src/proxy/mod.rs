@@ -5,9 +5,11 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod condition;
 pub mod endpoint;
 pub mod tend;
 pub mod lent;
+pub mod heed;
 pub mod checkout;
 pub mod upstream;
 pub mod service;

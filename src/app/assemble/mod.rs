@@ -72,7 +72,7 @@ pub fn assemble(
         metrics.log_lines_dropped,
     )
     .map_err(|error| format!("log.access_file: {error}"))?;
-    let plan = plan(settings, addresses, workers, (&metrics, &live))?;
+    let plan = plan(settings, addresses, workers, (&metrics, &live, &errors))?;
     let parts = Parts {
         metrics: Arc::clone(&metrics),
         live,
@@ -91,9 +91,17 @@ pub fn assemble(
         backlog: settings.backlog,
         tcp: tcp::options(&settings.tcp),
     });
+    let listeners = listeners.collect();
+    let service = Arc::new(Service::new(parts, plan));
+    let shown = Arc::downgrade(&service);
+    metrics.look_first(move || {
+        if let Some(service) = shown.upgrade() {
+            service.show_endpoints();
+        }
+    });
     Ok(Assembled {
-        listeners: listeners.collect(),
-        service: Arc::new(Service::new(parts, plan)),
+        listeners,
+        service,
         workers,
     })
 }
@@ -136,7 +144,7 @@ fn plan(
     settings: &Settings,
     addresses: &[Addresses],
     workers: usize,
-    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
+    (metrics, live, errors): (&Arc<Metrics>, &Arc<LiveTable>, &Arc<ErrorLog>),
 ) -> Result<Plan, String> {
     let upstreams: Vec<_> = settings
         .upstreams
@@ -145,7 +153,7 @@ fn plan(
         .zip(&metrics.upstreams)
         .map(|((settings, found), own)| {
             let shapes = upstream::endpoints(settings, found, workers);
-            let of = (Arc::clone(own), Arc::clone(live));
+            let of = (Arc::clone(own), Arc::clone(live), Arc::clone(errors));
             Arc::new(upstream::upstream(settings, shapes, metrics, of))
         })
         .collect();
