@@ -42,36 +42,35 @@ pub async fn probe(
     opened: impl FnOnce(),
 ) -> Probed {
     let asking = async {
-        let mut stream = match TcpStream::connect(to).await {
-            Ok(stream) => stream,
-            Err(error) => return without_connection(error),
-        };
+        let mut stream = TcpStream::connect(to).await.map_err(without_connection)?;
         opened();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: holdfast-health\r\n\
              Accept: */*\r\nConnection: close\r\n\r\n"
         );
-        let status = match stream.write_all(request.as_bytes()).await {
-            Ok(()) => final_status(&mut stream).await,
-            Err(_) => None,
-        };
-        let Some(status) = status else {
-            return Probed::Unanswered;
-        };
-        // Closing on octets that are unread would reset the origin's connection, and fill its log.
-        let mut rest = [0; 4096];
-        let end = async {
-            for _ in 0..REST_READS_MAX {
-                if !stream.read(&mut rest).await.is_ok_and(|count| count > 0) {
-                    return;
-                }
-            }
-        };
-        control::within(REST_PATIENCE, end).await;
-        Probed::Status(status)
+        let sent = stream.write_all(request.as_bytes()).await;
+        sent.map_err(|_| Probed::Unanswered)?;
+        let status = final_status(&mut stream).await;
+        Ok((status.ok_or(Probed::Unanswered)?, stream))
     };
-    let answered = control::within(patience, asking).await;
-    answered.unwrap_or(Probed::Unanswered)
+    match control::within(patience, asking).await {
+        Some(Ok((status, stream))) => {
+            control::within(REST_PATIENCE, read_on(stream)).await;
+            Probed::Status(status)
+        }
+        Some(Err(probed)) => probed,
+        None => Probed::Unanswered,
+    }
+}
+
+/// Closing on octets that are unread would reset the origin's connection, and fill its log.
+async fn read_on(mut stream: TcpStream) {
+    let mut rest = [0; 4096];
+    for _ in 0..REST_READS_MAX {
+        if !stream.read(&mut rest).await.is_ok_and(|count| count > 0) {
+            return;
+        }
+    }
 }
 
 /// The status of the final answer; interim ones are read over.
@@ -114,7 +113,7 @@ const LIMITS: HeadLimits = HeadLimits {
 /// What is read of a body before the close: 64 KiB, so that a check never becomes a download.
 const REST_READS_MAX: usize = 16;
 
-/// And for how long.
+/// And for how long, after the answer's head was there in time.
 const REST_PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -162,6 +161,24 @@ mod tests {
         for octets in [&b"SSH-2.0-x\r\n"[..], b"", b"HTTP/1.1 200 OK\r\nA"] {
             assert_eq!(answered(octets).0, Probed::Unanswered);
         }
+    }
+
+    #[test]
+    fn an_answer_in_time_counts_though_its_connection_stays_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+                .unwrap();
+            // Until we close.
+            while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {}
+        });
+        let patience = REST_PATIENCE / 2;
+        let probed = control::run(probe(address, ("a", "/"), patience, || ()));
+        assert_eq!(probed, Probed::Status(200));
+        peer.join().unwrap();
     }
 
     #[test]

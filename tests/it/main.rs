@@ -30,6 +30,7 @@ mod errors;
 mod closing;
 mod tunnels;
 mod balance;
+mod health;
 mod routes;
 mod limits;
 mod proxy_protocol;
