@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Barrier;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -135,7 +136,7 @@ fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
     let mut names = Names::new(&settings(&said), &service, 1);
     names.dns.refresh_interval = Duration::from_millis(20);
     let names: refresh::Shared = Arc::new(Mutex::new(names));
-    let (old, new) = (slow_origin("old"), slow_origin("new"));
+    let (old, new) = (meeting_origin("old", 8), origin("new"));
     let says = Rc::new(Cell::new([old, old]));
     let resolver: Resolver = {
         let says = Rc::clone(&says);
@@ -181,14 +182,16 @@ fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
     });
 }
 
-/// The same, so slow that requests meet there and each has a connection of its own.
-fn slow_origin(name: &'static str) -> SocketAddr {
+/// The same, but it answers only when so many connections are there, so that each request has its own.
+fn meeting_origin(name: &'static str, connections: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let all = Arc::new(Barrier::new(connections));
     thread::spawn(move || {
         for stream in listener.incoming() {
+            let all = Arc::clone(&all);
             thread::spawn(move || {
-                thread::sleep(Duration::from_millis(200));
+                all.wait();
                 answer(stream.unwrap(), name);
             });
         }

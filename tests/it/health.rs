@@ -297,8 +297,8 @@ fn an_endpoint_that_fails_checks_is_out_until_it_passes_them() {
     assert!(proxy.metric("holdfast_upstream_connections_opened_total", &labels) > 3.0);
     let closed = proxy.metric("holdfast_upstream_connections_closed_total", &labels);
     assert!(closed > 3.0, "CloseReason::CheckDone: {closed}");
-    let check = a.requests().into_iter().map(|seen| seen.message.head);
-    let check = check.filter(|head| head.start == "GET /up HTTP/1.1").next();
+    let mut heads = a.requests().into_iter().map(|seen| seen.message.head);
+    let check = heads.find(|head| head.start == "GET /up HTTP/1.1");
     let host = check.unwrap().field("host").unwrap().to_owned();
     assert_eq!(host, a.address().to_string());
 }
