@@ -176,6 +176,13 @@ enum Told {
     Already,
 }
 
+/// Whether a failed connect is the first of those that fail together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Begins,
+    Already,
+}
+
 /// The health of one endpoint.
 #[derive(Debug)]
 pub struct Health {
@@ -279,8 +286,8 @@ impl Health {
         now: Instant,
         room: impl FnOnce() -> Room,
     ) -> Option<Change> {
-        if symptom == Symptom::NoConnect {
-            self.hold(now);
+        if symptom == Symptom::NoConnect && self.hold(now) == Hold::Already {
+            return None;
         }
         self.row = self.row.saturating_add(1);
         let most = self.settings.failures;
@@ -385,14 +392,16 @@ impl Health {
         Some(Change::Ejected(ejection))
     }
 
-    /// Connects that were under way together and fail together count once.
-    fn hold(&mut self, now: Instant) {
+    /// Connects that were under way together and fail together count once: an origin that restarts
+    /// refuses many in a moment.
+    fn hold(&mut self, now: Instant) -> Hold {
         if self.held_until.is_some_and(|until| now < until) {
-            return;
+            return Hold::Already;
         }
         self.failed_connects = self.failed_connects.saturating_add(1);
         let held = backoff::doubled(HOLD_LEAST, HOLD_MOST, self.failed_connects);
         self.held_until = now.checked_add(held);
+        Hold::Begins
     }
 }
 
@@ -652,6 +661,7 @@ mod tests {
             scene.now = until;
         }
         assert_eq!(millis, [250, 500, 1000, 2000, 2000]);
+        assert_eq!(scene.health.row(), 5, "those that fail together count once");
         scene.health.on_connected();
         assert_eq!(scene.health.held_until(), None);
     }

@@ -62,6 +62,8 @@ pub struct Condition {
     gate: AtomicU64,
     /// In milliseconds of the process; 0: it is not held.
     held_until: AtomicU64,
+    /// Whether it is one of those that its ward counts as ejected. Written under the ward's lock.
+    counted: AtomicBool,
     /// Requests under way that began on trial.
     trials: AtomicU32,
     /// How long its answers take.
@@ -124,33 +126,45 @@ impl Ward {
         })
     }
 
-    /// These are its endpoints from now on.
-    pub fn revise<'a>(&self, conditions: impl Iterator<Item = &'a Condition>) {
-        let mut now = Beds::default();
-        for condition in conditions {
-            now.endpoints += 1;
-            now.ejected += u32::from(condition.is_ejected());
+    /// These are its endpoints from now on; those that leave count no more.
+    pub fn revise<'a>(
+        &self,
+        staying: impl Iterator<Item = &'a Condition>,
+        leaving: impl Iterator<Item = &'a Condition>,
+    ) {
+        let mut beds = self.beds();
+        *beds = Beds::default();
+        for condition in staying {
+            let out = condition.is_ejected();
+            condition.counted.store(out, Ordering::Relaxed);
+            beds.endpoints += 1;
+            beds.ejected += u32::from(out);
         }
-        *self.beds() = now;
+        for condition in leaving {
+            condition.counted.store(false, Ordering::Relaxed);
+        }
     }
 
     fn beds(&self) -> MutexGuard<'_, Beds> {
         self.beds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn room(&self) -> Room {
+    fn take(&self, condition: &Condition) -> Room {
         let mut beds = self.beds();
         let ratio = self.settings.max_eject_ratio;
         let room = Room::beside(beds.ejected, beds.endpoints, ratio);
         if room == Room::Free {
             beds.ejected += 1;
+            condition.counted.store(true, Ordering::Relaxed);
         }
         room
     }
 
-    fn leave(&self) {
+    fn leave(&self, condition: &Condition) {
         let mut beds = self.beds();
-        beds.ejected = beds.ejected.saturating_sub(1);
+        if condition.counted.swap(false, Ordering::Relaxed) {
+            beds.ejected = beds.ejected.saturating_sub(1);
+        }
     }
 }
 
@@ -165,6 +179,7 @@ impl Condition {
             stirred: AtomicBool::new(false),
             gate: AtomicU64::new(0),
             held_until: AtomicU64::new(0),
+            counted: AtomicBool::new(false),
             trials: AtomicU32::new(0),
             ewma: Ewma::default(),
             shown: Mutex::default(),
@@ -255,11 +270,11 @@ impl Condition {
     }
 
     pub(super) fn on_symptom(&self, symptom: Symptom) -> Option<Change> {
-        self.change(|health, now| health.on_symptom(symptom, now, || self.ward.room()))
+        self.change(|health, now| health.on_symptom(symptom, now, || self.ward.take(self)))
     }
 
     pub(super) fn on_check(&self, check: Check) -> Option<Change> {
-        self.change(|health, now| health.on_check(check, now, || self.ward.room()))
+        self.change(|health, now| health.on_check(check, now, || self.ward.take(self)))
     }
 
     fn on_time(&self) {
@@ -285,7 +300,7 @@ impl Condition {
             change
         };
         if change == Some(Change::OnTrial) {
-            self.ward.leave();
+            self.ward.leave(self);
         }
         self.tell(change?);
         change
@@ -366,5 +381,52 @@ mod tests {
         ] {
             assert_eq!(Gate::unpack(gate.pack()), gate);
         }
+    }
+
+    fn ward(endpoints: usize) -> (Arc<Ward>, Vec<Condition>) {
+        let settings = HealthSettings {
+            failures: Some(1),
+            eject: Duration::from_secs(3600),
+            max_eject_ratio: 0.5,
+            slow_start: None,
+            checks: None,
+        };
+        let line = crate::observe::line::Style::Json;
+        let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, line);
+        let ward = Ward::new(Name::parse("app").unwrap(), settings, quiet);
+        let condition = |at| Condition::new(&ward, format!("10.0.0.{at}:80"), None);
+        let conditions: Vec<_> = (0..endpoints).map(condition).collect();
+        ward.revise(conditions.iter(), [].iter());
+        (ward, conditions)
+    }
+
+    #[test]
+    fn an_ejected_endpoint_that_leaves_makes_room_for_another() {
+        let (ward, conditions) = ward(4);
+        let out = |at: usize| {
+            conditions[at].on_symptom(Symptom::NoAnswer);
+            conditions[at].is_ejected()
+        };
+        assert_eq!([out(0), out(1), out(2)], [true, true, false]);
+        ward.revise(conditions[1..].iter(), conditions[..1].iter());
+        assert!(!out(2), "one of three is out");
+        ward.revise(conditions[2..].iter(), conditions[..2].iter());
+        assert!(out(2), "none of two was");
+        ward.leave(&conditions[0]);
+        assert!(!out(3), "who has left takes nobody's place along");
+    }
+
+    #[test]
+    fn an_ejected_endpoint_is_unfit_and_one_that_is_held_is_to_be_had_at_need() {
+        let (_ward, conditions) = ward(2);
+        assert_eq!(conditions[0].look(Load(3)), Usable::Fit(Load(3)));
+        conditions[0].on_symptom(Symptom::Late);
+        let unfit = conditions[0].look(Load(0));
+        assert_eq!(unfit, Usable::Unfit(Unfit::Ejected));
+        conditions[1].on_symptom(Symptom::NoConnect);
+        assert_eq!(conditions[1].look(Load(0)), Usable::Unfit(Unfit::Held));
+        assert!(!conditions[1].may_connect() && !conditions[1].is_ejected());
+        conditions[1].on_connected();
+        assert!(conditions[1].may_connect());
     }
 }

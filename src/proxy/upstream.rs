@@ -191,8 +191,9 @@ impl Upstream {
             endpoints,
         };
         revised.tell_limit();
-        let conditions = revised.endpoints.iter().map(|at| &at.condition);
-        revised.mould.ward.revise(conditions);
+        let staying = revised.endpoints.iter().map(|at| &at.condition);
+        let leaving = revised.leaving.iter().map(|at| &at.condition);
+        revised.mould.ward.revise(staying, leaving);
         revised.rebalance(self);
         revised
     }
