@@ -191,8 +191,13 @@ impl Condition {
     /// Whether it can take a request now, with this load.
     #[must_use]
     pub fn look(&self, load: Load) -> Usable {
+        let gate = self.gate.load(Ordering::Relaxed);
+        // Nearly always: well, and not held.
+        if gate == 0 && self.held_until.load(Ordering::Relaxed) == 0 {
+            return Usable::Fit(load);
+        }
         let now = clock::now_millis();
-        match Gate::unpack(self.gate.load(Ordering::Relaxed)) {
+        match Gate::unpack(gate) {
             Gate::Open if self.is_held_at(now) => Usable::Unfit(Unfit::Held),
             Gate::Open => Usable::Fit(load),
             Gate::Shut(until) if now < until => Usable::Unfit(Unfit::Ejected),
