@@ -22,7 +22,7 @@ use crate::net::reactor::Gone;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
-use crate::policy::timeouts::BodyRate;
+use crate::policy::body_rate::BodyRate;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::replay::Replay;
