@@ -21,18 +21,18 @@ use crate::policy::retry::NotAgain;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::pool::Verdict;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::Upstream;
@@ -342,7 +342,7 @@ fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     crate::net::worker::spawn(async move {
         let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
+            Some(stream) => discard::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
         let kind = match rest.framing {

@@ -24,21 +24,21 @@ use crate::observe::record::Kept;
 use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
 use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Upload;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::outlet::Reached;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
@@ -304,7 +304,7 @@ impl Exchange<'_> {
         let most = settings.linger_bytes;
         let stream = &self.client.stream;
         let reader = &mut self.content.reader;
-        let rest = origin::discard_rest(stream, &mut desk.input, reader, most, limit);
+        let rest = discard::discard_rest(stream, &mut desk.input, reader, most, limit);
         let whole = crate::net::worker::within(Deadline::after(limit), rest);
         whole.await.unwrap_or(Err(Stuck::SenderSlow))
     }
