@@ -54,7 +54,7 @@ impl Answering<'_> {
         // client that still waits for 100 may send it or not, so nobody could tell what follows.
         let refuses = self.head.status >= 400 || awaited == Expectation::AwaitsContinue;
         match self.progress.upload() {
-            Upload::Whole(_) => Persistence::Persist,
+            Upload::Whole(_) | Upload::Behind => Persistence::Persist,
             Upload::Flowing if !refuses => Persistence::Persist,
             Upload::Flowing | Upload::Refused => Persistence::Close(CloseReason::ClientUnfinished),
         }

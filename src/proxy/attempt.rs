@@ -194,44 +194,89 @@ async fn both(
     (progress, phase): (&Progress, &dyn Fn(Phase)),
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
-    let mut answer = pin!(origin::answer(answering));
+    let mut answer = pin!(answer_at_once(answering));
+    let mut answered = None;
     poll_fn(|context| {
         if progress.upload() == Upload::Flowing
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
-            match sent {
-                Ok(()) => {
-                    progress.set_upload(Upload::Whole(clock::now_micros()));
+            match (uploaded(sent), answered.take()) {
+                (Ok(upload), None) => {
+                    progress.set_upload(upload);
                     if progress.begun() != Begun::Yes {
                         phase(Phase::Wait);
                     }
                 }
-                Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
-                    progress.set_upload(Upload::Refused);
+                (Ok(upload), Some(early)) => {
+                    progress.set_upload(match upload {
+                        Upload::Whole(_) | Upload::Behind => Upload::Behind,
+                        Upload::Flowing | Upload::Refused => Upload::Refused,
+                    });
+                    answered = Some(early);
                 }
-                Err(Stuck::SenderFin) => {
-                    let gone = ClientFailed::Gone(CloseReason::ClientGone);
-                    return Poll::Ready(Err(Unanswered::Client(gone)));
-                }
-                Err(Stuck::SenderBroke(_)) => {
-                    let gone = ClientFailed::Gone(CloseReason::PeerRst);
-                    return Poll::Ready(Err(Unanswered::Client(gone)));
-                }
-                Err(Stuck::SenderSlow) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Slow)));
-                }
-                Err(Stuck::TooLarge) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::TooLarge)));
-                }
-                Err(Stuck::Malformed(error)) => {
-                    let failed = ClientFailed::Malformed(error.proxy_error());
-                    return Poll::Ready(Err(Unanswered::Client(failed)));
-                }
+                (Err(failed), None) => return Poll::Ready(Err(Unanswered::Client(failed))),
+                // The answer is whole and gone; what follows on this connection is in doubt.
+                (Err(_), Some(early)) => return Poll::Ready(Ok(unfinished(early))),
             }
         }
-        answer.as_mut().poll(context).map_err(Unanswered::Origin)
+        if answered.is_none() {
+            match answer.as_mut().poll(context) {
+                Poll::Ready(Ok(whole)) => answered = Some(whole),
+                Poll::Ready(Err(failed)) => return Poll::Ready(Err(Unanswered::Origin(failed))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match answered.take() {
+            Some(early) if waits_for_the_rest(&early, progress) => {
+                answered = Some(early);
+                Poll::Pending
+            }
+            Some(whole) => Poll::Ready(Ok(whole)),
+            None => Poll::Pending,
+        }
     })
     .await
+}
+
+/// Passes the answer on. What is left of one that came early does not wait for its request's end.
+async fn answer_at_once(answering: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
+    let answer = origin::answer(answering).await?;
+    if waits_for_the_rest(&answer, answering.progress) {
+        let patience = answering.listener.write_timeout;
+        let flushed = relay::flush(answering.client, answering.out, patience).await;
+        flushed.map_err(|_| NoAnswer::ClientGone)?;
+    }
+    Ok(answer)
+}
+
+/// Whether the rest of the request still goes to the origin although its answer is whole. An origin
+/// that answers early and neither refuses nor closes goes on reading (RFC 9112 §9.5 has a client
+/// stop only then): what it was answered for and never got would be lost. Its connection is not used
+/// again, for an origin that does not go on reading takes the rest for the next request.
+fn waits_for_the_rest(answer: &Answer, progress: &Progress) -> bool {
+    progress.upload() == Upload::Flowing
+        && answer.kind == AnswerKind::Complete
+        && answer.client == Persistence::Persist
+        && answer.origin == Persistence::Persist
+}
+
+/// How far a request came, or what its client did wrong.
+fn uploaded(sent: Result<(), Stuck>) -> Result<Upload, ClientFailed> {
+    match sent {
+        Ok(()) => Ok(Upload::Whole(clock::now_micros())),
+        Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => Ok(Upload::Refused),
+        Err(Stuck::SenderFin) => Err(ClientFailed::Gone(CloseReason::ClientGone)),
+        Err(Stuck::SenderBroke(_)) => Err(ClientFailed::Gone(CloseReason::PeerRst)),
+        Err(Stuck::SenderSlow) => Err(ClientFailed::Slow),
+        Err(Stuck::TooLarge) => Err(ClientFailed::TooLarge),
+        Err(Stuck::Malformed(error)) => Err(ClientFailed::Malformed(error.proxy_error())),
+    }
+}
+
+/// An answer whose request will not end: neither connection carries another.
+fn unfinished(mut answer: Answer) -> Answer {
+    answer.client = Persistence::Close(CloseReason::ClientUnfinished);
+    answer
 }
 
 /// The request's way to the origin.
@@ -391,7 +436,8 @@ pub fn verdict_after(
         persistence,
         request: match upload {
             Upload::Whole(_) => verdict::RequestSent::Whole,
-            Upload::Flowing | Upload::Refused => verdict::RequestSent::Partly,
+            // An origin that answered before may have taken the rest for the next request.
+            Upload::Flowing | Upload::Refused | Upload::Behind => verdict::RequestSent::Partly,
         },
         leftover: if leftover.is_empty() {
             verdict::Leftover::Empty

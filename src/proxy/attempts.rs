@@ -253,7 +253,7 @@ fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route
     let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
-        Upload::Flowing | Upload::Refused => now,
+        Upload::Flowing | Upload::Refused | Upload::Behind => now,
     };
     let timeline = &mut desk.record.timeline;
     timeline.send = sent.saturating_sub(begun);

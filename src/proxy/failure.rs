@@ -84,7 +84,7 @@ impl Exchange<'_> {
                 if stale {
                     let found = match upload {
                         Upload::Refused => StaleFound::Write,
-                        Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
+                        Upload::Flowing | Upload::Whole(_) | Upload::Behind => StaleFound::Read,
                     };
                     let result = match decision {
                         Decision::Again(_) => StaleResult::Retried,

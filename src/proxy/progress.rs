@@ -31,6 +31,8 @@ pub enum Upload {
     Flowing,
     /// It was sent whole, at this moment, in microseconds since the process began.
     Whole(u64),
+    /// It was sent whole, but its end came behind its answer's.
+    Behind,
     /// The origin takes no more of it; its answer may say why.
     Refused,
 }
@@ -74,7 +76,7 @@ impl Progress {
         let mut exchange = self.exchange.borrow_mut();
         match upload {
             Upload::Flowing => return,
-            Upload::Whole(_) => exchange.on_request_end(),
+            Upload::Whole(_) | Upload::Behind => exchange.on_request_end(),
             Upload::Refused => exchange.on_request_abandoned(),
         }
         self.head_due.set(Deadline::after(self.response_header));

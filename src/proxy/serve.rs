@@ -280,7 +280,7 @@ impl Exchange<'_> {
     /// Whether the client's connection goes on, and if not, how it ends.
     async fn what_next(&mut self, desk: &mut Desk, told: Persistence, upload: Upload) -> After {
         match (told, upload) {
-            (Persistence::Persist, Upload::Whole(_)) => After::Next,
+            (Persistence::Persist, Upload::Whole(_) | Upload::Behind) => After::Next,
             // It was promised that the connection goes on, so the rest of the request is read.
             (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
                 match Box::pin(self.discard_request(desk)).await {
