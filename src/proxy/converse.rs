@@ -94,8 +94,11 @@ async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
         Opening::Due => Box::pin(open(client, desk)).await,
     };
     client.count_octets();
-    client.show(ClientState::Idle);
-    client.enter(Phase::Idle);
+    // What ends here ends in the phase that it was in.
+    if result.is_ok() {
+        client.show(ClientState::Idle);
+        client.enter(Phase::Idle);
+    }
     result
 }
 
@@ -160,12 +163,12 @@ enum Head {
 /// Reads a request head into the desk.
 async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
     desk.request.reset();
-    client.enter(Phase::RequestHead);
     let mut began = None;
     let mut deadline = Deadline::NEVER;
     loop {
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
+            client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
             account::begin(&mut desk.record, client);
         }

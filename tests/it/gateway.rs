@@ -1,6 +1,7 @@
 //! What RFC 9110 and RFC 9112 ask of a gateway and no other file here tells: early answers, empty
 //! lines, expectations, targets and methods at the edge, and the phase in which a connection broke.
 
+use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::origin::answer;
@@ -93,4 +94,28 @@ fn an_origin_that_closes_behind_its_early_answer_does_not_cost_the_client_its_co
     origin.waits_for_open(0);
     client.send("67890");
     assert_eq!(client.get("/next").text(), "early");
+}
+
+#[test]
+fn a_reset_is_counted_in_the_phase_in_which_it_came() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        if peer.request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            opened.wait();
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    client.head();
+    gate.open();
+    proxy.client_closed_becomes("truncated", 1.0);
+    let labels = [
+        ("side", "client"),
+        ("origin", "holdfast"),
+        ("phase", "response_body"),
+    ];
+    proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
 }
