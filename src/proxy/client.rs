@@ -64,6 +64,8 @@ pub struct Client {
     pub age_deadline: Option<Instant>,
     /// Requests so far.
     pub nth: Cell<u64>,
+    /// Before which request an empty line was skipped, counted as `nth`.
+    pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
     state: RefCell<GaugeGuard>,
@@ -191,6 +193,7 @@ impl Client {
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
             nth: Cell::new(0),
+            skipped_before: Cell::new(None),
             places,
             state: RefCell::new(state),
             told: Cell::new((0, 0)),

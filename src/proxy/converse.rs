@@ -123,6 +123,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
         }
         let outlet = Outlet::Direct(&client.stream);
         let after = match (began, client.admitted) {
+            (Head::Nothing, _) => return Ok(()),
             (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => {
                 match client.listener.settings.pipelining {
                     Pipelining::Concurrent { depth } if !desk.input.unread().is_empty() => {
@@ -136,6 +137,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
             }
         };
         desk.input.release();
+        skip_empty_line(client, desk);
         match after {
             After::End(ending) => return Err(ending),
             After::Next if desk.input.unread().is_empty() => return Ok(()),
@@ -154,6 +156,8 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
 }
 
 enum Head {
+    /// Nothing came that begins one.
+    Nothing,
     /// It was read whole, and is held.
     Whole(u64),
     /// It is wrong, or did not come in time.
@@ -166,6 +170,9 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
     let mut began = None;
     let mut deadline = Deadline::NEVER;
     loop {
+        if began.is_none() && skip_empty_line(client, desk) == Skipped::AllThereWas {
+            return Ok(Head::Nothing);
+        }
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
             client.enter(Phase::RequestHead);
@@ -209,6 +216,25 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
         }
     }
+}
+
+/// Whether an empty line was skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skipped {
+    Nothing,
+    AllThereWas,
+}
+
+/// Old clients send an empty line behind a body (RFC 9112 §2.2). If nothing follows it, no request
+/// has begun, and the connection idles. One is skipped before each request; another begins one.
+fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
+    let served = client.nth.get();
+    if desk.input.unread() != b"\r\n" || client.skipped_before.replace(Some(served)) == Some(served)
+    {
+        return Skipped::Nothing;
+    }
+    desk.input.consume(2);
+    Skipped::AllThereWas
 }
 
 /// How long a connection without a request is left alone when a drain begins: as long as

@@ -1,9 +1,12 @@
 //! What RFC 9110 and RFC 9112 ask of a gateway and no other file here tells: early answers, empty
 //! lines, expectations, targets and methods at the edge, and the phase in which a connection broke.
 
+use std::time::Duration;
+
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::origin::OK;
 use crate::support::origin::answer;
 
 /// Answers as soon as it has the head, then reads the content all the same.
@@ -118,4 +121,40 @@ fn a_reset_is_counted_in_the_phase_in_which_it_came() {
         ("phase", "response_body"),
     ];
     proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+}
+
+#[test]
+fn an_empty_line_behind_a_request_is_no_request_that_is_late() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("header_timeout", "200ms");
+    });
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 2\r\n\r\nab\r\n");
+    assert_eq!(client.response().status(), 200);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(client.get("/").status(), 200);
+    let labels = [("listener", "web")];
+    let pipelined = proxy.metric("holdfast_client_pipelined_requests_total", &labels);
+    assert_eq!(pipelined, 0.0, "nothing was pipelined");
+}
+
+#[test]
+fn empty_lines_without_end_begin_a_request_that_is_late() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("header_timeout", "200ms");
+    });
+    let mut client = proxy.client();
+    client.send("\r\n");
+    // The first one is skipped and the connection idles again; a second one is not.
+    proxy.metric_becomes(
+        "holdfast_client_connections",
+        &[("listener", "web"), ("state", "idle")],
+        1.0,
+    );
+    std::thread::sleep(Duration::from_millis(50));
+    client.send("\r\n");
+    assert_eq!(client.response().status(), 408);
+    client.sees_a_clean_end();
 }
