@@ -532,7 +532,7 @@ fn request_line_max(limits: &HeadLimits) -> usize {
 }
 
 /// Longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 octets. Longer:
-/// `MethodTooLong`, 400, close.
+/// `MethodTooLong`, 501, close.
 pub const METHOD_OCTETS_MAX: usize = 32;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::h1::framing::Framing;
 use crate::h1::head::Method;
 use crate::h1::head::ResponseHead;
 use crate::h1::head::Version;
+use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
@@ -68,7 +69,7 @@ pub struct Answer {
     /// The hop-by-hop fields that were removed.
     pub removed: hops::Removed,
     /// The origin's `Keep-Alive` hint.
-    pub hint: Option<Duration>,
+    pub hint: KeepAliveHint,
 }
 
 /// What became of an answer.

@@ -15,6 +15,7 @@ use crate::h1::exchange::Exchange;
 use crate::h1::framing::Framing;
 use crate::h1::head::RequestHead;
 use crate::h1::head::ResponseHead;
+use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
@@ -378,8 +379,8 @@ pub fn encode_request(
     origin_host: &[u8],
 ) -> Result<Removed, ProxyError> {
     out.clear();
-    let path = head.target.path(octets);
-    encode::request_line(out, head.method_octets.of(octets), path)
+    let target = head.target.to_origin(octets);
+    encode::request_line(out, head.method_octets.of(octets), &target)
         .map_err(|_| ProxyError::Internal)?;
     let upgrading = match judged.asked.upgrade {
         Upgrade::Asked => Upgrading::Yes,
@@ -452,6 +453,16 @@ pub fn verdict_after(
         },
         allowance,
     })
+}
+
+/// What is left to a connection if its origin counts its requests too (`Keep-Alive: max`). One less
+/// than it says, as with its timeout: some count the request that was just answered.
+#[must_use]
+pub fn allowed(allowance: Allowance, hint: KeepAliveHint) -> Allowance {
+    match (allowance, hint.max) {
+        (Allowance::Left, Some(0 | 1)) => Allowance::RequestsSpent,
+        _ => allowance,
+    }
 }
 
 /// What the socket has said by now.

@@ -20,6 +20,7 @@ use crate::h1::exchange::Expectation;
 use crate::h1::framing::Framing;
 use crate::h1::head::HeadLimits;
 use crate::h1::head::Parsed;
+use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::h1::persistence::keep_alive_hint;
 use crate::h1::persistence::response_persistence;
@@ -62,7 +63,7 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
         match arrival.map_err(NoAnswer::Malformed)? {
             Arrival::SwitchingProtocols => return with.switch(),
             Arrival::Withhold { .. } => with.input.consume(with.head.octets),
-            // RFC 9110 §10.1.1: a 100 is for who asked, and has not sent its content anyway.
+            // RFC 9110 §10.1.1: a 100 is for who asked, once.
             Arrival::Informational { status: 100 } if awaited == Expectation::Settled => {
                 with.input.consume(with.head.octets);
             }
@@ -183,7 +184,7 @@ impl Answering<'_> {
     ) -> Result<Answer, NoAnswer> {
         let octets = self.input.unread();
         let origin = response_persistence(self.head, framing, octets);
-        let hint = keep_alive_hint(&self.head.fields, octets).timeout;
+        let hint = keep_alive_hint(&self.head.fields, octets);
         let writer = self.writer(framing);
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
@@ -264,7 +265,7 @@ impl Answering<'_> {
             client,
             content,
             removed,
-            hint: None,
+            hint: KeepAliveHint::default(),
         }
     }
 }

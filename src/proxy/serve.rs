@@ -236,7 +236,7 @@ impl Exchange<'_> {
         (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
         let settings = &route.upstream.settings;
-        let allowance = lent.allowance();
+        let allowance = attempt::allowed(lent.allowance(), answer.hint);
         let leftover = desk.origin_in.unread();
         let verdict = attempt::verdict_after(
             (answer.origin, answer.kind),
@@ -244,7 +244,7 @@ impl Exchange<'_> {
             (leftover, attempt::wire(lent.stream())),
             (settings.reuse, allowance),
         );
-        if let Some(hint) = answer.hint {
+        if let Some(hint) = answer.hint.timeout {
             lent.endpoint().on_hint(hint);
         }
         if let Some(origin) = &mut desk.record.origin {

@@ -158,3 +158,49 @@ fn empty_lines_without_end_begin_a_request_that_is_late() {
     assert_eq!(client.response().status(), 408);
     client.sees_a_clean_end();
 }
+
+#[test]
+fn a_method_longer_than_any_that_is_known_is_a_501() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    for (length, status) in [(32, 200), (33, 501)] {
+        let mut client = proxy.client();
+        let method = "M".repeat(length);
+        client.send(format!("{method} / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+        assert_eq!(client.response().status(), status);
+    }
+    assert_eq!(origin.request_count(), 1);
+}
+
+#[test]
+fn an_absolute_target_with_a_query_and_no_path_is_served() {
+    let origin = Origin::echoing_targets();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET http://it.test?q=/1 HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response().text(), "/?q=/1");
+}
+
+#[test]
+fn an_origin_connection_carries_no_more_than_its_origin_says_it_takes() {
+    let origin = Origin::playing(|peer| {
+        for left in (0..4).rev() {
+            if peer.request().is_none() {
+                return;
+            }
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60, max={left}\r\nContent-Length: 2\r\n\r\nok"
+            ));
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.idle_learning", false);
+    });
+    let mut client = proxy.client();
+    for _ in 0..6 {
+        client.is_still_served();
+    }
+    // Four requests each by its own word, and one less for the margin.
+    proxy.upstream_closed_becomes("max_requests", 2.0);
+    assert_eq!(origin.connections(), 2);
+}
