@@ -140,8 +140,8 @@ fn check_expectation(head: &RequestHead, octets: &[u8]) -> Result<(), ProxyError
     }
     let known = head
         .fields
-        .all(Field::Expect, octets)
-        .all(|value| octets::eq_ignore_case(value, b"100-continue"));
+        .list(Field::Expect, octets)
+        .all(|expectation| octets::eq_ignore_case(expectation, b"100-continue"));
     if known {
         Ok(())
     } else {

@@ -160,6 +160,56 @@ fn empty_lines_without_end_begin_a_request_that_is_late() {
 }
 
 #[test]
+fn an_old_clients_expectation_is_ignored_and_not_passed_on() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab");
+    assert_eq!(client.response().status(), 200);
+    let request = origin.only_request();
+    assert_eq!(
+        (request.head.field("expect"), request.text()),
+        (None, "ab".to_owned())
+    );
+}
+
+#[test]
+fn an_expectation_that_is_said_twice_is_known_and_another_is_not() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    for (expect, status) in [
+        ("100-continue, 100-Continue", 200),
+        ("100-continue\r\nExpect: 100-continue", 200),
+        ("100-continue, more", 417),
+        ("100-continue;q=1", 417),
+    ] {
+        let mut client = proxy.client();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: {expect}\r\nContent-Length: 2\r\n\r\nab"
+        ));
+        assert_eq!(client.response().status(), status, "{expect}");
+    }
+}
+
+#[test]
+fn a_100_that_was_asked_for_passes_although_the_client_did_not_wait() {
+    let origin = Origin::playing(|peer| {
+        while peer.request().is_some() {
+            peer.send(["HTTP/1.1 100 Continue\r\n\r\n", OK].concat());
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: it.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+    );
+    assert_eq!(client.head().status(), 100);
+    assert_eq!(client.response().status(), 200);
+    // Who did not ask gets none.
+    assert_eq!(client.post("/", b"ab").status(), 200);
+}
+
+#[test]
 fn a_method_longer_than_any_that_is_known_is_a_501() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
