@@ -183,6 +183,8 @@ pub fn request_fields(
             Field::Host => {}
             // RFC 9110 §11.7.2: credentials for a proxy are not for the origin.
             Field::ProxyAuthorization => {}
+            // RFC 9110 §10.1.1: an HTTP/1.0 client's expectation is ignored; ours would be heeded.
+            Field::Expect if head.version == Version::Http10 => {}
             // RFC 7239 §8.1: what anybody can write, nobody should believe.
             _ if context.trust == Trust::Untrusted && is_about_client(line, octets) => {}
             // These two lists are continued below, in one line each.
@@ -223,7 +225,7 @@ pub fn request_fields(
 }
 
 /// Writes the field lines of a response to the client, without framing, `Date`, `Keep-Alive` and
-/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101.
+/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101 or a 426.
 ///
 /// # Errors
 /// As [`request_fields`]; the origin's fault: 502.
@@ -234,6 +236,11 @@ pub fn response_fields(
     rules: &ResponseRules,
     upgrading: Upgrading,
 ) -> Result<Removed, Unwritable> {
+    // RFC 9110 §15.5.22: a 426 has to say which protocols would do.
+    let upgrading = match head.status {
+        426 if head.fields.has(Field::Upgrade) => Upgrading::Yes,
+        _ => upgrading,
+    };
     let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading)?;
     let mut copy = Copy {
         out,

@@ -232,6 +232,26 @@ fn an_absolute_target_with_a_query_and_no_path_is_served() {
 }
 
 #[test]
+fn an_answer_that_demands_an_upgrade_says_which() {
+    let demands = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n\
+        Connection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+    let offers =
+        "HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+    let origin = Origin::answering(demands);
+    let proxy = Proxy::to(&origin);
+    let answer = proxy.client().get("/");
+    assert_eq!(
+        answer.head.field("upgrade").as_deref(),
+        Some("TLS/1.0, HTTP/1.1")
+    );
+    assert!(answer.head.lists("connection", "upgrade"));
+    assert!(!answer.head.lists("connection", "close"));
+    let origin = Origin::answering(offers);
+    let proxy = Proxy::to(&origin);
+    assert!(!proxy.client().get("/").head.has("upgrade"));
+}
+
+#[test]
 fn an_origin_connection_carries_no_more_than_its_origin_says_it_takes() {
     let origin = Origin::playing(|peer| {
         for left in (0..4).rev() {
