@@ -26,6 +26,7 @@ use crate::net::linger::Outcome;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
+use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::live::LiveHandle;
 use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
@@ -347,6 +348,12 @@ impl Places {
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.listener.settings.idle_timeout
+    }
+
+    /// What the listener counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.listener.metrics
     }
 
     /// Whether new work is taken.
