@@ -177,7 +177,15 @@ fn persistence(
     if client.service.standing() == Standing::Draining {
         return Persistence::Close(CloseReason::Drain);
     }
-    let ahead = framing == Framing::None && !unread.is_empty();
+    // An empty line is no request (RFC 9112 §2.2). Behind chunks nobody can tell yet.
+    let ahead = match framing {
+        Framing::None => !matches!(unread, [] | b"\r\n"),
+        Framing::Length(length) => {
+            let behind = usize::try_from(length).ok().and_then(|at| unread.get(at..));
+            !matches!(behind, None | Some([] | b"\r\n"))
+        }
+        Framing::Chunked | Framing::UntilClose => false,
+    };
     if ahead && settings.pipelining == Pipelining::Close {
         return Persistence::Close(CloseReason::PipeliningOff);
     }
