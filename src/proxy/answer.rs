@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::base::CloseReason;
 use crate::base::reason::Phase;
 use crate::h1::encode::Unwritable;
 use crate::h1::error::MessageError;
@@ -112,7 +113,7 @@ pub enum NoAnswer {
         origin: Persistence,
     },
     /// The head ended with the connection.
-    HeadCutShort,
+    HeadCutShort(Ended),
     /// It cannot be written canonically, or its `Connection` field names more than anyone needs.
     Unwritable,
 }
@@ -124,6 +125,17 @@ pub enum Ended {
     Fin,
     /// By a reset, or an error of the socket.
     Reset,
+}
+
+impl Ended {
+    /// Why the connection is not kept.
+    #[must_use]
+    pub const fn reason(self) -> CloseReason {
+        match self {
+            Self::Fin => CloseReason::PeerFin,
+            Self::Reset => CloseReason::PeerRst,
+        }
+    }
 }
 
 impl From<Unwritable> for NoAnswer {

@@ -2,6 +2,9 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::By;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
 use crate::h1::framing::Framing;
 use crate::h1::persistence::Persistence;
 use crate::net::clock;
@@ -69,11 +72,7 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                let reason = match ended {
-                    Ended::Fin => CloseReason::PeerFin,
-                    Ended::Reset => CloseReason::PeerRst,
-                };
-                lent.give_back(Verdict::Retire(reason));
+                lent.give_back(Verdict::Retire(ended.reason()));
                 let failure = match (begun, reused) {
                     (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
@@ -152,9 +151,13 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::HeadCutShort(ended) => {
+                retire(lent, ended.reason());
+                Next::Stop(broke(begun, ProxyError::Truncated))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -191,6 +194,12 @@ impl Exchange<'_> {
                     }
                 };
                 upstream.metrics.truncated.of(word).inc();
+                if let Stuck::SenderBroke(Fault::Reset) = stuck {
+                    let resets = &self.client.service.metrics.resets;
+                    resets
+                        .of(Side::Upstream, By::Peer, Phase::ResponseBody)
+                        .inc();
+                }
                 (
                     CloseReason::Truncated,
                     Outcomes::BrokeOff(ProxyError::Truncated),

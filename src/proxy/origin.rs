@@ -91,7 +91,12 @@ impl Answering<'_> {
         loop {
             match self.head.parse(self.input.unread(), &RESPONSE_HEAD_LIMITS) {
                 Ok(Parsed::Complete) => return Ok(()),
-                Ok(Parsed::Partial) => self.read_more().await?,
+                Ok(Parsed::Partial) => {
+                    if !self.input.unread().is_empty() {
+                        (self.phase)(Phase::ResponseHead);
+                    }
+                    self.read_more().await?;
+                }
                 Err(error) if error.proxy_error() == ProxyError::HeadTooLarge => {
                     return Err(NoAnswer::HeadTooLarge);
                 }
@@ -116,12 +121,14 @@ impl Answering<'_> {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(NoAnswer::TimedOut)),
                     Poll::Pending => {}
                 }
+                if client.poll_gone(gone, context).is_ready() {
+                    return Poll::Ready(Err(NoAnswer::ClientGone));
+                }
+                // Asked second: who resets has not ended its side only.
                 if gone == Gone::Reset && client.peer_has_ended() {
                     half_close();
                 }
-                client
-                    .poll_gone(gone, context)
-                    .map(|()| Err(NoAnswer::ClientGone))
+                Poll::Pending
             })
             .await?;
             match self.input.try_fill(origin, RESPONSE_HEAD_OCTETS_MAX) {
@@ -139,7 +146,8 @@ impl Answering<'_> {
             }
             Ok(ReadEnd::Fin) if nothing_yet => Err(NoAnswer::Ended(Ended::Fin)),
             Err(Fill::Fault(_)) if nothing_yet => Err(NoAnswer::Ended(Ended::Reset)),
-            Ok(ReadEnd::Fin) | Err(Fill::Fault(_)) => Err(NoAnswer::HeadCutShort),
+            Ok(ReadEnd::Fin) => Err(NoAnswer::HeadCutShort(Ended::Fin)),
+            Err(Fill::Fault(_)) => Err(NoAnswer::HeadCutShort(Ended::Reset)),
             Err(Fill::Full) => Err(NoAnswer::HeadTooLarge),
         }
     }

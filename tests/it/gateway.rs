@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::eventually;
 use crate::support::origin::OK;
 use crate::support::origin::answer;
 
@@ -273,4 +274,73 @@ fn an_origin_connection_carries_no_more_than_its_origin_says_it_takes() {
     // Four requests each by its own word, and one less for the margin.
     proxy.upstream_closed_becomes("max_requests", 2.0);
     assert_eq!(origin.connections(), 2);
+}
+
+/// The reset of an origin behind `sent`, counted in this phase; the close is the origin's doing.
+fn counted_reset(sent: &'static str, phase: &str, reason: &str) {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        peer.head().unwrap();
+        peer.send(sent);
+        opened.wait();
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    eventually("it is in its phase", || {
+        proxy.admin("/connections").1.contains(phase)
+    });
+    gate.open();
+    let labels = [("upstream", "app"), ("by", "peer"), ("reason", reason)];
+    proxy.metric_becomes("holdfast_upstream_connections_closed_total", &labels, 1.0);
+    let labels = [("side", "upstream"), ("origin", "peer"), ("phase", phase)];
+    proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+}
+
+#[test]
+fn an_origins_reset_is_counted_in_the_phase_in_which_it_came() {
+    counted_reset("", "wait", "peer_rst");
+    counted_reset("HTTP/1.1 200 OK\r\nContent-", "response_head", "peer_rst");
+    counted_reset(
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        "response_body",
+        "truncated",
+    );
+}
+
+#[test]
+fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
+    let origin = Origin::playing(|peer| {
+        peer.head().unwrap();
+        peer.send("HTTP/1.1 200 OK\r\nContent-");
+    });
+    let proxy = Proxy::to(&origin);
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status(), 502);
+    let status = answer.head.field("proxy-status").unwrap();
+    assert!(
+        status.contains("error=http_response_incomplete"),
+        "{status}"
+    );
+    proxy.upstream_closed_becomes("peer_fin", 1.0);
+}
+
+#[test]
+fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.until_closed();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    origin.waits_for_requests(1);
+    client.wire.reset();
+    let labels = [("side", "client"), ("origin", "peer"), ("phase", "wait")];
+    proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+    let labels = [("listener", "web")];
+    let half_closed = proxy.metric("holdfast_client_half_closed_total", &labels);
+    assert_eq!(half_closed, 0.0);
 }
