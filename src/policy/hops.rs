@@ -123,6 +123,8 @@ pub struct HopContext<'a> {
     pub host_to_origin: Option<&'a [u8]>,
     /// Whether the exchange upgrades.
     pub upgrading: Upgrading,
+    /// To which protocols it may, in lower case: others are not offered to the origin.
+    pub protocols: &'a [Vec<u8>],
     /// What we say about the origin's connection.
     pub announce: Announce,
     /// What `Max-Forwards` becomes, where it counts; see [`max_forwards`].
@@ -187,6 +189,9 @@ pub fn request_fields(
             Field::Expect if head.version == Version::Http10 => {}
             // RFC 7239 §8.1: what anybody can write, nobody should believe.
             _ if context.trust == Trust::Untrusted && is_about_client(line, octets) => {}
+            Field::Upgrade if context.upgrading == Upgrading::Yes => {
+                offer(&mut copy, line, context.protocols)?;
+            }
             // These two lists are continued below, in one line each.
             Field::XForwardedFor if rules.forwarded.says_x() => {}
             Field::Forwarded if rules.forwarded.says_standard() => {}
@@ -382,6 +387,21 @@ impl<'a> Sieve<'a> {
     }
 }
 
+/// Passes on what a line of `Upgrade` asks for that may be had (RFC 9110 §7.8: a list in order of
+/// preference, of which the recipient may ignore any part).
+fn offer(copy: &mut Copy<'_>, line: &FieldLine, protocols: &[Vec<u8>]) -> Result<(), Unwritable> {
+    let asked = line.value.of(copy.octets);
+    let is_offered = |asked: &&[u8]| protocols.iter().any(|p| octets::eq_ignore_case(p, asked));
+    if fields::members(asked).all(|member| is_offered(&member)) {
+        return copy.line(line);
+    }
+    let offered: Vec<&[u8]> = fields::members(asked).filter(is_offered).collect();
+    match offered.is_empty() {
+        true => Ok(()),
+        false => copy.line_with(line, &offered.join(&b", "[..])),
+    }
+}
+
 /// What the proxy or the origin relies on cannot be nominated away. RFC 9110 §7.6.1 forbids
 /// naming fields that are for all recipients; this is the part whose loss would be an attack.
 fn is_protected(field: Field, name: &[u8]) -> bool {
@@ -563,6 +583,7 @@ mod tests {
             scheme: Scheme::Http,
             host_to_origin: None,
             upgrading: Upgrading::No,
+            protocols: &[],
             announce: Announce::Nothing,
             max_forwards: None,
         }
@@ -705,7 +726,9 @@ mod tests {
     fn upgrade_passes_only_when_this_exchange_upgrades() {
         let text = "Host: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
         assert_eq!(request(text), "Host: a.example\r\n");
+        let protocols = [b"websocket".to_vec()];
         let upgrading = HopContext {
+            protocols: &protocols,
             upgrading: Upgrading::Yes,
             ..context()
         };

@@ -398,6 +398,7 @@ pub fn encode_request(
         scheme: Scheme::Http,
         host_to_origin: if keeps { None } else { Some(origin_host) },
         upgrading,
+        protocols: &route.settings.upgrade,
         announce,
         max_forwards: judged.max_forwards,
     };

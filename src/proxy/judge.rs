@@ -111,7 +111,8 @@ pub fn judge(
     })
 }
 
-/// Whether the request asks for a protocol that its route allows (RFC 9110 §7.8).
+/// Whether the request asks for a protocol that its route allows, among others perhaps
+/// (RFC 9110 §7.8).
 #[must_use]
 pub fn upgrade(head: &RequestHead, octets: &[u8], route: &RouteSettings) -> Upgrade {
     let asks = head.version == Version::Http11
@@ -126,7 +127,7 @@ pub fn upgrade(head: &RequestHead, octets: &[u8], route: &RouteSettings) -> Upgr
             .iter()
             .any(|allowed| octets::eq_ignore_case(allowed, protocol))
     };
-    match head.fields.list(Field::Upgrade, octets).all(allowed) {
+    match head.fields.list(Field::Upgrade, octets).any(allowed) {
         true => Upgrade::Asked,
         false => Upgrade::No,
     }

@@ -17,9 +17,11 @@ use crate::h1::encode;
 use crate::h1::error::MessageError;
 use crate::h1::exchange::Arrival;
 use crate::h1::exchange::Expectation;
+use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::HeadLimits;
 use crate::h1::head::Parsed;
+use crate::h1::octets;
 use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::h1::persistence::keep_alive_hint;
@@ -174,10 +176,18 @@ impl Answering<'_> {
         if self.asked.upgrade == Upgrade::No {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
-        let octets = self.input.unread();
-        encode::status_line(self.out, 101, self.head.reason.of(octets))?;
+        let head = self.input.unread();
+        // Of what the client asked for, this is what the origin was offered.
+        let offered = |chosen: &[u8]| {
+            let protocols = &self.route.upgrade;
+            protocols.iter().any(|p| octets::eq_ignore_case(p, chosen))
+        };
+        if !self.head.fields.list(Field::Upgrade, head).all(offered) {
+            return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
+        }
+        encode::status_line(self.out, 101, self.head.reason.of(head))?;
         let rules = &self.route.response;
-        let removed = hops::response_fields(self.out, self.head, octets, rules, Upgrading::Yes)?;
+        let removed = hops::response_fields(self.out, self.head, head, rules, Upgrading::Yes)?;
         encode::end_of_head(self.out);
         self.progress.begun.set(Begun::Yes);
         self.input.consume(self.head.octets);

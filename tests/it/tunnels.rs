@@ -167,6 +167,33 @@ fn a_protocol_that_the_route_does_not_allow_is_not_offered_to_the_origin() {
 }
 
 #[test]
+fn of_a_list_of_protocols_the_origin_is_offered_those_that_the_route_allows() {
+    let origin = echoing();
+    let proxy = Proxy::to(&origin);
+    for asked in [
+        "h2c, websocket",
+        "WebSocket/13, websocket",
+        "websocket, chat",
+        "chat\r\nUpgrade: websocket",
+    ] {
+        let mut client = proxy.client();
+        client.send(UPGRADE.replace("Upgrade: websocket", &format!("Upgrade: {asked}")));
+        assert_eq!(client.head().status(), 101, "{asked}");
+        client.send("hello");
+        assert_eq!(client.wire.take(5).unwrap(), b"hello");
+    }
+}
+
+#[test]
+fn a_switch_to_a_protocol_that_was_asked_for_and_not_offered_is_a_502() {
+    let origin = Origin::answering(SWITCHING.replace("Upgrade: websocket", "Upgrade: chat"));
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(UPGRADE.replace("Upgrade: websocket", "Upgrade: chat, websocket"));
+    assert_eq!(client.response().status(), 502);
+}
+
+#[test]
 fn upgrade_without_being_named_in_connection_is_dropped() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
