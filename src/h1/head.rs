@@ -230,6 +230,15 @@ impl RequestHead {
         self.target.host(&self.fields, octets)
     }
 
+    /// Whether the request line is there and legal, and so what it says.
+    #[must_use]
+    pub fn has_request_line(&self) -> bool {
+        match self.stage {
+            Stage::Start | Stage::AfterEmptyLine => false,
+            Stage::Fields | Stage::Complete => true,
+        }
+    }
+
     /// Makes ready for the next message and keeps the memory.
     pub fn reset(&mut self) {
         // What was asked last must not show in the answer to something illegible.

@@ -132,7 +132,11 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     _ => serve::serve(client, outlet, desk, began).await,
                 }
             }
-            (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
+            (Head::Whole(began), Admitted::No(error)) => {
+                note(client, desk, Legible::Whole);
+                Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
+            }
+            (Head::Bad(began, error), _) => {
                 Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
             }
         };
@@ -186,10 +190,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
                 return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));
             }
             Ok(Parsed::Partial) => {}
-            Err(error) => {
-                let began = began.unwrap_or_else(clock::now_micros);
-                return Ok(Head::Bad(began, error.proxy_error()));
-            }
+            Err(error) => return Ok(bad(client, desk, began, error.proxy_error())),
         }
         let most = settings.head.octets.as_len() + HEAD_SLACK_OCTETS;
         // A first read without a deadline: it was readable a moment ago, and if that was a false
@@ -204,17 +205,40 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
                 return Err(Ending::by_peer(CloseReason::PeerFin));
             }
             Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
-            Err(Fill::Full) => {
-                let began = began.unwrap_or_else(clock::now_micros);
-                return Ok(Head::Bad(began, ProxyError::HeadTooLarge));
-            }
+            Err(Fill::Full) => return Ok(bad(client, desk, began, ProxyError::HeadTooLarge)),
             Err(Fill::Fault(Fault::TimedOut)) => match began {
-                Some(began) => return Ok(Head::Bad(began, ProxyError::RequestTimeout)),
+                Some(_) => return Ok(bad(client, desk, began, ProxyError::RequestTimeout)),
                 None => return Err(Ending::linger(CloseReason::IdleTimeout)),
             },
             Err(Fill::Fault(Fault::Reset)) => return Err(Ending::by_peer(CloseReason::PeerRst)),
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
         }
+    }
+}
+
+/// A head that is not served; what of it was legible is logged.
+fn bad(client: &Client, desk: &mut Desk, began: Option<u64>, error: ProxyError) -> Head {
+    note(client, desk, Legible::Begun);
+    Head::Bad(began.unwrap_or_else(clock::now_micros), error)
+}
+
+/// How much of a head was read that is refused.
+#[derive(Clone, Copy)]
+enum Legible {
+    /// All of it, and it is held.
+    Whole,
+    /// Perhaps its beginning.
+    Begun,
+}
+
+/// Notes for the log what was legible of a head that is refused.
+fn note(client: &Client, desk: &mut Desk, legible: Legible) {
+    let octets = match legible {
+        Legible::Whole => desk.input.held(),
+        Legible::Begun => desk.input.unread(),
+    };
+    if desk.request.has_request_line() && !client.service.access_log.is_off() {
+        account::note_head(&mut desk.record, &desk.request, octets);
     }
 }
 
