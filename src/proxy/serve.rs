@@ -161,7 +161,12 @@ impl Exchange<'_> {
         };
         let outcome = outcome.unwrap_or_else(|_| match self.outlet.take_back(sent_before) {
             Reached::Nobody => Outcomes::Failed(ProxyError::RequestDeadline),
-            Reached::Client => Outcomes::BrokeOff(ProxyError::RequestDeadline),
+            Reached::Client => {
+                // The client saw this status, if its head was the last one.
+                let status = Some(desk.response.status).filter(|status| *status >= 200);
+                desk.record.status = status;
+                Outcomes::BrokeOff(ProxyError::RequestDeadline)
+            }
         });
         self.conclude(desk, route, outcome).await
     }

@@ -344,3 +344,25 @@ fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
     let half_closed = proxy.metric("holdfast_client_half_closed_total", &labels);
     assert_eq!(half_closed, 0.0);
 }
+
+#[test]
+fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_saw() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.send("HTTP/1.1 203 Perhaps\r\nContent-Length: 10\r\n\r\nhalf");
+        peer.until_closed();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("timeouts.request", "300ms");
+    });
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    client.head();
+    proxy.client_closed_becomes("truncated", 1.0);
+    let line = &proxy.log(1)[0];
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&203.into(), &"request_deadline".into())
+    );
+    proxy.metric_becomes("holdfast_requests_total", &[("code", "2xx")], 1.0);
+}
