@@ -12,7 +12,9 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::By;
 use crate::base::reason::Phase;
+use crate::base::reason::Side;
 use crate::h1::framing::Framing;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
@@ -396,6 +398,10 @@ impl Exchange<'_> {
             None => tunnel::TunnelEnd::OriginBroke,
         };
         drop(open);
+        if let tunnel::TunnelEnd::OriginReset = end {
+            let resets = &self.client.service.metrics.resets;
+            resets.of(Side::Upstream, By::Peer, Phase::Tunnel).inc();
+        }
         lent.give_back(Verdict::Retire(CloseReason::Upgraded));
         let tunnel::Carried { up, down } = carried.get();
         self.content.count += up;
@@ -405,7 +411,9 @@ impl Exchange<'_> {
             tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
-            tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
+            tunnel::TunnelEnd::OriginReset | tunnel::TunnelEnd::OriginBroke => {
+                Ending::abort(CloseReason::Upgraded)
+            }
         };
         self.account(desk, Some(route), Kept::Closed(ending.reason));
         After::End(ending)

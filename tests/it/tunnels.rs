@@ -112,6 +112,27 @@ fn a_reset_in_a_tunnel_ends_the_other_side() {
 }
 
 #[test]
+fn a_reset_in_a_tunnel_is_counted_on_the_side_it_came_from() {
+    let origin = Origin::playing(|peer| {
+        peer.head();
+        peer.send(SWITCHING);
+        drop(peer.wire.take(5));
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = tunnel(&proxy);
+    client.send("reset");
+    assert_eq!(client.wire.until_end().1, End::Reset);
+    for (side, by) in [("upstream", "peer"), ("client", "holdfast")] {
+        let labels = [("side", side), ("origin", by), ("phase", "tunnel")];
+        proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+    }
+    tunnel(&proxy).wire.reset();
+    let labels = [("side", "client"), ("origin", "peer"), ("phase", "tunnel")];
+    proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+}
+
+#[test]
 fn octets_sent_before_the_101_wait_for_it() {
     let gate = Gate::new();
     let wait = gate.clone();
