@@ -230,6 +230,15 @@ impl RequestHead {
         self.target.host(&self.fields, octets)
     }
 
+    /// Whether the request line is there and legal, and so what it says.
+    #[must_use]
+    pub fn has_request_line(&self) -> bool {
+        match self.stage {
+            Stage::Start | Stage::AfterEmptyLine => false,
+            Stage::Fields | Stage::Complete => true,
+        }
+    }
+
     /// Makes ready for the next message and keeps the memory.
     pub fn reset(&mut self) {
         // What was asked last must not show in the answer to something illegible.
@@ -532,7 +541,7 @@ fn request_line_max(limits: &HeadLimits) -> usize {
 }
 
 /// Longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 octets. Longer:
-/// `MethodTooLong`, 400, close.
+/// `MethodTooLong`, 501, close.
 pub const METHOD_OCTETS_MAX: usize = 32;
 
 #[cfg(test)]

@@ -123,6 +123,8 @@ pub struct HopContext<'a> {
     pub host_to_origin: Option<&'a [u8]>,
     /// Whether the exchange upgrades.
     pub upgrading: Upgrading,
+    /// To which protocols it may, in lower case: others are not offered to the origin.
+    pub protocols: &'a [Vec<u8>],
     /// What we say about the origin's connection.
     pub announce: Announce,
     /// What `Max-Forwards` becomes, where it counts; see [`max_forwards`].
@@ -183,8 +185,13 @@ pub fn request_fields(
             Field::Host => {}
             // RFC 9110 §11.7.2: credentials for a proxy are not for the origin.
             Field::ProxyAuthorization => {}
+            // RFC 9110 §10.1.1: an HTTP/1.0 client's expectation is ignored; ours would be heeded.
+            Field::Expect if head.version == Version::Http10 => {}
             // RFC 7239 §8.1: what anybody can write, nobody should believe.
             _ if context.trust == Trust::Untrusted && is_about_client(line, octets) => {}
+            Field::Upgrade if context.upgrading == Upgrading::Yes => {
+                offer(&mut copy, line, context.protocols)?;
+            }
             // These two lists are continued below, in one line each.
             Field::XForwardedFor if rules.forwarded.says_x() => {}
             Field::Forwarded if rules.forwarded.says_standard() => {}
@@ -223,7 +230,7 @@ pub fn request_fields(
 }
 
 /// Writes the field lines of a response to the client, without framing, `Date`, `Keep-Alive` and
-/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101.
+/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101 or a 426.
 ///
 /// # Errors
 /// As [`request_fields`]; the origin's fault: 502.
@@ -234,6 +241,11 @@ pub fn response_fields(
     rules: &ResponseRules,
     upgrading: Upgrading,
 ) -> Result<Removed, Unwritable> {
+    // RFC 9110 §15.5.22: a 426 has to say which protocols would do.
+    let upgrading = match head.status {
+        426 if head.fields.has(Field::Upgrade) => Upgrading::Yes,
+        _ => upgrading,
+    };
     let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading)?;
     let mut copy = Copy {
         out,
@@ -372,6 +384,21 @@ impl<'a> Sieve<'a> {
         nominated.any(|nominated| octets::eq_ignore_case(nominated, name))
             && !is_protected(line.field, name)
             && !self.headers.sets(name)
+    }
+}
+
+/// Passes on what a line of `Upgrade` asks for that may be had (RFC 9110 §7.8: a list in order of
+/// preference, of which the recipient may ignore any part).
+fn offer(copy: &mut Copy<'_>, line: &FieldLine, protocols: &[Vec<u8>]) -> Result<(), Unwritable> {
+    let asked = line.value.of(copy.octets);
+    let is_offered = |asked: &&[u8]| protocols.iter().any(|p| octets::eq_ignore_case(p, asked));
+    if fields::members(asked).all(|member| is_offered(&member)) {
+        return copy.line(line);
+    }
+    let offered: Vec<&[u8]> = fields::members(asked).filter(is_offered).collect();
+    match offered.is_empty() {
+        true => Ok(()),
+        false => copy.line_with(line, &offered.join(&b", "[..])),
     }
 }
 
@@ -556,6 +583,7 @@ mod tests {
             scheme: Scheme::Http,
             host_to_origin: None,
             upgrading: Upgrading::No,
+            protocols: &[],
             announce: Announce::Nothing,
             max_forwards: None,
         }
@@ -698,7 +726,9 @@ mod tests {
     fn upgrade_passes_only_when_this_exchange_upgrades() {
         let text = "Host: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
         assert_eq!(request(text), "Host: a.example\r\n");
+        let protocols = [b"websocket".to_vec()];
         let upgrading = HopContext {
+            protocols: &protocols,
             upgrading: Upgrading::Yes,
             ..context()
         };

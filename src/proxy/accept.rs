@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
+use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::reason::By;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
@@ -24,6 +26,7 @@ use crate::net::listen::AcceptTrouble;
 use crate::net::listen::Accepted;
 use crate::net::listen::Bound;
 use crate::net::reactor::Initially;
+use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::error_log::Severity;
 use crate::observe::live::LiveFacts;
@@ -149,10 +152,14 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
                 }
                 LimitAction::Close => {
                     drop(Places::new(listener, service, None));
-                    return;
+                    count_refused(listener, CloseReason::ClientLimit);
+                    return close_aside(socket);
                 }
                 LimitAction::Reset => {
                     drop(Places::new(listener, service, None));
+                    count_refused(listener, CloseReason::ClientLimit);
+                    let resets = &service.metrics.resets;
+                    resets.of(Side::Client, By::Holdfast, Phase::Idle).inc();
                     return reset(&socket);
                 }
             }
@@ -175,6 +182,13 @@ fn reject(
     (listener, service): (&Arc<Listener>, &Arc<Service>),
 ) {
     listener.metrics.rejected.of(why).inc();
+    count_refused(
+        listener,
+        match why {
+            RejectReason::ListenerLimit => CloseReason::ListenerLimit,
+            _ => CloseReason::GlobalLimit,
+        },
+    );
     let mut answer = Vec::with_capacity(512);
     super::reply::error(
         &mut answer,
@@ -184,14 +198,31 @@ fn reject(
         listener.settings.retry_after,
     );
     super::account::count_rejected(service, ProxyError::GlobalLimit);
-    let deadline = Deadline::after(REJECT_LINGER);
     let Ok(stream) = Stream::new(socket, Initially::Writable) else {
         return;
     };
-    let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
-    if sent.is_err() || REFUSED.get() >= REFUSED_LINGERING_MAX {
+    if stream.try_write(&[std::io::IoSlice::new(&answer)]).is_ok() {
+        linger_aside(stream);
+    }
+}
+
+/// A connection that was accepted and got no conversation is closed for a reason like any other.
+fn count_refused(listener: &Listener, reason: CloseReason) {
+    listener.metrics.closed.of(By::Holdfast, reason).inc();
+}
+
+/// Closes in stages: what the client has sent already would make a reset of a plain close.
+fn close_aside(socket: OwnedFd) {
+    if let Ok(stream) = Stream::new(socket, Initially::Writable) {
+        linger_aside(stream);
+    }
+}
+
+fn linger_aside(stream: Stream) {
+    if REFUSED.get() >= REFUSED_LINGERING_MAX {
         return; // in a flood a refusal costs a write and a close, and no descriptor is kept
     }
+    let deadline = Deadline::after(REJECT_LINGER);
     REFUSED.set(REFUSED.get() + 1);
     worker::spawn(async move {
         crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
@@ -211,9 +242,19 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
             }
             worker::sleep_until(Deadline::after(HOLD_LOOK)).await;
             if stream.peer_has_ended() || stream.look() == crate::net::reactor::Seen::Closed {
-                return;
+                let reason = match stream.was_reset() {
+                    Reset::Yes => CloseReason::PeerRst,
+                    Reset::No => CloseReason::PeerFin,
+                };
+                return places.metrics().closed.of(By::Peer, reason).inc();
             }
         }
+        let reason = match places.standing() {
+            Standing::Serving => CloseReason::ClientLimit,
+            Standing::Draining => CloseReason::Drain,
+        };
+        places.metrics().closed.of(By::Holdfast, reason).inc();
+        linger_aside(stream);
     });
 }
 

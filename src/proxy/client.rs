@@ -26,6 +26,7 @@ use crate::net::linger::Outcome;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
+use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::live::LiveHandle;
 use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
@@ -64,6 +65,8 @@ pub struct Client {
     pub age_deadline: Option<Instant>,
     /// Requests so far.
     pub nth: Cell<u64>,
+    /// Before which request an empty line was skipped, counted as `nth`.
+    pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
     state: RefCell<GaugeGuard>,
@@ -191,6 +194,7 @@ impl Client {
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
             nth: Cell::new(0),
+            skipped_before: Cell::new(None),
             places,
             state: RefCell::new(state),
             told: Cell::new((0, 0)),
@@ -344,6 +348,12 @@ impl Places {
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.listener.settings.idle_timeout
+    }
+
+    /// What the listener counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.listener.metrics
     }
 
     /// Whether new work is taken.

@@ -2,6 +2,9 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::By;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
 use crate::h1::framing::Framing;
 use crate::h1::persistence::Persistence;
 use crate::net::clock;
@@ -21,18 +24,18 @@ use crate::policy::retry::NotAgain;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::pool::Verdict;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::Upstream;
@@ -69,11 +72,7 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                let reason = match ended {
-                    Ended::Fin => CloseReason::PeerFin,
-                    Ended::Reset => CloseReason::PeerRst,
-                };
-                lent.give_back(Verdict::Retire(reason));
+                lent.give_back(Verdict::Retire(ended.reason()));
                 let failure = match (begun, reused) {
                     (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
@@ -84,7 +83,7 @@ impl Exchange<'_> {
                 if stale {
                     let found = match upload {
                         Upload::Refused => StaleFound::Write,
-                        Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
+                        Upload::Flowing | Upload::Whole(_) | Upload::Behind => StaleFound::Read,
                     };
                     let result = match decision {
                         Decision::Again(_) => StaleResult::Retried,
@@ -152,9 +151,13 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::HeadCutShort(ended) => {
+                retire(lent, ended.reason());
+                Next::Stop(broke(begun, ProxyError::Truncated))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -191,6 +194,12 @@ impl Exchange<'_> {
                     }
                 };
                 upstream.metrics.truncated.of(word).inc();
+                if let Stuck::SenderBroke(Fault::Reset) = stuck {
+                    let resets = &self.client.service.metrics.resets;
+                    resets
+                        .of(Side::Upstream, By::Peer, Phase::ResponseBody)
+                        .inc();
+                }
                 (
                     CloseReason::Truncated,
                     Outcomes::BrokeOff(ProxyError::Truncated),
@@ -342,7 +351,7 @@ fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     crate::net::worker::spawn(async move {
         let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
+            Some(stream) => discard::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
         let kind = match rest.framing {

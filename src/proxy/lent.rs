@@ -231,7 +231,11 @@ impl Endpoint {
 
     pub(super) fn count_closed(&self, facts: &Facts, reason: CloseReason) {
         let by = match reason {
-            CloseReason::PeerFin | CloseReason::PeerRst => By::Peer,
+            // What ended too early, or was to end so, was ended by the origin.
+            CloseReason::PeerFin
+            | CloseReason::PeerRst
+            | CloseReason::Truncated
+            | CloseReason::CloseDelimited => By::Peer,
             _ => By::Holdfast,
         };
         self.metrics.closed.of(by, reason).inc();

@@ -12,7 +12,9 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::By;
 use crate::base::reason::Phase;
+use crate::base::reason::Side;
 use crate::h1::framing::Framing;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
@@ -24,21 +26,21 @@ use crate::observe::record::Kept;
 use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
 use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Upload;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::outlet::Reached;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
@@ -161,7 +163,12 @@ impl Exchange<'_> {
         };
         let outcome = outcome.unwrap_or_else(|_| match self.outlet.take_back(sent_before) {
             Reached::Nobody => Outcomes::Failed(ProxyError::RequestDeadline),
-            Reached::Client => Outcomes::BrokeOff(ProxyError::RequestDeadline),
+            Reached::Client => {
+                // The client saw this status, if its head was the last one.
+                let status = Some(desk.response.status).filter(|status| *status >= 200);
+                desk.record.status = status;
+                Outcomes::BrokeOff(ProxyError::RequestDeadline)
+            }
         });
         self.conclude(desk, route, outcome).await
     }
@@ -236,7 +243,7 @@ impl Exchange<'_> {
         (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
         let settings = &route.upstream.settings;
-        let allowance = lent.allowance();
+        let allowance = attempt::allowed(lent.allowance(), answer.hint);
         let leftover = desk.origin_in.unread();
         let verdict = attempt::verdict_after(
             (answer.origin, answer.kind),
@@ -244,7 +251,7 @@ impl Exchange<'_> {
             (leftover, attempt::wire(lent.stream())),
             (settings.reuse, allowance),
         );
-        if let Some(hint) = answer.hint {
+        if let Some(hint) = answer.hint.timeout {
             lent.endpoint().on_hint(hint);
         }
         if let Some(origin) = &mut desk.record.origin {
@@ -280,7 +287,7 @@ impl Exchange<'_> {
     /// Whether the client's connection goes on, and if not, how it ends.
     async fn what_next(&mut self, desk: &mut Desk, told: Persistence, upload: Upload) -> After {
         match (told, upload) {
-            (Persistence::Persist, Upload::Whole(_)) => After::Next,
+            (Persistence::Persist, Upload::Whole(_) | Upload::Behind) => After::Next,
             // It was promised that the connection goes on, so the rest of the request is read.
             (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
                 match Box::pin(self.discard_request(desk)).await {
@@ -304,7 +311,7 @@ impl Exchange<'_> {
         let most = settings.linger_bytes;
         let stream = &self.client.stream;
         let reader = &mut self.content.reader;
-        let rest = origin::discard_rest(stream, &mut desk.input, reader, most, limit);
+        let rest = discard::discard_rest(stream, &mut desk.input, reader, most, limit);
         let whole = crate::net::worker::within(Deadline::after(limit), rest);
         whole.await.unwrap_or(Err(Stuck::SenderSlow))
     }
@@ -391,6 +398,10 @@ impl Exchange<'_> {
             None => tunnel::TunnelEnd::OriginBroke,
         };
         drop(open);
+        if let tunnel::TunnelEnd::OriginReset = end {
+            let resets = &self.client.service.metrics.resets;
+            resets.of(Side::Upstream, By::Peer, Phase::Tunnel).inc();
+        }
         lent.give_back(Verdict::Retire(CloseReason::Upgraded));
         let tunnel::Carried { up, down } = carried.get();
         self.content.count += up;
@@ -400,7 +411,9 @@ impl Exchange<'_> {
             tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
-            tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
+            tunnel::TunnelEnd::OriginReset | tunnel::TunnelEnd::OriginBroke => {
+                Ending::abort(CloseReason::Upgraded)
+            }
         };
         self.account(desk, Some(route), Kept::Closed(ending.reason));
         After::End(ending)

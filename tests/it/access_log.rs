@@ -23,6 +23,46 @@ fn number(line: &Value, field: &str) -> u64 {
 }
 
 #[test]
+fn a_request_that_is_refused_is_logged_with_what_was_legible_of_it() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("max_headers", 4);
+        c.listener("header_timeout", "200ms");
+    });
+    let many = "A: 1\r\n".repeat(5);
+    let refused = [
+        (
+            format!("GET /many HTTP/1.1\r\nHost: it.test\r\n{many}\r\n"),
+            431,
+            "/many",
+        ),
+        (
+            "GET /bad HTTP/1.1\r\nHost : it.test\r\n\r\n".to_owned(),
+            400,
+            "/bad",
+        ),
+        (
+            "GET /late HTTP/1.1\r\nHost: it.test\r\n".to_owned(),
+            408,
+            "/late",
+        ),
+        ("GET /no?way#here HTTP/1.1\r\n\r\n".to_owned(), 400, ""),
+    ];
+    for (nth, (octets, status, target)) in refused.into_iter().enumerate() {
+        let mut client = proxy.client();
+        client.send(octets);
+        assert_eq!(client.response().status(), status);
+        let line = &proxy.log(nth + 1)[nth];
+        assert_eq!(
+            (number(line, "status"), &line["target"]),
+            (u64::from(status), &target.into())
+        );
+        let method = if target.is_empty() { "" } else { "GET" };
+        assert_eq!(line["method"], method);
+    }
+}
+
+#[test]
 fn an_exchange_is_one_line_with_everything_in_it() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);

@@ -188,6 +188,25 @@ fn pipelining_can_be_answered_with_the_end() {
     assert_eq!(origin.request_count(), 1);
 }
 
+#[test]
+fn a_request_behind_content_is_pipelined_like_any_other() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("pipelining", "close");
+    });
+    let post = "POST /0 HTTP/1.1\r\nHost: it.test\r\nContent-Length: 2\r\n\r\nab";
+    let mut client = proxy.client();
+    client.send([post, &gets(1)].concat());
+    assert!(client.response().head.lists("connection", "close"));
+    client.sees_a_clean_end();
+    assert_eq!(origin.request_count(), 1);
+    // An empty line behind a body is none.
+    let mut client = proxy.client();
+    client.send([post, "\r\n"].concat());
+    assert!(!client.response().head.lists("connection", "close"));
+    client.is_still_served();
+}
+
 /// Answers `/n` only when its gate is open; everything else at once. Gates are opened by number.
 fn gated(gates: &[Gate]) -> Origin {
     let gates = gates.to_vec();
