@@ -20,6 +20,7 @@ pub mod reactor;
 mod mailbox;
 pub mod worker;
 pub mod stream;
+pub mod shelf;
 pub mod buffer;
 pub mod dial;
 pub mod listen;

@@ -18,6 +18,7 @@ use crate::h1::head::ResponseHead;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Seen;
@@ -161,6 +162,8 @@ impl Attempt<'_> {
                 upstream.body_idle,
             )
             .await;
+            // Another attempt encodes it afresh; this one may wait long.
+            buffer::give_back(std::mem::take(self.origin_out));
             progress.set_upload(match sent {
                 Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
@@ -333,6 +336,7 @@ pub fn encode_request(
     origin_host: &[u8],
 ) -> Result<Removed, ProxyError> {
     out.clear();
+    buffer::furnish(out);
     let path = head.target.path(octets);
     encode::request_line(out, head.method_octets.of(octets), path)
         .map_err(|_| ProxyError::Internal)?;

@@ -34,6 +34,7 @@ use crate::h1::persistence::keep_alive_hint;
 use crate::h1::persistence::response_persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
@@ -413,6 +414,7 @@ impl Answering<'_> {
     }
 
     async fn pass_interim(&mut self) -> Result<(), NoAnswer> {
+        buffer::furnish(self.out);
         let octets = self.input.unread();
         encode::status_line(self.out, self.head.status, self.head.reason.of(octets))?;
         hops::response_fields(
@@ -435,6 +437,7 @@ impl Answering<'_> {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
         let octets = self.input.unread();
+        buffer::furnish(self.out);
         encode::status_line(self.out, 101, self.head.reason.of(octets))?;
         let rules = &self.route.response;
         let removed = hops::response_fields(self.out, self.head, octets, rules, Upgrading::Yes)?;
@@ -564,6 +567,7 @@ impl Answering<'_> {
     ) -> Result<hops::Removed, NoAnswer> {
         let octets = self.input.unread();
         let (head, out) = (&*self.head, &mut *self.out);
+        buffer::furnish(out);
         encode::status_line(out, head.status, head.reason.of(octets))?;
         let rules = &self.route.response;
         let removed = hops::response_fields(out, head, octets, rules, Upgrading::No)?;
