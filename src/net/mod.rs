@@ -22,6 +22,7 @@ pub mod worker;
 pub mod stream;
 pub mod shelf;
 pub mod buffer;
+pub mod splice;
 pub mod dial;
 pub mod listen;
 pub mod linger;

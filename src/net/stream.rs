@@ -156,24 +156,35 @@ impl Stream {
         debug_assert!(room > 0, "a read without room looks like a FIN");
         loop {
             let spare = rustix::buffer::spare_capacity(buffer);
-            match rustix::net::recv(&self.core.socket, spare, RecvFlags::empty()) {
-                Ok((_, 0)) => return self.end(),
-                Ok((_, count)) => {
-                    if count < room {
-                        self.exhausted(Interest::Read);
-                    }
-                    self.core
-                        .received
-                        .set(self.core.received.get() + count as u64);
-                    return Ok(Some(ReadEnd::Octets(count)));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.would_block(Interest::Read);
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
+            let received = rustix::net::recv(&self.core.socket, spare, RecvFlags::empty());
+            if received.is_err_and(|error| error == Errno::INTR) {
+                continue;
             }
+            if received.is_ok_and(|(_, count)| count < room) {
+                self.exhausted(Interest::Read);
+            }
+            return self.on_received(received.map(|(_, count)| count));
+        }
+    }
+
+    /// Octets were received, here or by splice, or the kernel said why not.
+    pub(super) fn on_received(
+        &self,
+        received: Result<usize, Errno>,
+    ) -> Result<Option<ReadEnd>, Fault> {
+        match received {
+            Ok(0) => self.end(),
+            Ok(count) => {
+                self.core
+                    .received
+                    .set(self.core.received.get() + count as u64);
+                Ok(Some(ReadEnd::Octets(count)))
+            }
+            Err(Errno::AGAIN) => {
+                self.would_block(Interest::Read);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -219,20 +230,26 @@ impl Stream {
                 [one] => rustix::net::send(&self.core.socket, one, socket::SEND_FLAGS),
                 many => rustix::io::writev(&self.core.socket, many),
             };
-            match written {
-                Ok(count) => {
-                    self.core.sent.set(self.core.sent.get() + count as u64);
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.would_block(Interest::Write);
-                    return Ok(0);
-                }
-                Err(error) => {
-                    self.core.write_broke.set(Broke::Yes);
-                    return Err(error.into());
-                }
+            if written != Err(Errno::INTR) {
+                return self.on_sent(written);
+            }
+        }
+    }
+
+    /// Octets were sent, here or by splice, or the kernel said why not. 0: none fit.
+    pub(super) fn on_sent(&self, sent: Result<usize, Errno>) -> Result<usize, Fault> {
+        match sent {
+            Ok(count) => {
+                self.core.sent.set(self.core.sent.get() + count as u64);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.would_block(Interest::Write);
+                Ok(0)
+            }
+            Err(error) => {
+                self.core.write_broke.set(Broke::Yes);
+                Err(error.into())
             }
         }
     }

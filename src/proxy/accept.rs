@@ -26,6 +26,7 @@ use crate::net::listen::Accepted;
 use crate::net::listen::Bound;
 use crate::net::reactor::Initially;
 use crate::net::shelf::Thinned;
+use crate::net::splice;
 use crate::net::worker;
 use crate::observe::error_log::Severity;
 use crate::observe::live::LiveFacts;
@@ -76,7 +77,8 @@ fn thinning() -> impl Fn() -> Deadline {
         let now = clock::now_millis();
         if now >= due.get() {
             due.set(now + THIN_MILLIS);
-            let shelves = buffer::thin().and(desk::thin()).and(booth::thin());
+            let of_net = buffer::thin().and(splice::thin());
+            let shelves = of_net.and(desk::thin()).and(booth::thin());
             if shelves == Thinned::Bare {
                 return Deadline::NEVER;
             }

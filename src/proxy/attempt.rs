@@ -429,6 +429,11 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     // The clock of its rate runs only while we read it.
     let mut pace = BodyRate::new(rate, clock::now());
     pace.on_pause(clock::now());
+    // What is known not to fit is not kept in part either.
+    let replay = match framing {
+        Framing::Length(length) if length > replay as u64 => 0,
+        _ => replay,
+    };
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::new(replay),
