@@ -217,10 +217,16 @@ pub fn furnish(storage: &mut Vec<u8>) {
 }
 
 /// Gives storage back to the worker.
-pub fn give_back(mut storage: Vec<u8>) {
+#[inline]
+pub fn give_back(storage: Vec<u8>) {
+    if storage.capacity() > 0 {
+        shelve(storage);
+    }
+}
+
+fn shelve(mut storage: Vec<u8>) {
     storage.clear();
     let (shelf, most) = match storage.capacity() {
-        0 => return,
         BUFFER_OCTETS..WIDE_OCTETS => (&SHELF, SHELF_BUFFERS_MAX),
         WIDE_OCTETS..=KEPT_OCTETS_MAX => (&WIDE_SHELF, WIDE_SHELF_BUFFERS_MAX),
         _ => return,

@@ -5,10 +5,12 @@
 //! allocator was asked for; a booth keeps its room from one client to the next. Absent on purpose:
 //! knowing what serving is, which `converse` says.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Context;
 use std::task::Poll;
 
@@ -21,20 +23,16 @@ use crate::proxy::client::Ending;
 pub type Served = (Box<Client>, Result<(), Ending>);
 
 /// Serves the client in a booth of this worker. Cancel: as `serve`, whose future is dropped.
-pub async fn serve_in<F>(client: Box<Client>, serve: fn(Box<Client>) -> F) -> Served
+pub async fn serve_in<S, F>(client: Box<Client>, serve: S) -> Served
 where
+    S: Fn(Box<Client>) -> F + 'static,
     F: Future<Output = Served> + 'static,
 {
     let booth = BOOTHS.with_borrow_mut(Shelf::take);
-    let mut booth = Occupied(Some(booth.unwrap_or_else(|| Box::new(Booth::new(serve)))));
-    if let Some(booth) = &mut booth.0 {
-        booth.enter(client);
-    }
-    poll_fn(|context| match &mut booth.0 {
-        Some(booth) => booth.poll(context),
-        None => Poll::Pending, // it is there until it is dropped
-    })
-    .await
+    let booth = booth.unwrap_or_else(|| Booth::new(serve));
+    booth.counter.comes.set(Some(client));
+    let mut booth = Occupied(Some(booth));
+    poll_fn(|context| booth.poll(context)).await
 }
 
 /// Lets go of booths that were not needed lately; the worker asks now and then.
@@ -42,58 +40,66 @@ pub fn thin() -> Thinned {
     BOOTHS.with_borrow_mut(Shelf::thin)
 }
 
-/// The room of one future, whatever its type: the room stays where it is, the future comes and goes.
-trait Room {
-    fn enter(&mut self, client: Box<Client>);
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Served>;
-    fn leave(&mut self);
+/// A clerk who serves one client after the other, and the counter between them.
+struct Booth {
+    counter: Rc<Counter>,
+    clerk: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-struct Booth<F> {
-    serve: fn(Box<Client>) -> F,
-    future: Pin<Box<Option<F>>>,
+/// Who comes, and who goes.
+#[derive(Default)]
+struct Counter {
+    comes: Cell<Option<Box<Client>>>,
+    goes: Cell<Option<Served>>,
 }
 
-impl<F> Booth<F> {
-    fn new(serve: fn(Box<Client>) -> F) -> Self {
-        Self {
-            serve,
-            future: Box::pin(None),
-        }
+impl Booth {
+    fn new<S, F>(serve: S) -> Self
+    where
+        S: Fn(Box<Client>) -> F + 'static,
+        F: Future<Output = Served> + 'static,
+    {
+        let counter = Rc::new(Counter::default());
+        let clerk = Box::pin(attend(Rc::clone(&counter), serve));
+        Self { counter, clerk }
     }
 }
 
-impl<F: Future<Output = Served>> Room for Booth<F> {
-    fn enter(&mut self, client: Box<Client>) {
-        self.future.set(Some((self.serve)(client)));
+/// The clerk's work. It goes on for ever, so that its room is never moved or made anew.
+async fn attend<S, F>(counter: Rc<Counter>, serve: S)
+where
+    S: Fn(Box<Client>) -> F,
+    F: Future<Output = Served>,
+{
+    loop {
+        let client = poll_fn(|_| counter.comes.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let served = serve(client).await;
+        counter.goes.set(Some(served));
     }
+}
 
+/// A booth with somebody in it. Once they were served it is free for others; dropped before, or by
+/// a panic, it is torn down with what was under way in it.
+struct Occupied(Option<Booth>);
+
+impl Occupied {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Served> {
-        match self.future.as_mut().as_pin_mut() {
-            Some(future) => future.poll(context),
-            None => Poll::Pending, // nobody is in it
+        let Some(booth) = &mut self.0 else {
+            return Poll::Pending; // it was answered
+        };
+        let _goes_on = booth.clerk.as_mut().poll(context);
+        let Some(served) = booth.counter.goes.take() else {
+            return Poll::Pending;
+        };
+        if let Some(free) = self.0.take() {
+            BOOTHS.with_borrow_mut(|booths| booths.put(free, BOOTHS_KEPT_MAX));
         }
-    }
-
-    fn leave(&mut self) {
-        self.future.set(None);
-    }
-}
-
-/// A booth with somebody in it; dropped, it is free again.
-struct Occupied(Option<Box<dyn Room>>);
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        if let Some(mut booth) = self.0.take() {
-            booth.leave();
-            BOOTHS.with_borrow_mut(|booths| booths.put(booth, BOOTHS_KEPT_MAX));
-        }
+        Poll::Ready(served)
     }
 }
 
 thread_local! {
-    static BOOTHS: RefCell<Shelf<Box<dyn Room>>> = const { RefCell::new(Shelf::new()) };
+    static BOOTHS: RefCell<Shelf<Booth>> = const { RefCell::new(Shelf::new()) };
 }
 
 /// Booths kept by a worker, as many as desks.

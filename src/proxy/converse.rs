@@ -172,7 +172,11 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;
-        match desk.request.parse(desk.input.unread(), &settings.head) {
+        let parsed = match desk.input.unread() {
+            [] => Ok(Parsed::Partial),
+            unread => desk.request.parse(unread, &settings.head),
+        };
+        match parsed {
             Ok(Parsed::Complete) => {
                 desk.input.hold(desk.request.octets);
                 return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));

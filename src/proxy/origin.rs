@@ -357,6 +357,9 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
 impl Answering<'_> {
     async fn read_head(&mut self) -> Result<(), NoAnswer> {
         self.head.reset();
+        if self.input.unread().is_empty() {
+            self.read_more().await?;
+        }
         loop {
             match self.head.parse(self.input.unread(), &RESPONSE_HEAD_LIMITS) {
                 Ok(Parsed::Complete) => return Ok(()),
