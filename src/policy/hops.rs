@@ -162,7 +162,8 @@ pub fn request_fields(
     let (fields, headers) = (&head.fields, &rules.headers);
     let asked_host = head.host(octets);
     let host = context.host_to_origin.unwrap_or(asked_host);
-    let mut sieve = Sieve::new(fields, octets, headers, context.upgrading)?;
+    let mut sieve = Sieve::new(octets, headers, context.upgrading);
+    sieve.read_connection(fields)?;
     let mut copy = Copy {
         out,
         octets,
@@ -246,7 +247,8 @@ pub fn response_fields(
         426 if head.fields.has(Field::Upgrade) => Upgrading::Yes,
         _ => upgrading,
     };
-    let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading)?;
+    let mut sieve = Sieve::new(octets, &rules.headers, upgrading);
+    sieve.read_connection(&head.fields)?;
     let mut copy = Copy {
         out,
         octets,
@@ -316,27 +318,27 @@ struct Sieve<'a> {
 }
 
 impl<'a> Sieve<'a> {
-    fn new(
-        fields: &FieldSection,
-        octets: &'a [u8],
-        headers: &'a HeaderRules,
-        upgrading: Upgrading,
-    ) -> Result<Self, Unwritable> {
-        let mut sieve = Self {
+    /// Inlined, so that it is made where it stays: it is large, and most of it stays empty.
+    #[inline(always)]
+    fn new(octets: &'a [u8], headers: &'a HeaderRules, upgrading: Upgrading) -> Self {
+        Self {
             octets,
             headers,
             upgrading,
             nominated: [&[]; NOMINATIONS_MAX],
             nominations: 0,
             removed: Removed::default(),
-        };
-        for value in fields.all(Field::Connection, octets) {
+        }
+    }
+
+    fn read_connection(&mut self, fields: &FieldSection) -> Result<(), Unwritable> {
+        for value in fields.all(Field::Connection, self.octets) {
             // Nearly every list is one of these words.
             if !is_everyday(value) {
-                sieve.nominate(value)?;
+                self.nominate(value)?;
             }
         }
-        Ok(sieve)
+        Ok(())
     }
 
     fn nominate(&mut self, list: &'a [u8]) -> Result<(), Unwritable> {

@@ -21,11 +21,14 @@ use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::clock;
 use crate::net::listen::AcceptTrouble;
 use crate::net::listen::Accepted;
 use crate::net::listen::Bound;
 use crate::net::reactor::Initially;
+use crate::net::shelf::Thinned;
+use crate::net::splice;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::error_log::Severity;
@@ -33,10 +36,12 @@ use crate::observe::live::LiveFacts;
 use crate::observe::shard;
 use crate::observe::words::AcceptError;
 use crate::observe::words::RejectReason;
+use crate::proxy::booth;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
+use crate::proxy::desk;
 use crate::proxy::introduce;
 use crate::proxy::introduce::Known;
 use crate::proxy::service::LimitAction;
@@ -65,6 +70,24 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
         // Something may have been written since; look again when the tick is over.
         Deadline::from_millis(flushed.get() + LOG_TICK_MILLIS)
     });
+    worker::each_turn(thinning());
+}
+
+/// Lets go of what bursts left behind. A worker that idles wakes for it until its shelves are bare.
+fn thinning() -> impl Fn() -> Deadline {
+    let due = Cell::new(0);
+    move || {
+        let now = clock::now_millis();
+        if now >= due.get() {
+            due.set(now + THIN_MILLIS);
+            let of_net = buffer::thin().and(splice::thin());
+            let shelves = of_net.and(desk::thin()).and(booth::thin());
+            if shelves == Thinned::Bare {
+                return Deadline::NEVER;
+            }
+        }
+        Deadline::from_millis(due.get())
+    }
 }
 
 /// Accepts on this worker's socket until the process drains.
@@ -277,7 +300,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
-    let client = Client::new(stream, peer, (places, admitted), live);
+    let client = Box::new(Client::new(stream, peer, (places, admitted), live));
     let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
     if conversation.await.is_err() {
         service.metrics.panics.inc();
@@ -326,6 +349,9 @@ const REFUSED_LINGERING_MAX: u32 = 64;
 
 /// Between two flushes of the access log.
 const LOG_TICK_MILLIS: u64 = 50;
+
+/// Between two thinnings of a worker's shelves: a memory peak is gone in some ten of them.
+const THIN_MILLIS: u64 = 1000;
 
 /// How long a refused client's octets are discarded, so that it reads its refusal.
 const REJECT_LINGER: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
+use crate::net::buffer;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
 use crate::proxy::answer::Answering;
@@ -68,6 +69,7 @@ impl Answering<'_> {
     ) -> Result<hops::Removed, NoAnswer> {
         let octets = self.input.unread();
         let (head, out) = (&*self.head, &mut *self.out);
+        buffer::furnish(out);
         encode::status_line(out, head.status, head.reason.of(octets))?;
         let rules = &self.route.response;
         let removed = hops::response_fields(out, head, octets, rules, Upgrading::No)?;

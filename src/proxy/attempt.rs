@@ -19,6 +19,7 @@ use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Seen;
@@ -162,6 +163,8 @@ impl Attempt<'_> {
                 upstream.body_idle,
             )
             .await;
+            // Another attempt encodes it afresh; this one may wait long.
+            buffer::give_back(std::mem::take(self.origin_out));
             progress.set_upload(match sent {
                 Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
@@ -379,6 +382,7 @@ pub fn encode_request(
     origin_host: &[u8],
 ) -> Result<Removed, ProxyError> {
     out.clear();
+    buffer::furnish(out);
     let target = head.target.to_origin(octets);
     encode::request_line(out, head.method_octets.of(octets), &target)
         .map_err(|_| ProxyError::Internal)?;
@@ -483,6 +487,11 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     // The clock of its rate runs only while we read it.
     let mut pace = BodyRate::new(rate, clock::now());
     pace.on_pause(clock::now());
+    // What is known not to fit is not kept in part either.
+    let replay = match framing {
+        Framing::Length(length) if length > replay as u64 => 0,
+        _ => replay,
+    };
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::new(replay),

@@ -149,7 +149,7 @@ impl<'a> Exchange<'a> {
         };
         lent.enter(sending);
         self.client.enter(sending);
-        desk.origin_in = crate::net::buffer::ReadBuffer::lend();
+        desk.origin_in.clear();
         desk.out.clear();
         let (client, held) = (self.client, &*lent);
         let phase = |phase| {

@@ -22,6 +22,8 @@ use crate::net::worker;
 use crate::observe::words::ClientState;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
+use crate::proxy::booth;
+use crate::proxy::booth::Served;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
@@ -37,7 +39,7 @@ use crate::proxy::service::Standing;
 use crate::proxy::settings::Pipelining;
 
 /// Serves a client until its connection ends.
-pub async fn converse(mut client: Client) {
+pub async fn converse(mut client: Box<Client>) {
     let ending = loop {
         if let Err(ending) = introduce::check_peer(&client) {
             break ending;
@@ -45,9 +47,9 @@ pub async fn converse(mut client: Client) {
         if let Err(ending) = await_octets(&mut client).await {
             break ending;
         }
-        // Boxed: an idle connection then holds the small future of waiting, not the large one of
-        // serving.
-        if let Err(ending) = Box::pin(serve_what_came(&mut client)).await {
+        let (served, result) = booth::serve_in(client, serve_what_came).await;
+        client = served;
+        if let Err(ending) = result {
             break ending;
         }
     };
@@ -83,15 +85,15 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
+async fn serve_what_came(mut client: Box<Client>) -> Served {
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
-        return Err(Ending::abort(CloseReason::Ours));
+        return (client, Err(Ending::abort(CloseReason::Ours)));
     };
     client.show(ClientState::Active);
     let result = match client.opening {
-        Opening::Past => exchanges(client, desk).await,
-        Opening::Due => Box::pin(open(client, desk)).await,
+        Opening::Past => exchanges(&mut client, desk).await,
+        Opening::Due => Box::pin(open(&mut client, desk)).await,
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
@@ -99,7 +101,7 @@ async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
         client.show(ClientState::Idle);
         client.enter(Phase::Idle);
     }
-    result
+    (client, result)
 }
 
 /// What comes before the first exchange, and the exchanges whose octets came with it.
@@ -184,7 +186,11 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;
-        match desk.request.parse(desk.input.unread(), &settings.head) {
+        let parsed = match desk.input.unread() {
+            [] => Ok(Parsed::Partial),
+            unread => desk.request.parse(unread, &settings.head),
+        };
+        match parsed {
             Ok(Parsed::Complete) => {
                 desk.input.hold(desk.request.octets);
                 return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));

@@ -43,10 +43,6 @@ pub struct Exchange<'a> {
 }
 
 /// How the attempts ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),

@@ -272,10 +272,6 @@ pub(super) enum Broken {
 }
 
 /// What follows a failed attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub(super) enum Next {
     /// Nothing: this is how it ends.
     Stop(Outcomes),

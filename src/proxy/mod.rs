@@ -34,5 +34,6 @@ mod failure;
 mod attempts;
 pub mod serve;
 mod pipeline;
+pub mod booth;
 pub mod converse;
 pub mod accept;

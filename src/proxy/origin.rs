@@ -26,6 +26,7 @@ use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::h1::persistence::keep_alive_hint;
 use crate::h1::persistence::response_persistence;
+use crate::net::buffer;
 use crate::net::buffer::Fill;
 use crate::net::clock;
 use crate::net::reactor::Gone;
@@ -90,6 +91,9 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
 impl Answering<'_> {
     async fn read_head(&mut self) -> Result<(), NoAnswer> {
         self.head.reset();
+        if self.input.unread().is_empty() {
+            self.read_more().await?;
+        }
         loop {
             match self.head.parse(self.input.unread(), &RESPONSE_HEAD_LIMITS) {
                 Ok(Parsed::Complete) => return Ok(()),
@@ -155,6 +159,7 @@ impl Answering<'_> {
     }
 
     async fn pass_interim(&mut self) -> Result<(), NoAnswer> {
+        buffer::furnish(self.out);
         let octets = self.input.unread();
         encode::status_line(self.out, self.head.status, self.head.reason.of(octets))?;
         hops::response_fields(
@@ -185,6 +190,7 @@ impl Answering<'_> {
         if !self.head.fields.list(Field::Upgrade, head).all(offered) {
             return Err(NoAnswer::Malformed(MessageError::SwitchUnasked));
         }
+        buffer::furnish(self.out);
         encode::status_line(self.out, 101, self.head.reason.of(head))?;
         let rules = &self.route.response;
         let removed = hops::response_fields(self.out, self.head, head, rules, Upgrading::Yes)?;

@@ -290,9 +290,7 @@ impl Place {
         if self.turn.get() != Turn::Waits || held.len() + more > HELD_OCTETS_MAX {
             return Poll::Pending;
         }
-        if held.capacity() == 0 {
-            *held = buffer::lend();
-        }
+        buffer::furnish(&mut held);
         for slice in slices {
             held.extend_from_slice(slice);
         }

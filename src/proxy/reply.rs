@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use crate::base::ProxyError;
 use crate::h1::encode;
 use crate::h1::head::Method;
+use crate::net::buffer;
 use crate::net::clock;
 
 /// Whether the connection goes on after the answer.
@@ -31,6 +32,7 @@ pub fn error(
     afterwards: Afterwards,
     retry_after: Duration,
 ) {
+    buffer::furnish(out);
     let status = error.status();
     let mut digits = itoa::Buffer::new();
     put(
@@ -81,6 +83,7 @@ pub fn error(
 
 /// Writes the answer to an OPTIONS request that we are the last to get: what may be asked here.
 pub fn options(out: &mut Vec<u8>, afterwards: Afterwards) {
+    buffer::furnish(out);
     put(out, &["HTTP/1.1 200 OK\r\n"]);
     date(out);
     put(out, &[ALLOW, "Content-Length: 0\r\n"]);

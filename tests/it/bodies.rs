@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::support::Client;
+use crate::support::End;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
@@ -103,6 +104,31 @@ fn answers_in_chunks_arrive_whole() {
 #[test]
 fn answers_that_end_with_the_connection_arrive_whole() {
     downloads("close");
+}
+
+#[test]
+fn an_old_client_gets_a_large_answer_that_ends_with_the_connection_whole() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\n\r\n");
+        peer.send(
+            (0..1_000_000)
+                .map(|at| (at % 251) as u8)
+                .collect::<Vec<u8>>(),
+        );
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let (octets, end) = client.wire.until_end();
+    assert_eq!(end, End::Closed);
+    let body = octets.len() - 1_000_000;
+    assert!(
+        octets[body..]
+            .iter()
+            .enumerate()
+            .all(|(at, octet)| *octet == (at % 251) as u8)
+    );
 }
 
 #[test]
