@@ -183,6 +183,9 @@ pub fn request_fields(
             Field::Host => {}
             // RFC 9110 §11.7.2: credentials for a proxy are not for the origin.
             Field::ProxyAuthorization => {}
+            // RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored. The origin hears HTTP/1.1 of us
+            // and would not ignore it.
+            Field::Expect if head.version == Version::Http10 => {}
             // RFC 7239 §8.1: what anybody can write, nobody should believe.
             _ if context.trust == Trust::Untrusted && is_about_client(line, octets) => {}
             // These two lists are continued below, in one line each.
@@ -686,6 +689,15 @@ mod tests {
             "Host: a.example\r\nConnection: keep-alive, X-Old\r\nX-Old: 1\r\nTE: trailers\r\n";
         let out = encoded("1.0", text, &rules(ForwardedStyle::Off), &context());
         assert_eq!(out, "Host: a.example\r\nVia: 1.0 holdfast\r\n");
+    }
+
+    #[test]
+    fn an_expectation_in_http10_ends_here() {
+        let text = "Host: a.example\r\nExpect: 100-continue\r\n";
+        let off = rules(ForwardedStyle::Off);
+        let old = encoded("1.0", text, &off, &context());
+        assert_eq!(old, "Host: a.example\r\nVia: 1.0 holdfast\r\n");
+        assert!(encoded("1.1", text, &off, &context()).contains("Expect: 100-continue\r\n"));
     }
 
     #[test]
