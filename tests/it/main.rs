@@ -38,5 +38,6 @@ mod admin;
 mod access_log;
 mod shutdown;
 mod settings;
+mod nonce_echo;
 mod review;
 mod real;
