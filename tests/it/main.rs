@@ -28,6 +28,7 @@ mod truncation;
 mod retries;
 mod errors;
 mod closing;
+mod segments;
 mod tunnels;
 mod balance;
 mod routes;

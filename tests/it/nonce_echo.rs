@@ -118,9 +118,17 @@ fn every_connection_has_its_reason(proxy: &Proxy, ledger: &Ledger) {
         assert!(opened > 0.0);
     }
     let asked = of("holdfast_upstream_requests_total");
-    let executed = ledger.begun();
-    assert!(
-        executed <= asked,
-        "{executed} at the origins, {asked} asked"
+    let begun = ledger.begun();
+    assert!(begun <= asked, "{begun} at the origins, {asked} asked");
+    let reused = |outcome| {
+        let labels = [("outcome", outcome)];
+        metrics::sum(&samples, "holdfast_upstream_requests_total", &labels).unwrap()
+    };
+    let share = (reused("reused") + reused("reused_after_wait")) / asked;
+    println!(
+        "{:.1} % of {asked} requests reused a connection",
+        share * 100.0
     );
+    // The origins end about one connection in ten exchanges; what is reused must not suffer more.
+    assert!(share > 0.85, "only {share} of the requests reused one");
 }
