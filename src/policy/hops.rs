@@ -719,6 +719,15 @@ mod tests {
     }
 
     #[test]
+    fn an_expectation_in_http10_ends_here() {
+        let text = "Host: a.example\r\nExpect: 100-continue\r\n";
+        let off = rules(ForwardedStyle::Off);
+        let old = encoded("1.0", text, &off, &context());
+        assert_eq!(old, "Host: a.example\r\nVia: 1.0 holdfast\r\n");
+        assert!(encoded("1.1", text, &off, &context()).contains("Expect: 100-continue\r\n"));
+    }
+
+    #[test]
     fn te_trailers_is_said_again_for_the_next_hop() {
         let out = request("Host: a.example\r\nTE: gzip;q=0.5, Trailers\r\nConnection: TE\r\n");
         assert_eq!(out, "Host: a.example\r\nTE: trailers\r\nConnection: TE\r\n");

@@ -164,10 +164,7 @@ fn a_request_that_was_refused_has_its_line_too() {
 
 #[test]
 fn a_client_that_left_is_told_apart() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");

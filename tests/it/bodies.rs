@@ -27,21 +27,13 @@ fn library() -> Origin {
                 return;
             };
             if framing == "upload" {
-                let hash = uploaded(peer, &head);
+                let hash = bodies::hash_upload(&mut peer.wire, &head);
                 peer.send(answer(&hash));
             } else if !give(peer, framing, size.parse().unwrap()) {
                 return;
             }
         }
     })
-}
-
-fn uploaded(peer: &mut Peer, head: &Head) -> String {
-    match head.request_framing() {
-        Framing::Length(size) => bodies::hash_length(&mut peer.wire, size).unwrap_or_default(),
-        Framing::Chunked => bodies::hash_chunked(&mut peer.wire).unwrap_or_default().1,
-        framing => panic!("an upload framed as {framing:?}"),
-    }
 }
 
 /// Sends a body; whether the connection may go on.

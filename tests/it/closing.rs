@@ -128,13 +128,7 @@ fn what_is_read_while_lingering_is_bounded() {
 #[test]
 fn a_client_that_has_sent_all_and_ends_its_side_gets_its_answer() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -151,10 +145,7 @@ fn a_client_that_has_sent_all_and_ends_its_side_gets_its_answer() {
 
 #[test]
 fn a_client_that_ends_its_side_can_be_taken_for_gone() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
         c.listener("half_close", "abort");
     });

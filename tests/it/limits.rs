@@ -214,13 +214,7 @@ fn trailers_are_limited_like_heads() {
 #[test]
 fn simultaneous_connects_are_bounded_and_all_are_served() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("connect.max_concurrent", 1);
         c.upstream("pool.queue_timeout", "10s");

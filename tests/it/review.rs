@@ -32,7 +32,6 @@ use crate::support::origin::answer;
 use crate::support::origin::holds_little;
 use crate::support::shown;
 use crate::support::wire::Framing;
-use crate::support::wire::Head;
 use crate::support::wire::Wire;
 
 /// What an upload is made of, so that any rest of it that is taken for a request is seen.
@@ -265,7 +264,7 @@ fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
                         wait.wait();
                         return peer.reset();
                     }
-                    let text = uploaded(peer, &head);
+                    let text = bodies::hash_upload(&mut peer.wire, &head);
                     peer.send(answer(&text));
                 }
             });
@@ -288,15 +287,6 @@ fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
             assert_eq!(client.get("/next").status(), 200);
             assert_eq!(origin.connections(), 2);
         }
-    }
-}
-
-/// The hash of an upload's content.
-fn uploaded(peer: &mut Peer, head: &Head) -> String {
-    match head.request_framing() {
-        Framing::Length(size) => bodies::hash_length(&mut peer.wire, size).unwrap_or_default(),
-        Framing::Chunked => bodies::hash_chunked(&mut peer.wire).unwrap_or_default().1,
-        framing => panic!("an upload framed as {framing:?}"),
     }
 }
 
@@ -454,7 +444,7 @@ fn hashing(ends: fn(usize) -> bool, end: fn(&mut Peer)) -> Origin {
             let text = match head.request_framing() {
                 Framing::None => String::new(),
                 Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                    uploaded(peer, &head)
+                    bodies::hash_upload(&mut peer.wire, &head)
                 }
             };
             peer.send(answer(&text));

@@ -261,6 +261,34 @@ fn a_body_in_answer_to_head_never_reaches_the_next_exchange() {
 }
 
 #[test]
+fn octets_that_come_later_than_an_answer_to_head_retire_its_connection() {
+    let late = Gate::new();
+    let wait = late.clone();
+    let origin = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n");
+            if peer.number == 0 {
+                wait.wait();
+                peer.send("poison");
+                peer.until_closed();
+                return;
+            }
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 200);
+    let idle = [("upstream", "app"), ("state", "idle")];
+    proxy.metric_becomes("holdfast_upstream_connections", &idle, 1.0);
+    late.open();
+    proxy.upstream_closed_becomes("extra_bytes", 1.0);
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
 fn a_client_that_breaks_off_its_body_leaves_no_whole_request_behind() {
     for reset in [false, true] {
         let origin = Origin::ok();
@@ -299,10 +327,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_origin() {
 
 #[test]
 fn a_client_that_leaves_while_waiting_frees_the_origin() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
