@@ -59,10 +59,11 @@ const NOT_YET: &[NotYet] = &[
         accepts: Accepts::Only(&["false"]),
         because: "files are not watched",
     },
+    #[cfg(not(target_os = "linux"))]
     NotYet {
         key: "metrics.tcp_info_interval",
         accepts: Accepts::Only(&["off"]),
-        because: "TCP_INFO is not sampled",
+        because: "TCP_INFO can be asked on Linux only",
     },
     NotYet {
         key: "drain.delay",

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::net::clock::Deadline;
+use crate::net::poller::Aside;
 use crate::net::poller::Socket;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
@@ -35,6 +36,7 @@ use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
 use crate::net::sys;
+use crate::net::sys::TcpInfo;
 use crate::net::worker;
 
 /// A stream on its worker. Dropped, it closes: by FIN, or by RST where unread octets remain.
@@ -53,6 +55,9 @@ pub struct Detached {
     received: u64,
     sent: u64,
 }
+
+/// A connection seen from beside its stream, on any thread. It does not keep the stream open.
+pub struct Beside(Aside);
 
 /// Why reading or writing ended without octets moved.
 #[derive(Debug)]
@@ -309,6 +314,12 @@ impl Stream {
             .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
     }
 
+    /// A view of the connection from beside the stream.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside(self.socket.aside())
+    }
+
     /// Whether the socket ended by the peer's reset. Asked once: the kernel forgets it.
     #[must_use]
     pub fn was_reset(&self) -> Reset {
@@ -349,6 +360,14 @@ impl Stream {
             received: received.get(),
             sent: sent.get(),
         }
+    }
+}
+
+impl Beside {
+    /// What the kernel knows of the connection. `None`: it is closed, or this system does not tell.
+    #[must_use]
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        self.0.ask(sys::tcp_info).flatten()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::observe::route_metrics::RouteMetrics;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
 use crate::observe::table::Table3;
+use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::upstream_metrics::UpstreamMetrics;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
@@ -142,6 +143,12 @@ impl Metrics {
     pub fn dns(&self, upstream: &Name) -> DnsMetrics {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         DnsMetrics::new(&mut registry, upstream.as_str())
+    }
+
+    /// The connections of this upstream are sampled from now on.
+    pub fn sample_tcp(&self, name: &Name, upstream: &UpstreamMetrics) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        upstream.set_tcp(TcpMetrics::new(&mut registry, name.as_str()));
     }
 
     /// All of it as Prometheus text, version 0.0.4.
@@ -333,6 +340,19 @@ mod tests {
         assert_eq!(results, words("success failure timeout"));
         assert!(text.contains(r#"{upstream="app",result="timeout"} 1"#));
         assert!(text.contains("holdfast_dns_last_success_timestamp_seconds{upstream=\"app\"} 0"));
+    }
+
+    #[test]
+    fn samples_of_tcp_are_shown_for_upstreams_that_are_sampled() {
+        let metrics = Metrics::new(&shape());
+        assert!(!metrics.expose().contains("holdfast_upstream_tcp_"));
+        assert!(metrics.upstreams[0].tcp().is_none());
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &metrics.upstreams[0]);
+        metrics.upstreams[0].tcp().unwrap().rtt.observe(250);
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &metrics.upstreams[0]);
+        let text = metrics.expose();
+        assert!(text.contains(r#"holdfast_upstream_tcp_retransmits_total{upstream="app"} 0"#));
+        assert!(text.contains(r#"tcp_rtt_seconds_sum{upstream="app"} 0.00025"#));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
     if let Ok(reactor) = worker::reactor() {
         worker::spawn(tend::bury_the_dead(reactor));
     }
+    if let Some(interval) = service.tcp_info_interval {
+        worker::spawn(tend::take_pulses(interval));
+    }
     let log = Arc::clone(&service.access_log);
     let flushed = Cell::new(0);
     worker::each_turn(move || {

@@ -25,6 +25,7 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use crate::proxy::pulse::Pulse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -145,6 +146,8 @@ pub(super) struct Facts {
     pub(super) counted: Counted,
     /// Octets already counted, received and sent.
     pub(super) told: (u64, u64),
+    /// Its TCP, where that is sampled.
+    pub(super) pulse: Option<Arc<Pulse>>,
 }
 
 /// The gauges that a connection holds up, in its present state.

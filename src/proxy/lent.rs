@@ -213,6 +213,9 @@ impl Endpoint {
     /// Counts a connection's end. The socket closes when its owner drops it.
     pub(super) fn close(&self, mut facts: Box<Facts>, moved: Moved, reason: CloseReason) {
         self.count_octets(&mut facts, moved);
+        if let Some(pulse) = &facts.pulse {
+            pulse.take(); // the last one, so that nothing is lost
+        }
         self.count_closed(&facts, reason);
     }
 

@@ -39,4 +39,5 @@ mod access_log;
 mod shutdown;
 mod settings;
 mod review;
+mod tcp;
 mod real;
