@@ -27,6 +27,7 @@ use rustix::net::RecvFlags;
 use crate::net::clock::Deadline;
 use crate::net::poller::Aside;
 use crate::net::poller::Socket;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Interest;
@@ -46,6 +47,7 @@ pub struct Stream {
     received: Cell<u64>,
     sent: Cell<u64>,
     write_broke: Cell<Broke>,
+    quickack: Cell<QuickAck>,
 }
 
 /// A stream that belongs to no worker for the moment: parked in a pool, or on its way to another.
@@ -54,6 +56,7 @@ pub struct Detached {
     home: Home,
     received: u64,
     sent: u64,
+    quickack: QuickAck,
 }
 
 /// A connection seen from beside its stream, on any thread. It does not keep the stream open.
@@ -109,7 +112,20 @@ impl Stream {
             received: Cell::new(0),
             sent: Cell::new(0),
             write_broke: Cell::new(Broke::No),
+            quickack: Cell::new(QuickAck::Auto),
         })
+    }
+
+    /// When what comes is acknowledged, from now on.
+    pub fn set_quickack(&self, quickack: QuickAck) {
+        self.quickack.set(quickack);
+        quickack.begin(self.socket.as_fd());
+    }
+
+    /// A message has begun and its rest is yet to come: nothing that we send would acknowledge it.
+    #[inline]
+    pub fn more_is_due(&self) {
+        self.quickack.get().more_is_due(self.socket.as_fd());
     }
 
     /// Reads once into `buffer`'s spare capacity, waiting until `deadline` for something to come.
@@ -352,6 +368,7 @@ impl Stream {
             received,
             sent,
             write_broke: _,
+            quickack,
         } = self;
         registration.reactor.park(registration.key);
         Detached {
@@ -359,6 +376,7 @@ impl Stream {
             home: registration.detach(),
             received: received.get(),
             sent: sent.get(),
+            quickack: quickack.get(),
         }
     }
 }
@@ -382,6 +400,7 @@ impl Detached {
             home,
             received,
             sent,
+            quickack,
         } = self;
         let registration = home.attach(&socket)?;
         Ok(Stream {
@@ -390,6 +409,7 @@ impl Detached {
             received: Cell::new(received),
             sent: Cell::new(sent),
             write_broke: Cell::new(Broke::No),
+            quickack: Cell::new(quickack),
         })
     }
 

@@ -176,6 +176,7 @@ impl Client {
         let age = settings
             .max_age
             .map(|age| super::checkout::jitter(age, settings.max_age_jitter));
+        stream.set_quickack(settings.quickack);
         let state = listener.metrics.connections.of(ClientState::Idle).hold();
         Self {
             stream,

@@ -359,7 +359,12 @@ impl Answering<'_> {
         loop {
             match self.head.parse(self.input.unread(), &RESPONSE_HEAD_LIMITS) {
                 Ok(Parsed::Complete) => return Ok(()),
-                Ok(Parsed::Partial) => self.read_more().await?,
+                Ok(Parsed::Partial) => {
+                    if !self.input.unread().is_empty() {
+                        self.origin.more_is_due();
+                    }
+                    self.read_more().await?;
+                }
                 Err(error) if error.proxy_error() == ProxyError::HeadTooLarge => {
                     return Err(NoAnswer::HeadTooLarge);
                 }

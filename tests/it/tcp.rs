@@ -149,6 +149,74 @@ fn keep_alive_probes_and_the_limit_on_unacknowledged_octets_can_be_off() {
     }
 }
 
+fn acknowledges_at_once(proxy: &Proxy, peer: SocketAddr) -> Option<bool> {
+    Some(socket_of(proxy, peer)?.tcp_quickack().unwrap())
+}
+
+#[test]
+fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_only_then() {
+    let may_go_on = Gate::new();
+    let wait = may_go_on.clone();
+    let origin = Origin::playing(move |peer| {
+        while let Some(request) = peer.request() {
+            if request.head.start.contains("/slow") {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Le");
+                wait.wait();
+                peer.send("ngth: 2\r\n\r\nok");
+            } else {
+                peer.send(OK);
+            }
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("tcp.quickack", "on");
+        c.upstream("tcp.quickack", "on");
+    });
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        client.get("/"); // to and fro, until the kernel holds acknowledgements back
+    }
+    let (near, far) = (client.wire.local(), origin.address());
+    let Some(at_once) = acknowledges_at_once(&proxy, near) else {
+        return;
+    };
+    assert!(!at_once && acknowledges_at_once(&proxy, far) == Some(false));
+    client.send("GET /slow HTTP/1.1\r\nHost: it");
+    eventually("asked of the client's side", || {
+        acknowledges_at_once(&proxy, near) == Some(true)
+    });
+    client.send(".test\r\n\r\n");
+    eventually("asked of the origin's side", || {
+        acknowledges_at_once(&proxy, far) == Some(true)
+    });
+    may_go_on.open();
+    assert_eq!(client.response().text(), "ok");
+}
+
+#[test]
+fn quickack_off_holds_acknowledgements_back_from_the_start() {
+    for (word, wanted) in [("off", false), ("auto", true)] {
+        let origin = Origin::ok();
+        let proxy = Proxy::with(&origin, |c| {
+            c.listener("tcp.quickack", word);
+            c.upstream("tcp.quickack", word);
+            c.upstream("pool.min_idle", 1);
+        });
+        let client = proxy.client();
+        origin.waits_for_open(1);
+        let idle = [("upstream", "app"), ("state", "idle")];
+        proxy.metric_becomes("holdfast_upstream_connections", &idle, 1.0);
+        let held = [("listener", "web")];
+        proxy.metric_becomes("holdfast_client_connections", &held, 1.0);
+        for peer in [client.wire.local(), origin.address()] {
+            let Some(at_once) = acknowledges_at_once(&proxy, peer) else {
+                return;
+            };
+            assert_eq!(at_once, wanted, "{word} {peer}");
+        }
+    }
+}
+
 /// Lets no segment through to this socket, or lets them through again.
 fn deaf(peer: &Peer) {
     let nothing = [SockFilter::new(RETURN_NONE, 0, 0, 0)];
