@@ -20,7 +20,6 @@ pub mod upstream_metrics;
 pub mod dns_metrics;
 pub mod process;
 pub mod metrics;
-pub mod live;
 pub mod record;
 pub mod stamp;
 pub mod escape;
@@ -29,6 +28,8 @@ pub mod access_format;
 pub mod log_writer;
 pub mod access_log;
 pub mod error_log;
+pub mod closed;
+pub mod live;
 
 pub use access_log::AccessLog;
 pub use counter::Counter;

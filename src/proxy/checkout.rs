@@ -452,7 +452,9 @@ impl Drop for Place {
         match cancelled {
             Cancelled::Unserved => {}
             Cancelled::Place(next) => self.endpoint.pool.wake(next),
-            Cancelled::Connection(returned) => self.endpoint.settle(returned),
+            Cancelled::Connection(returned) => {
+                self.endpoint.settle(returned);
+            }
         }
     }
 }
@@ -538,6 +540,7 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         why: permit.why,
         counted,
         told: (0, 0),
+        origin_max_requests: None,
         pulse: endpoint.metrics.tcp().map(|tcp| Pulse::of(&stream, tcp)),
     });
     tend::watch(&stream, &endpoint, &facts);

@@ -23,10 +23,12 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::linger;
 use crate::net::linger::Outcome;
+use crate::net::stream::Fault;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
 use crate::observe::live::LiveHandle;
+use crate::observe::record::Kept;
 use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
@@ -150,6 +152,16 @@ impl Ending {
         }
     }
 
+    /// An answer could not be written whole, for this fault of the client's stream.
+    #[must_use]
+    pub const fn unwritten(fault: &Fault) -> Self {
+        match fault {
+            Fault::TimedOut => Self::abort(CloseReason::WriteTimeout),
+            Fault::Reset => Self::by_peer(CloseReason::PeerRst),
+            Fault::Io(_) => Self::abort(CloseReason::IoError),
+        }
+    }
+
     /// The client ended it.
     #[must_use]
     pub const fn by_peer(reason: CloseReason) -> Self {
@@ -205,6 +217,7 @@ impl Client {
     pub fn becomes(&mut self, source: SocketAddr) {
         self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
         self.trust = self.listener.trust(source.ip());
+        self.live.stands_for(self.address);
     }
 
     /// It does something else now.
@@ -239,9 +252,15 @@ impl Client {
         }
     }
 
+    /// How the connection will have been closed, told before it is.
+    #[must_use]
+    pub fn closes(&self, ending: Ending) -> Kept {
+        Kept::Closed(ending.told(self.live.phase()))
+    }
+
     /// Ends the connection as said, and counts how that went.
     pub async fn end(self, ending: Ending) {
-        let phase = self.live.view().phase;
+        let phase = self.live.phase();
         self.show(ClientState::Closing);
         self.enter(Phase::Closing);
         let settings = &self.listener.settings;
@@ -259,10 +278,18 @@ impl Client {
                 } = self;
                 let most = listener.settings.linger_bytes;
                 let outcome = linger::linger(stream, most, deadline).await;
+                let resets = &service.metrics.resets;
+                let reset_by = |by| resets.of(Side::Client, by, Phase::Closing).inc();
                 let word = match outcome {
                     Outcome::Clean => GracefulOutcome::Clean,
-                    Outcome::TimedOut => GracefulOutcome::TimedOut,
-                    Outcome::Reset => GracefulOutcome::Reset,
+                    Outcome::TimedOut => {
+                        reset_by(By::Holdfast);
+                        GracefulOutcome::TimedOut
+                    }
+                    Outcome::Reset => {
+                        reset_by(By::Peer);
+                        GracefulOutcome::Reset
+                    }
                 };
                 service.metrics.graceful_closes.of(Side::Client, word).inc();
             }
@@ -280,13 +307,8 @@ impl Client {
         let age = clock::now().saturating_duration_since(self.accepted_at);
         metrics.connection_age.observe_duration(age);
         let close = ending.told(phase);
-        if close.how == How::Rst {
-            self.service
-                .metrics
-                .resets
-                .of(Side::Client, close.by, phase)
-                .inc();
-        }
+        self.service.metrics.count_close(Side::Client, close);
+        self.live.close(close, (clock::now_micros(), clock::wall()));
     }
 }
 
@@ -296,13 +318,7 @@ impl Ending {
     pub const fn told(self, phase: Phase) -> Close {
         let how = match (self.reason, self.leave) {
             (CloseReason::PeerRst, _) | (_, Leave::Abort) => How::Rst,
-            (
-                CloseReason::IdleTimeout
-                | CloseReason::HeaderTimeout
-                | CloseReason::BodyTimeout
-                | CloseReason::WriteTimeout,
-                _,
-            ) => How::Timeout,
+            (reason, _) if reason.is_a_deadline() => How::Timeout,
             _ => How::Fin,
         };
         Close {

@@ -95,7 +95,9 @@ async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
     };
     client.count_octets();
     client.show(ClientState::Idle);
-    client.enter(Phase::Idle);
+    if result.is_ok() {
+        client.enter(Phase::Idle); // at its end it is told in which phase that came
+    }
     result
 }
 
@@ -160,12 +162,12 @@ enum Head {
 /// Reads a request head into the desk.
 async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
     desk.request.reset();
-    client.enter(Phase::RequestHead);
     let mut began = None;
     let mut deadline = Deadline::NEVER;
     loop {
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
+            client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
             account::begin(&mut desk.record, client);
         }

@@ -50,11 +50,12 @@ impl Exchange<'_> {
         let upstream = &route.upstream;
         match broken {
             Broken::Refused(error) => {
-                lent.give_back(Verdict::Reusable);
+                desk.record.note_kept(lent.give_back(Verdict::Reusable));
                 Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+                desk.record.note_kept(lent.give_back(retires));
                 let (error, reason) = match failed {
                     ClientFailed::Gone(reason) => {
                         return Next::Stop(Outcomes::ClientGone(reason));
@@ -72,8 +73,10 @@ impl Exchange<'_> {
                 let reason = match ended {
                     Ended::Fin => CloseReason::PeerFin,
                     Ended::Reset => CloseReason::PeerRst,
+                    Ended::Silence => CloseReason::Timeout,
                 };
-                lent.give_back(Verdict::Retire(reason));
+                desk.record
+                    .note_kept(lent.give_back(Verdict::Retire(reason)));
                 let failure = match (begun, reused) {
                     (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
@@ -96,7 +99,9 @@ impl Exchange<'_> {
                     (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
                     (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
                     (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
-                    (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
+                    (false, _, Ended::Reset | Ended::Silence) => {
+                        (RetryReason::Reset, ProxyError::UpstreamReset)
+                    }
                 };
                 next(decision, (why, error), begun)
             }
@@ -114,7 +119,9 @@ impl Exchange<'_> {
         lent: Lent,
         (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
-        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        let record = &mut desk.record;
+        let mut retire =
+            |lent: Lent, reason| record.note_kept(lent.give_back(Verdict::Retire(reason)));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
@@ -215,7 +222,8 @@ impl Exchange<'_> {
                 return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
             }
         };
-        lent.give_back(Verdict::Retire(reason));
+        desk.record
+            .note_kept(lent.give_back(Verdict::Retire(reason)));
         Next::Stop(outcome)
     }
 
@@ -325,7 +333,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
         }
         // How much is left is too much, or not known: where in a chunk we are is not kept.
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
         }
     }
 }
@@ -335,7 +344,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
 fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     // An origin that is still owed a part of the request would read the next one as that part.
     let Upload::Whole(_) = rest.upload else {
-        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+        let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+        return desk.record.note_kept(lent.give_back(retires));
     };
     let mut input = std::mem::take(&mut desk.origin_in);
     let settings = Arc::clone(&upstream.settings);

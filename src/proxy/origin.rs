@@ -29,6 +29,7 @@ use crate::h1::head::Method;
 use crate::h1::head::Parsed;
 use crate::h1::head::ResponseHead;
 use crate::h1::head::Version;
+use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::h1::persistence::keep_alive_hint;
 use crate::h1::persistence::response_persistence;
@@ -38,6 +39,7 @@ use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
+use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::observe::Counter;
@@ -139,7 +141,7 @@ pub struct Answer {
     /// The hop-by-hop fields that were removed.
     pub removed: hops::Removed,
     /// The origin's `Keep-Alive` hint.
-    pub hint: Option<Duration>,
+    pub hint: KeepAliveHint,
 }
 
 /// What became of an answer.
@@ -194,6 +196,8 @@ pub enum Ended {
     Fin,
     /// By a reset, or an error of the socket.
     Reset,
+    /// By nothing: its TCP acknowledged nothing for `tcp.user_timeout`, or answered no probe.
+    Silence,
 }
 
 impl From<Unwritable> for NoAnswer {
@@ -361,6 +365,7 @@ impl Answering<'_> {
                 Ok(Parsed::Complete) => return Ok(()),
                 Ok(Parsed::Partial) => {
                     if !self.input.unread().is_empty() {
+                        (self.phase)(Phase::ResponseHead);
                         self.origin.more_is_due();
                     }
                     self.read_more().await?;
@@ -411,6 +416,9 @@ impl Answering<'_> {
                 Ok(())
             }
             Ok(ReadEnd::Fin) if nothing_yet => Err(NoAnswer::Ended(Ended::Fin)),
+            Err(Fill::Fault(Fault::TimedOut)) if nothing_yet => {
+                Err(NoAnswer::Ended(Ended::Silence))
+            }
             Err(Fill::Fault(_)) if nothing_yet => Err(NoAnswer::Ended(Ended::Reset)),
             Ok(ReadEnd::Fin) | Err(Fill::Fault(_)) => Err(NoAnswer::HeadCutShort),
             Err(Fill::Full) => Err(NoAnswer::HeadTooLarge),
@@ -457,7 +465,7 @@ impl Answering<'_> {
     ) -> Result<Answer, NoAnswer> {
         let octets = self.input.unread();
         let origin = response_persistence(self.head, framing, octets);
-        let hint = keep_alive_hint(&self.head.fields, octets).timeout;
+        let hint = keep_alive_hint(&self.head.fields, octets);
         let writer = self.writer(framing);
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
@@ -625,7 +633,7 @@ impl Answering<'_> {
             client,
             content,
             removed,
-            hint: None,
+            hint: KeepAliveHint::default(),
         }
     }
 }

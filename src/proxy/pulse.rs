@@ -38,7 +38,9 @@ impl Pulse {
     #[must_use]
     pub fn of(stream: &Stream, metrics: TcpMetrics) -> Arc<Self> {
         let taken = Taken::default();
-        taken.at_millis.store(clock::now_millis(), Ordering::Relaxed);
+        taken
+            .at_millis
+            .store(clock::now_millis(), Ordering::Relaxed);
         Arc::new(Self {
             beside: stream.beside(),
             metrics,

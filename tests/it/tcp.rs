@@ -271,7 +271,9 @@ fn connections_to_origins_are_sampled_at_the_interval_whether_they_work_or_rest(
     // At work: what it sends again is told while it does.
     is_deaf.wait();
     client.send("GET /again HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    eventually("a retransmission", || proxy.metric(RETRANSMITS, &APP) >= 1.0);
+    eventually("a retransmission", || {
+        proxy.metric(RETRANSMITS, &APP) >= 1.0
+    });
     may_hear.open();
     assert_eq!(client.response().status(), 200);
 }
@@ -315,7 +317,9 @@ fn retransmits_to(address: SocketAddr) -> u32 {
     let found = lines.find_map(|mut fields| {
         let is_wanted = fields.nth(2) == Some(&*wanted);
         // After the remote address: the state, two queues, the timer, and retransmits, in hex.
-        is_wanted.then(|| fields.nth(3).map(str::to_owned)).flatten()
+        is_wanted
+            .then(|| fields.nth(3).map(str::to_owned))
+            .flatten()
     });
     found.map_or(0, |hex| u32::from_str_radix(&hex, 16).unwrap())
 }

@@ -66,7 +66,7 @@ pub fn assemble(
 ) -> Result<Assembled, String> {
     let workers = workers(settings.server.workers);
     let metrics = Metrics::new(&shape(settings, workers));
-    let live = LiveTable::new(workers);
+    let live = LiveTable::telling(workers, Some(Arc::clone(&errors)));
     let access_log = AccessLog::open(
         logs::access(&settings.log),
         workers,
