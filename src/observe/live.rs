@@ -351,8 +351,9 @@ fn grow(total: &AtomicU64, octets: u64) {
 mod tests {
     use super::*;
     use crate::base::CloseReason;
-    use crate::base::reason::Heard;
+    use crate::base::reason;
     use crate::observe::closed::CLOSED_KEPT;
+    use crate::observe::line::Style;
     use std::time::UNIX_EPOCH;
 
     fn facts(id: u64) -> LiveFacts {
@@ -392,8 +393,8 @@ mod tests {
         assert_eq!((view.rx, view.tx, view.facts.id), (15, 1, ConnId(1)));
     }
 
-    fn close(reason: CloseReason) -> Close {
-        Close::of_origin(reason, Heard::Nothing, Phase::Idle)
+    fn close(why: CloseReason) -> Close {
+        Close::of_origin(why, reason::Heard::Nothing, Phase::Idle)
     }
 
     #[test]
@@ -423,6 +424,42 @@ mod tests {
         let closed = table.closed();
         assert_eq!(closed.len(), CLOSED_KEPT);
         assert_eq!(closed.last().map(|conn| conn.closed_micros), Some(1));
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_told_as_an_error_and_a_close_as_a_detail() {
+        let heard = Heard::default();
+        let errors = ErrorLog::to(Box::new(heard.clone()), Severity::Debug, Style::Logfmt);
+        let table = LiveTable::telling(1, Some(errors));
+        let handle = table.open(facts(7), Phase::Wait);
+        handle.close(close(CloseReason::Ours), (1, UNIX_EPOCH));
+        handle.close(close(CloseReason::PoolFull), (1, UNIX_EPOCH));
+        let text = heard.text();
+        let line = |reason: &str| text.lines().find(|line| line.contains(reason)).unwrap();
+        let ours = line("reason=ours");
+        assert!(
+            ours.contains("level=error") && ours.contains("conn=7 side=client"),
+            "{ours}"
+        );
+        assert!(line("reason=pool_full").contains("level=debug"), "{text}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Heard {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Heard {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(octets)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

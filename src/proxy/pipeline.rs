@@ -330,3 +330,20 @@ fn take_head(desk: &mut Desk, octets: &[u8]) {
     desk.input.put(octets);
     desk.input.hold(octets.len());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_connections_end_kept_from_its_answer_is_told_by_the_reason() {
+        let told = [
+            (CloseReason::Drain, ProxyError::Draining),
+            (CloseReason::Truncated, ProxyError::Truncated),
+            (CloseReason::PeerRst, ProxyError::ClientGone),
+        ];
+        for (reason, error) in told {
+            assert_eq!(unanswered(reason), error);
+        }
+    }
+}

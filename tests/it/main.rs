@@ -39,5 +39,6 @@ mod access_log;
 mod shutdown;
 mod settings;
 mod review;
+mod reasons;
 mod tcp;
 mod real;
