@@ -333,6 +333,13 @@ impl Close {
     /// since it is that side which keeps the port in TIME_WAIT (RFC 9293 §3.6).
     #[must_use]
     pub const fn of_origin(reason: CloseReason, heard: Heard, phase: Phase) -> Self {
+        // Two look like a reset and are none: a tunnel that ended by a FIN each way, and a socket
+        // that the kernel gave up (`tcp.user_timeout`, keep-alive probes, ICMP).
+        let heard = match (reason, heard) {
+            (CloseReason::Upgraded, Heard::Rst) => Heard::Fin,
+            (CloseReason::Timeout | CloseReason::IoError, Heard::Rst) => Heard::Nothing,
+            (_, heard) => heard,
+        };
         let by = match (reason, heard) {
             (CloseReason::PeerFin | CloseReason::PeerRst | CloseReason::CloseDelimited, _)
             | (_, Heard::Fin | Heard::Rst) => By::Peer,
@@ -394,6 +401,19 @@ mod tests {
         assert_eq!(origin(cut, Heard::Fin), (By::Peer, How::Fin));
         let parked = CloseReason::PeerRst;
         assert_eq!(origin(parked, Heard::Nothing), (By::Peer, How::Rst));
+    }
+
+    #[test]
+    fn a_tunnel_that_ended_as_one_was_not_reset_though_its_socket_looks_so() {
+        let ended = CloseReason::Upgraded;
+        assert_eq!(origin(ended, Heard::Rst), (By::Peer, How::Fin));
+    }
+
+    #[test]
+    fn a_socket_that_the_kernel_gave_up_was_not_reset_though_it_looks_so() {
+        let given_up = CloseReason::Timeout;
+        let told = origin(given_up, Heard::Rst);
+        assert_eq!(told, (By::Holdfast, How::Timeout));
     }
 
     #[test]

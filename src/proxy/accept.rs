@@ -15,6 +15,7 @@ use futures::FutureExt;
 
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::reason::By;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
@@ -156,6 +157,8 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
                 }
                 LimitAction::Reset => {
                     drop(Places::new(listener, service, None));
+                    let resets = &service.metrics.resets;
+                    resets.of(Side::Client, By::Holdfast, Phase::Connect).inc();
                     return reset(&socket);
                 }
             }

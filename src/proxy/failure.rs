@@ -155,6 +155,10 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
             }
+            NoAnswer::ClientStalled => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientStalled)
+            }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))

@@ -170,6 +170,8 @@ pub enum NoAnswer {
     Unwanted(Framing, Persistence),
     /// The client left.
     ClientGone,
+    /// The client took nothing of an interim answer for too long.
+    ClientStalled,
     /// The answer began and then broke off.
     BrokeOff {
         /// Its status code.
@@ -440,7 +442,10 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
-            .map_err(|_| NoAnswer::ClientGone)
+            .map_err(|fault| match fault {
+                Fault::TimedOut => NoAnswer::ClientStalled,
+                Fault::Reset | Fault::Io(_) => NoAnswer::ClientGone,
+            })
     }
 
     fn switch(&mut self) -> Result<Answer, NoAnswer> {

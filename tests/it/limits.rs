@@ -75,6 +75,12 @@ fn a_client_with_too_many_connections_can_be_reset() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
         rejected(proxy, "client_limit");
+        let reset = [
+            ("side", "client"),
+            ("origin", "holdfast"),
+            ("phase", "connect"),
+        ];
+        proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
     });
 }
 

@@ -248,6 +248,73 @@ fn an_origin_connection_carries_as_many_requests_as_it_may() {
 }
 
 #[test]
+fn an_origins_connection_carries_no_more_requests_than_its_keep_alive_field_lets_it() {
+    // As Apache counts down to 0; and as one does that says it once.
+    for says_once in [false, true] {
+        let origin = Origin::playing(move |peer| {
+            while peer.request().is_some() {
+                let left = 2_usize.saturating_sub(peer.requests - 1);
+                let field = match says_once && peer.requests > 1 {
+                    true => String::new(),
+                    false => format!("Keep-Alive: timeout=60, max={left}\r\n"),
+                };
+                peer.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{field}\r\nok"
+                ));
+            }
+        });
+        let proxy = Proxy::to(&origin);
+        let mut client = proxy.client();
+        for _ in 0..7 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        let carried: Vec<_> = origin
+            .requests()
+            .iter()
+            .map(|seen| seen.connection)
+            .collect();
+        assert_eq!(carried, [0, 0, 0, 1, 1, 1, 2], "says_once: {says_once}");
+        proxy.upstream_closed_becomes("max_requests", 2.0);
+    }
+}
+
+#[test]
+fn an_answer_of_our_own_announces_the_close_as_any_other() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+        c.listener("max_requests", 2);
+    });
+    let mut client = proxy.client();
+    for last in [false, true] {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 404);
+        assert_eq!(answer.head.lists("connection", "close"), last);
+    }
+    client.sees_a_clean_end();
+    proxy.client_closed_becomes("max_requests", 1.0);
+}
+
+#[test]
+fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_last() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.until_closed();
+    });
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.upstream("timeouts.response_header", "1s");
+    });
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    origin.waits_for_requests(1);
+    proxy.terminate();
+    let answer = client.response();
+    assert_eq!(answer.status(), 504);
+    assert!(answer.head.lists("connection", "close"));
+    client.sees_a_clean_end();
+}
+
+#[test]
 fn a_client_without_a_request_is_closed_by_fin_after_the_idle_timeout() {
     let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {

@@ -299,6 +299,37 @@ fn a_connection_that_ends_between_two_samples_gives_its_last_one() {
 }
 
 #[test]
+fn an_origin_that_acknowledges_nothing_is_given_up_after_user_timeout_and_a_deadline_is_told() {
+    let origin = Origin::playing(|peer| {
+        if peer.number > 0 {
+            while peer.request().is_some() {
+                peer.send(OK);
+            }
+            return;
+        }
+        peer.request();
+        deaf(peer);
+        peer.send(OK);
+        peer.until_closed();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("tcp.user_timeout", "400ms");
+    });
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status(), 200);
+    // A reused connection that gave no answer: a GET is sent again, on a fresh one.
+    assert_eq!(client.get("/").status(), 200);
+    proxy.upstream_closed_becomes("timeout", 1.0);
+    let told = [
+        ("side", "upstream"),
+        ("by", "holdfast"),
+        ("how", "timeout"),
+        ("phase", "wait"),
+    ];
+    proxy.metric_becomes("holdfast_connections_closed_total", &told, 1.0);
+}
+
+#[test]
 fn nothing_is_sampled_where_sampling_is_off() {
     let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {
