@@ -40,5 +40,6 @@ mod shutdown;
 mod settings;
 mod review;
 mod reasons;
+#[cfg(target_os = "linux")]
 mod tcp;
 mod real;

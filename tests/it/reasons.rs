@@ -11,9 +11,6 @@ use holdfast::base::CloseReason;
 use holdfast::base::ProxyError;
 use holdfast::base::reason::OpenReason;
 use holdfast::base::reason::Outcome;
-use rustix::process::Pid;
-use rustix::process::Resource;
-use rustix::process::Rlimit;
 
 use crate::support::Gate;
 use crate::support::Origin;
@@ -471,6 +468,7 @@ fn who_is_turned_away_by_a_limit_is_counted_under_it() {
     proxy.errors_becomes("global_limit", 1.0);
 }
 
+#[cfg(target_os = "linux")] // elsewhere no process sets another's limits
 #[test]
 fn descriptors_that_ran_out_are_told_as_such() {
     let origin = Origin::ok();
@@ -481,12 +479,12 @@ fn descriptors_that_ran_out_are_told_as_such() {
     let one = [("listener", "web")];
     proxy.metric_becomes("holdfast_client_connections", &one, 1.0);
     let none_left = |most: Option<u64>| {
-        let id = Pid::from_raw(i32::try_from(proxy.id()).unwrap());
-        let limit = |current| Rlimit {
+        let id = rustix::process::Pid::from_raw(i32::try_from(proxy.id()).unwrap());
+        let limit = |current| rustix::process::Rlimit {
             current,
             maximum: None,
         };
-        let before = rustix::process::prlimit(id, Resource::Nofile, limit(most));
+        let before = rustix::process::prlimit(id, rustix::process::Resource::Nofile, limit(most));
         before.map(|before| before.current)
     };
     // A limit of 0 lets nobody open anything; what is open stays.

@@ -6,11 +6,14 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::time::Duration;
+use std::time::Instant;
 
 use socket2::SockFilter;
 use socket2::Socket;
 
+use crate::support::Client;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
@@ -153,15 +156,17 @@ fn acknowledges_at_once(proxy: &Proxy, peer: SocketAddr) -> Option<bool> {
     Some(socket_of(proxy, peer)?.tcp_quickack().unwrap())
 }
 
-#[test]
-fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_only_then() {
-    let may_go_on = Gate::new();
-    let wait = may_go_on.clone();
+/// The shortest time, of several, from a part of a message to the kernel's leave to acknowledge at
+/// once, for the client's side and the origin's. Without being asked it gives it when the timer of
+/// a delayed acknowledgement has run out: after 40 ms at the least.
+fn soonest(word: &str) -> Option<[Duration; 2]> {
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let may_go_on = Mutex::new(may_go_on);
     let origin = Origin::playing(move |peer| {
         while let Some(request) = peer.request() {
             if request.head.start.contains("/slow") {
                 peer.send("HTTP/1.1 200 OK\r\nContent-Le");
-                wait.wait();
+                may_go_on.lock().unwrap().recv().unwrap();
                 peer.send("ngth: 2\r\n\r\nok");
             } else {
                 peer.send(OK);
@@ -169,28 +174,56 @@ fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_only_the
         }
     });
     let proxy = Proxy::with(&origin, |c| {
-        c.listener("tcp.quickack", "on");
-        c.upstream("tcp.quickack", "on");
+        c.listener("tcp.quickack", word);
+        c.upstream("tcp.quickack", word);
     });
     let mut client = proxy.client();
-    for _ in 0..20 {
-        client.get("/"); // to and fro, until the kernel holds acknowledgements back
-    }
-    let (near, far) = (client.wire.local(), origin.address());
-    let Some(at_once) = acknowledges_at_once(&proxy, near) else {
-        return;
+    client.get("/");
+    let near = socket_of(&proxy, client.wire.local())?;
+    let far = socket_of(&proxy, origin.address())?;
+    // To and fro, until the kernel holds acknowledgements back.
+    let to_and_fro = |client: &mut Client| {
+        eventually("acknowledgements are held back", || {
+            client.get("/");
+            !near.tcp_quickack().unwrap() && !far.tcp_quickack().unwrap()
+        });
     };
-    assert!(!at_once && acknowledges_at_once(&proxy, far) == Some(false));
-    client.send("GET /slow HTTP/1.1\r\nHost: it");
-    eventually("asked of the client's side", || {
-        acknowledges_at_once(&proxy, near) == Some(true)
+    let mut soonest = [Duration::MAX; 2];
+    for _ in 0..8 {
+        to_and_fro(&mut client);
+        client.send("GET / HTTP/1.1\r\nHost: it");
+        soonest[0] = soonest[0].min(asked(&near));
+        client.send(".test\r\n\r\n");
+        assert_eq!(client.response().text(), "ok");
+        to_and_fro(&mut client);
+        client.send("GET /slow HTTP/1.1\r\nHost: it.test\r\n\r\n");
+        soonest[1] = soonest[1].min(asked(&far));
+        go_on.send(()).unwrap();
+        assert_eq!(client.response().text(), "ok");
+    }
+    Some(soonest)
+}
+
+fn asked(socket: &Socket) -> Duration {
+    let since = Instant::now();
+    eventually("leave to acknowledge at once", || {
+        socket.tcp_quickack().unwrap()
     });
-    client.send(".test\r\n\r\n");
-    eventually("asked of the origin's side", || {
-        acknowledges_at_once(&proxy, far) == Some(true)
-    });
-    may_go_on.open();
-    assert_eq!(client.response().text(), "ok");
+    since.elapsed()
+}
+
+#[test]
+fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_auto_is_not() {
+    let Some(on) = soonest("on") else { return };
+    assert!(
+        on.iter().all(|time| *time < Duration::from_millis(25)),
+        "{on:?}"
+    );
+    let Some(auto) = soonest("auto") else { return };
+    assert!(
+        auto.iter().all(|time| *time > Duration::from_millis(30)),
+        "{auto:?}"
+    );
 }
 
 #[test]
