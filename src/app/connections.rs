@@ -184,9 +184,9 @@ mod tests {
     use super::*;
     use crate::base::CloseReason;
     use crate::base::ConnId;
+    use crate::base::close::Close;
+    use crate::base::close::Heard;
     use crate::base::names::Name;
-    use crate::base::reason::Close;
-    use crate::base::reason::Heard;
     use std::time::UNIX_EPOCH;
 
     fn filter(query: &str) -> Result<Filter, String> {

@@ -211,9 +211,9 @@ mod tests {
     use crate::base::CloseReason;
     use crate::base::ConnId;
     use crate::base::ProxyError;
+    use crate::base::close::Close;
+    use crate::base::close::Heard;
     use crate::base::names::Name;
-    use crate::base::reason::Close;
-    use crate::base::reason::Heard;
     use crate::base::reason::OpenReason;
     use crate::base::reason::Phase;
     use proptest::prelude::*;

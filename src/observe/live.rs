@@ -22,8 +22,8 @@ use slab::Slab;
 
 use crate::base::ConnId;
 use crate::base::Fault;
+use crate::base::close::Close;
 use crate::base::names::Name;
-use crate::base::reason::Close;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::observe::closed::Recent;
@@ -351,7 +351,7 @@ fn grow(total: &AtomicU64, octets: u64) {
 mod tests {
     use super::*;
     use crate::base::CloseReason;
-    use crate::base::reason;
+    use crate::base::close;
     use crate::observe::closed::CLOSED_KEPT;
     use crate::observe::line::Style;
     use std::time::UNIX_EPOCH;
@@ -393,8 +393,8 @@ mod tests {
         assert_eq!((view.rx, view.tx, view.facts.id), (15, 1, ConnId(1)));
     }
 
-    fn close(why: CloseReason) -> Close {
-        Close::of_origin(why, reason::Heard::Nothing, Phase::Idle)
+    fn closes(why: CloseReason) -> Close {
+        Close::of_origin(why, close::Heard::Nothing, Phase::Idle)
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
         for id in 1..=2 {
             let handle = table.open(facts(id), Phase::Wait);
             handle.begin_request(id);
-            handle.close(close(CloseReason::PoolFull), (10 * id, UNIX_EPOCH));
+            handle.close(closes(CloseReason::PoolFull), (10 * id, UNIX_EPOCH));
         }
         let closed = table.closed();
         let told: Vec<_> = closed
@@ -411,7 +411,7 @@ mod tests {
             .map(|conn| (conn.facts.id.0, conn.nth, conn.closed_micros))
             .collect();
         assert_eq!(told, [(2, 2, 20), (1, 1, 10)]);
-        assert_eq!(closed[0].close, close(CloseReason::PoolFull));
+        assert_eq!(closed[0].close, closes(CloseReason::PoolFull));
     }
 
     #[test]
@@ -419,7 +419,7 @@ mod tests {
         let table = LiveTable::new(1);
         let handle = table.open(facts(1), Phase::Idle);
         for at in 0..=CLOSED_KEPT as u64 {
-            handle.close(close(CloseReason::PoolFull), (at, UNIX_EPOCH));
+            handle.close(closes(CloseReason::PoolFull), (at, UNIX_EPOCH));
         }
         let closed = table.closed();
         assert_eq!(closed.len(), CLOSED_KEPT);
@@ -432,8 +432,8 @@ mod tests {
         let errors = ErrorLog::to(Box::new(heard.clone()), Severity::Debug, Style::Logfmt);
         let table = LiveTable::telling(1, Some(errors));
         let handle = table.open(facts(7), Phase::Wait);
-        handle.close(close(CloseReason::Ours), (1, UNIX_EPOCH));
-        handle.close(close(CloseReason::PoolFull), (1, UNIX_EPOCH));
+        handle.close(closes(CloseReason::Ours), (1, UNIX_EPOCH));
+        handle.close(closes(CloseReason::PoolFull), (1, UNIX_EPOCH));
         let text = heard.text();
         let line = |reason: &str| text.lines().find(|line| line.contains(reason)).unwrap();
         let ours = line("reason=ours");

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::base::ProxyError;
+use crate::base::close::Close;
 use crate::base::names::Name;
 use crate::base::reason::By;
-use crate::base::reason::Close;
 use crate::base::reason::How;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;

@@ -12,8 +12,8 @@ use std::time::SystemTime;
 
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::close::Close;
 use crate::base::names::Name;
-use crate::base::reason::Close;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::observe::words::RetryReason;

@@ -4,8 +4,8 @@
 //! few instructions, never across an await; wakers are woken after it.
 
 use crate::base::CloseReason;
+use crate::base::close::Heard;
 use crate::base::names::Name;
-use crate::base::reason::Heard;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;

@@ -4,8 +4,8 @@
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
-use crate::base::reason::Close;
-use crate::base::reason::Heard;
+use crate::base::close::Close;
+use crate::base::close::Heard;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;

@@ -14,7 +14,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::base::reason::Close;
+use crate::base::close::Close;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer;

@@ -20,9 +20,9 @@ use std::task::Poll;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::close::Close;
+use crate::base::close::Heard;
 use crate::base::reason::By;
-use crate::base::reason::Close;
-use crate::base::reason::Heard;
 use crate::base::reason::Phase;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
