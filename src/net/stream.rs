@@ -339,6 +339,9 @@ impl Stream {
     /// Whether the socket ended by the peer's reset. Asked once: the kernel forgets it.
     #[must_use]
     pub fn was_reset(&self) -> Reset {
+        if self.socket.error_taken() == Some(Errno::CONNRESET) {
+            return Reset::Yes; // the poller looked first
+        }
         match self.take_error() {
             Ok(Some(error)) if Errno::from_io_error(&error) == Some(Errno::CONNRESET) => Reset::Yes,
             Ok(_) | Err(_) => Reset::No,

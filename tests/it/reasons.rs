@@ -504,6 +504,9 @@ fn a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts() {
     let origin = Origin::ok();
     let mut proxy = Proxy::with(&origin, |c| {
         c.listener("linger_timeout", "60s");
+        c.set("drain.delay", "0s");
+        c.set("drain.idle_grace", "0s");
+        c.set("drain.spread", "0s");
         c.set("drain.timeout", "2s");
     });
     let mut client = proxy.client();
