@@ -451,3 +451,38 @@ fn a_connection_the_origin_closed_while_idle_costs_nobody_an_error() {
     });
     proxy.upstream_closed_becomes("peer_fin", 1.0);
 }
+
+#[test]
+fn origin_connections_that_were_opened_together_do_not_end_together() {
+    const COUNT: usize = 24;
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            wait.wait();
+            peer.send(OK);
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.max_age", "2s");
+        c.upstream("pool.max_age_jitter", 0.5);
+        c.upstream("pool.idle_learning", false);
+    });
+    let mut clients: Vec<_> = (0..COUNT).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    }
+    origin.waits_for_requests(COUNT);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    proxy.upstream_closed_becomes("max_age", 24.0);
+    let until = |bound: &str| {
+        let labels = [("upstream", "app"), ("le", bound)];
+        proxy.metric("holdfast_upstream_connection_age_seconds_bucket", &labels)
+    };
+    // Between 1 s and 3 s of age; all 24 on one side of the middle would be once in eight million.
+    assert_eq!((until("1"), until("4")), (0.0, 24.0));
+    assert!((1.0..24.0).contains(&until("2")), "{}", until("2"));
+}
