@@ -304,17 +304,20 @@ words! {
     }
 }
 
-/// A close, told whole: by whom, how, why, and in which phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Close {
-    /// Who ended it.
-    pub by: By,
-    /// How it ended on the wire.
-    pub how: How,
-    /// Why.
-    pub reason: CloseReason,
-    /// What it was doing.
-    pub phase: Phase,
+impl CloseReason {
+    /// Whether a deadline passed.
+    #[must_use]
+    pub const fn is_a_deadline(self) -> bool {
+        matches!(
+            self,
+            Self::IdleTimeout
+                | Self::LearnedIdle
+                | Self::Timeout
+                | Self::HeaderTimeout
+                | Self::BodyTimeout
+                | Self::WriteTimeout
+        )
+    }
 }
 
 #[cfg(test)]

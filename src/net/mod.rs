@@ -19,6 +19,7 @@ mod poller;
 pub mod reactor;
 mod mailbox;
 pub mod worker;
+pub mod quickack;
 pub mod stream;
 pub mod shelf;
 pub mod buffer;

@@ -25,7 +25,9 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::net::clock::Deadline;
+use crate::net::poller::Aside;
 use crate::net::poller::Socket;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Interest;
@@ -35,6 +37,7 @@ use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
 use crate::net::sys;
+use crate::net::sys::TcpInfo;
 use crate::net::worker;
 use crate::net::worker::Address;
 
@@ -59,6 +62,7 @@ struct Core {
     received: Cell<u64>,
     sent: Cell<u64>,
     write_broke: Cell<Broke>,
+    quickack: Cell<QuickAck>,
 }
 
 impl Drop for Core {
@@ -66,6 +70,9 @@ impl Drop for Core {
         self.home.forget(self.key);
     }
 }
+
+/// A connection seen from beside its stream, on any thread. It does not keep the stream open.
+pub struct Beside(Aside);
 
 /// Why reading or writing ended without octets moved.
 #[derive(Debug)]
@@ -119,8 +126,24 @@ impl Stream {
             received: Cell::new(0),
             sent: Cell::new(0),
             write_broke: Cell::new(Broke::No),
+            quickack: Cell::new(QuickAck::Auto),
         });
         Ok(Self { core, reactor })
+    }
+
+    /// When what comes is acknowledged, from now on.
+    pub fn set_quickack(&self, quickack: QuickAck) {
+        self.core.quickack.set(quickack);
+        quickack.begin(self.core.socket.as_fd());
+    }
+
+    /// A message has begun and its rest is yet to come: nothing that we send would acknowledge it.
+    #[inline]
+    pub fn more_is_due(&self) {
+        self.core
+            .quickack
+            .get()
+            .more_is_due(self.core.socket.as_fd());
     }
 
     /// Reads once into `buffer`'s spare capacity, waiting until `deadline` for something to come.
@@ -357,9 +380,18 @@ impl Stream {
             .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
     }
 
+    /// A view of the connection from beside the stream.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside(self.core.socket.aside())
+    }
+
     /// Whether the socket ended by the peer's reset. Asked once: the kernel forgets it.
     #[must_use]
     pub fn was_reset(&self) -> Reset {
+        if self.core.socket.error_taken() == Some(Errno::CONNRESET) {
+            return Reset::Yes; // the poller looked first
+        }
         match self.take_error() {
             Ok(Some(error)) if Errno::from_io_error(&error) == Some(Errno::CONNRESET) => Reset::Yes,
             Ok(_) | Err(_) => Reset::No,
@@ -386,6 +418,14 @@ impl Stream {
         let Self { core, reactor } = self;
         reactor.park(core.key);
         Detached { core }
+    }
+}
+
+impl Beside {
+    /// What the kernel knows of the connection. `None`: it is closed, or this system does not tell.
+    #[must_use]
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        self.0.ask(sys::tcp_info).flatten()
     }
 }
 

@@ -58,6 +58,9 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
     if let Ok(reactor) = worker::reactor() {
         worker::spawn(tend::bury_the_dead(reactor));
     }
+    if let Some(interval) = service.tcp_info_interval {
+        worker::spawn(tend::take_pulses(interval));
+    }
     let log = Arc::clone(&service.access_log);
     let flushed = Cell::new(0);
     worker::each_turn(move || {
@@ -182,7 +185,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
                     drop(Places::new(listener, service, None));
                     count_refused(listener, CloseReason::ClientLimit);
                     let resets = &service.metrics.resets;
-                    resets.of(Side::Client, By::Holdfast, Phase::Idle).inc();
+                    resets.of(Side::Client, By::Holdfast, Phase::Connect).inc();
                     return reset(&socket);
                 }
             }

@@ -99,6 +99,8 @@ pub enum NoAnswer {
     Unwanted(Framing, Persistence),
     /// The client left.
     ClientGone,
+    /// The client took nothing of an interim answer for too long.
+    ClientStalled,
     /// The answer began and then broke off.
     BrokeOff {
         /// Its status code.
@@ -125,6 +127,8 @@ pub enum Ended {
     Fin,
     /// By a reset, or an error of the socket.
     Reset,
+    /// By nothing: its TCP acknowledged nothing for `tcp.user_timeout`, or answered no probe.
+    Silence,
 }
 
 impl Ended {
@@ -134,6 +138,7 @@ impl Ended {
         match self {
             Self::Fin => CloseReason::PeerFin,
             Self::Reset => CloseReason::PeerRst,
+            Self::Silence => CloseReason::Timeout,
         }
     }
 }

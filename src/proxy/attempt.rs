@@ -15,7 +15,6 @@ use crate::h1::exchange::Exchange;
 use crate::h1::framing::Framing;
 use crate::h1::head::RequestHead;
 use crate::h1::head::ResponseHead;
-use crate::h1::persistence::KeepAliveHint;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
@@ -458,16 +457,6 @@ pub fn verdict_after(
         },
         allowance,
     })
-}
-
-/// What is left to a connection if its origin counts its requests too (`Keep-Alive: max`). One less
-/// than it says, as with its timeout: some count the request that was just answered.
-#[must_use]
-pub fn allowed(allowance: Allowance, hint: KeepAliveHint) -> Allowance {
-    match (allowance, hint.max) {
-        (Allowance::Left, Some(0 | 1)) => Allowance::RequestsSpent,
-        _ => allowance,
-    }
 }
 
 /// What the socket has said by now.

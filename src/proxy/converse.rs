@@ -195,6 +195,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
                 desk.input.hold(desk.request.octets);
                 return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));
             }
+            Ok(Parsed::Partial) if began.is_some() => client.stream.more_is_due(),
             Ok(Parsed::Partial) => {}
             Err(error) => return Ok(bad(client, desk, began, error.proxy_error())),
         }

@@ -2,9 +2,6 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
-use crate::base::reason::By;
-use crate::base::reason::Phase;
-use crate::base::reason::Side;
 use crate::h1::framing::Framing;
 use crate::h1::persistence::Persistence;
 use crate::net::clock;
@@ -53,11 +50,12 @@ impl Exchange<'_> {
         let upstream = &route.upstream;
         match broken {
             Broken::Refused(error) => {
-                lent.give_back(Verdict::Reusable);
+                desk.record.note_kept(lent.give_back(Verdict::Reusable));
                 Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+                desk.record.note_kept(lent.give_back(retires));
                 let (error, reason) = match failed {
                     ClientFailed::Gone(reason) => {
                         return Next::Stop(Outcomes::ClientGone(reason));
@@ -72,7 +70,8 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                lent.give_back(Verdict::Retire(ended.reason()));
+                desk.record
+                    .note_kept(lent.give_back(Verdict::Retire(ended.reason())));
                 let failure = match (begun, reused) {
                     (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
@@ -95,7 +94,9 @@ impl Exchange<'_> {
                     (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
                     (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
                     (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
-                    (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
+                    (false, _, Ended::Reset | Ended::Silence) => {
+                        (RetryReason::Reset, ProxyError::UpstreamReset)
+                    }
                 };
                 next(decision, (why, error), begun)
             }
@@ -113,7 +114,9 @@ impl Exchange<'_> {
         lent: Lent,
         (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
-        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        let record = &mut desk.record;
+        let mut retire =
+            |lent: Lent, reason| record.note_kept(lent.give_back(Verdict::Retire(reason)));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
@@ -146,6 +149,10 @@ impl Exchange<'_> {
             NoAnswer::ClientGone => {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
+            }
+            NoAnswer::ClientStalled => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientStalled)
             }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
@@ -194,12 +201,6 @@ impl Exchange<'_> {
                     }
                 };
                 upstream.metrics.truncated.of(word).inc();
-                if let Stuck::SenderBroke(Fault::Reset) = stuck {
-                    let resets = &self.client.service.metrics.resets;
-                    resets
-                        .of(Side::Upstream, By::Peer, Phase::ResponseBody)
-                        .inc();
-                }
                 (
                     CloseReason::Truncated,
                     Outcomes::BrokeOff(ProxyError::Truncated),
@@ -224,7 +225,8 @@ impl Exchange<'_> {
                 return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
             }
         };
-        lent.give_back(Verdict::Retire(reason));
+        desk.record
+            .note_kept(lent.give_back(Verdict::Retire(reason)));
         Next::Stop(outcome)
     }
 
@@ -330,7 +332,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
         }
         // How much is left is too much, or not known: where in a chunk we are is not kept.
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
         }
     }
 }
@@ -340,7 +343,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
 fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     // An origin that is still owed a part of the request would read the next one as that part.
     let Upload::Whole(_) = rest.upload else {
-        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+        let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+        return desk.record.note_kept(lent.give_back(retires));
     };
     let mut input = std::mem::take(&mut desk.origin_in);
     let settings = Arc::clone(&upstream.settings);

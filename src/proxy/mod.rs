@@ -5,6 +5,7 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod pulse;
 pub mod endpoint;
 pub mod tend;
 pub mod lent;

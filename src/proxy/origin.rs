@@ -30,6 +30,7 @@ use crate::net::buffer;
 use crate::net::buffer::Fill;
 use crate::net::clock;
 use crate::net::reactor::Gone;
+use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::policy::hops;
@@ -100,6 +101,7 @@ impl Answering<'_> {
                 Ok(Parsed::Partial) => {
                     if !self.input.unread().is_empty() {
                         (self.phase)(Phase::ResponseHead);
+                        self.origin.more_is_due();
                     }
                     self.read_more().await?;
                 }
@@ -151,6 +153,9 @@ impl Answering<'_> {
                 Ok(())
             }
             Ok(ReadEnd::Fin) if nothing_yet => Err(NoAnswer::Ended(Ended::Fin)),
+            Err(Fill::Fault(Fault::TimedOut)) if nothing_yet => {
+                Err(NoAnswer::Ended(Ended::Silence))
+            }
             Err(Fill::Fault(_)) if nothing_yet => Err(NoAnswer::Ended(Ended::Reset)),
             Ok(ReadEnd::Fin) => Err(NoAnswer::HeadCutShort(Ended::Fin)),
             Err(Fill::Fault(_)) => Err(NoAnswer::HeadCutShort(Ended::Reset)),
@@ -174,7 +179,10 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
-            .map_err(|_| NoAnswer::ClientGone)
+            .map_err(|fault| match fault {
+                Fault::TimedOut => NoAnswer::ClientStalled,
+                Fault::Reset | Fault::Io(_) => NoAnswer::ClientGone,
+            })
     }
 
     fn switch(&mut self) -> Result<Answer, NoAnswer> {

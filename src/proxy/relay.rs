@@ -147,6 +147,7 @@ pub async fn pass_on(
                 if *meter.count >= WIDEN_AFTER && sink.outlet.flows() == Flow::Now {
                     source.buffer.widen();
                 }
+                source.stream.more_is_due();
                 source.read_more().await?;
                 reads += 1;
                 if reads.is_multiple_of(READS_IN_A_ROW) {

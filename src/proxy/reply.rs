@@ -81,6 +81,15 @@ pub fn error(
     }
 }
 
+/// How much content the answer to `error` has.
+#[must_use]
+pub fn content_length(error: ProxyError, method: Method) -> u64 {
+    match method {
+        Method::Head => 0,
+        _ => error.text().len() as u64 + 1,
+    }
+}
+
 /// Writes the answer to an OPTIONS request that we are the last to get: what may be asked here.
 pub fn options(out: &mut Vec<u8>, afterwards: Afterwards) {
     buffer::furnish(out);
@@ -179,6 +188,10 @@ mod tests {
                 "{text}"
             );
             assert!(text.ends_with(&format!("{}\n", problem.text())), "{text}");
+            let content = text.split_once("\r\n\r\n").unwrap().1;
+            let length = content_length(problem, Method::Get);
+            assert_eq!(content.len() as u64, length);
+            assert!(text.contains(&format!("Content-Length: {length}\r\n")));
         }
     }
 

@@ -308,3 +308,58 @@ fn ten_thousand_exchanges_are_ten_thousand_lines() {
         proxy.log_lines(1).len() + dropped() as usize == 10_000
     });
 }
+
+#[test]
+fn an_answer_of_our_own_is_logged_with_its_content_and_a_head_without() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+    });
+    let mut client = proxy.client();
+    let content = client.get("/").body.len() as u64;
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 404);
+    client.send("bad\r\n\r\n");
+    let refused = client.response().body.len() as u64;
+    let sent: Vec<u64> = proxy
+        .log(3)
+        .iter()
+        .map(|line| number(line, "bytes_out"))
+        .collect();
+    assert_eq!(sent, [content, 0, refused]);
+}
+
+#[test]
+fn a_connection_that_could_not_be_opened_was_neither_reused_nor_closed() {
+    let origin = Origin::ok();
+    let address = origin.address();
+    drop(origin);
+    let proxy = Proxy::configured(|c| {
+        c.upstream("servers", [address]);
+    });
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status(), 502);
+    let line = &proxy.log(1)[0];
+    assert_eq!(line["end"], "connect_refused");
+    assert_eq!(line["endpoint"], address.to_string());
+    for absent in ["outcome", "reused", "upstream_close", "upstream_conn"] {
+        assert!(line[absent].is_null(), "{line}");
+    }
+}
+
+#[test]
+fn what_became_of_the_connection_of_a_failed_attempt_is_told() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    assert_eq!(proxy.client().get("/").status(), 502);
+    let line = &proxy.log(1)[0];
+    let told = ["", "_by", "_how", "_phase"].map(|of| line[format!("upstream_close{of}")].clone());
+    assert_eq!(told, ["peer_rst", "peer", "rst", "wait"]);
+    assert!(
+        line["client_close"].is_null(),
+        "the client's is kept: {line}"
+    );
+}

@@ -107,6 +107,12 @@ fn lingering_does_not_last_for_ever() {
     assert!(since.elapsed() < Duration::from_secs(4));
     let labels = [("side", "client"), ("outcome", "timed_out")];
     proxy.metric_becomes("holdfast_graceful_closes_total", &labels, 1.0);
+    let reset = [
+        ("side", "client"),
+        ("origin", "holdfast"),
+        ("phase", "closing"),
+    ];
+    proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_client_with_too_many_connections_can_be_reset() {
         let labels = [
             ("side", "client"),
             ("origin", "holdfast"),
-            ("phase", "idle"),
+            ("phase", "connect"),
         ];
         proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
     });

@@ -42,4 +42,7 @@ mod settings;
 mod gateway;
 mod nonce_echo;
 mod review;
+mod reasons;
+#[cfg(target_os = "linux")]
+mod tcp;
 mod real;

@@ -837,3 +837,48 @@ fn an_origin_that_fails_after_100_is_an_error_of_ours() {
         }
     }
 }
+
+#[test]
+fn a_client_that_does_not_read_answers_of_our_own_is_given_up_by_a_deadline_and_not_told_as_reset()
+{
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+        c.listener("write_timeout", "500ms");
+        c.listener("max_requests", "off");
+    });
+    let mut client = narrow_client(&proxy);
+    // Until the proxy no longer reads, which it does not while it waits for us to read.
+    client
+        .wire
+        .stream()
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: it.test\r\n\r\n".repeat(1000);
+    let sent = (0..1000).take_while(|_| client.send_what_it_takes(&requests).is_ok());
+    assert!(sent.count() < 1000, "it reads on and on");
+    proxy.client_closed_becomes("write_timeout", 1.0);
+    proxy.client_closed_becomes("peer_rst", 0.0);
+}
+
+#[test]
+fn a_client_that_does_not_read_interim_answers_is_given_up_by_a_deadline() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        // As many as one answer may have (h1/exchange), each as large as a head may be.
+        let link = "a".repeat(60_000);
+        for _ in 0..16 {
+            peer.send(format!(
+                "HTTP/1.1 103 Early Hints\r\nLink: <{link}>\r\n\r\n"
+            ));
+        }
+        peer.until_closed();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("write_timeout", "500ms");
+    });
+    let mut client = narrow_client(&proxy);
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    proxy.client_closed_becomes("write_timeout", 1.0);
+    proxy.upstream_closed_becomes("client_gone", 1.0);
+}

@@ -54,6 +54,27 @@ fn after_the_origins_101_octets_flow_both_ways() {
     proxy.upstream_closed_becomes("upgraded", 1.0);
     proxy.client_closed_becomes("upgraded", 1.0);
     origin.waits_for_open(0);
+    proxy.metric_becomes("holdfast_connection_resets_total", &[], 0.0);
+}
+
+#[test]
+fn a_tunnel_that_an_origin_resets_is_told_as_reset_by_it_and_its_client_is_reset() {
+    let origin = Origin::playing(|peer| {
+        peer.head();
+        peer.send(SWITCHING);
+        drop(peer.wire.some());
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = tunnel(&proxy);
+    client.send("hello");
+    assert_eq!(client.wire.until_end(), (Vec::new(), End::Reset));
+    for (side, by) in [("upstream", "peer"), ("client", "holdfast")] {
+        let reset = [("side", side), ("origin", by), ("phase", "tunnel")];
+        proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
+    }
+    proxy.upstream_closed_becomes("peer_rst", 1.0);
+    proxy.client_closed_becomes("upgraded", 1.0);
 }
 
 #[test]
