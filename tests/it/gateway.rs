@@ -366,3 +366,29 @@ fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_sa
     );
     proxy.metric_becomes("holdfast_requests_total", &[("code", "2xx")], 1.0);
 }
+
+#[test]
+fn a_connection_field_may_name_many_others() {
+    let named: Vec<String> = (0..100).map(|nth| format!("X-{nth}")).collect();
+    let list = named.join(", ");
+    let fields = "X-0: a\r\nX-15: a\r\nx-16: a\r\nX-99: a\r\nX-100: a\r\n";
+    let origin = Origin::answering(format!(
+        "HTTP/1.1 200 OK\r\nConnection: {list}\r\nConnection: Date\r\n{fields}\
+         Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nok"
+    ));
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: it.test\r\nConnection: {list}\r\n{fields}\r\n"
+    ));
+    let answer = client.response();
+    assert_eq!(answer.status(), 200);
+    // RFC 9110 §6.6.1: an answer has a Date, whatever its Connection field names.
+    assert_eq!(answer.head.all("date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
+    for head in [answer.head, origin.only_request().head] {
+        let passed: Vec<usize> = (0..=100)
+            .filter(|nth| head.has(&format!("x-{nth}")))
+            .collect();
+        assert_eq!(passed, [100]);
+    }
+}
