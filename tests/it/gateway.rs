@@ -327,6 +327,9 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
     proxy.upstream_closed_becomes("peer_fin", 1.0);
 }
 
+// A reset while nobody reads is told by epoll; the portable form takes it for an end until it reads
+// or writes there (see net/poller_portable).
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
     let origin = Origin::playing(|peer| {
