@@ -162,8 +162,8 @@ pub fn request_fields(
     let (fields, headers) = (&head.fields, &rules.headers);
     let asked_host = head.host(octets);
     let host = context.host_to_origin.unwrap_or(asked_host);
-    let mut sieve = Sieve::new(octets, headers, context.upgrading);
-    sieve.read_connection(fields)?;
+    let mut sieve = Sieve::new(fields, octets, headers, context.upgrading);
+    sieve.read_connection()?;
     let mut copy = Copy {
         out,
         octets,
@@ -247,8 +247,8 @@ pub fn response_fields(
         426 if head.fields.has(Field::Upgrade) => Upgrading::Yes,
         _ => upgrading,
     };
-    let mut sieve = Sieve::new(octets, &rules.headers, upgrading);
-    sieve.read_connection(&head.fields)?;
+    let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading);
+    sieve.read_connection()?;
     let mut copy = Copy {
         out,
         octets,
@@ -309,10 +309,12 @@ enum Trailers {
 
 /// Tells the lines that pass from those that end at this hop, and counts the latter.
 struct Sieve<'a> {
+    fields: &'a FieldSection,
     octets: &'a [u8],
     headers: &'a HeaderRules,
     upgrading: Upgrading,
-    nominated: [&'a [u8]; NOMINATIONS_MAX],
+    /// The first of them; most messages have none, so the list is short and lies here.
+    nominated: [&'a [u8]; NOMINATIONS_AT_HAND],
     nominations: usize,
     removed: Removed,
 }
@@ -320,19 +322,25 @@ struct Sieve<'a> {
 impl<'a> Sieve<'a> {
     /// Inlined, so that it is made where it stays: it is large, and most of it stays empty.
     #[inline(always)]
-    fn new(octets: &'a [u8], headers: &'a HeaderRules, upgrading: Upgrading) -> Self {
+    fn new(
+        fields: &'a FieldSection,
+        octets: &'a [u8],
+        headers: &'a HeaderRules,
+        upgrading: Upgrading,
+    ) -> Self {
         Self {
+            fields,
             octets,
             headers,
             upgrading,
-            nominated: [&[]; NOMINATIONS_MAX],
+            nominated: [&[]; NOMINATIONS_AT_HAND],
             nominations: 0,
             removed: Removed::default(),
         }
     }
 
-    fn read_connection(&mut self, fields: &FieldSection) -> Result<(), Unwritable> {
-        for value in fields.all(Field::Connection, self.octets) {
+    fn read_connection(&mut self) -> Result<(), Unwritable> {
+        for value in self.fields.all(Field::Connection, self.octets) {
             // Nearly every list is one of these words.
             if !is_everyday(value) {
                 self.nominate(value)?;
@@ -345,12 +353,13 @@ impl<'a> Sieve<'a> {
         // Those that everybody sends are dropped by their own rule, so most messages have
         // nominated nothing that needs looking for.
         for member in fields::members(list).filter(|member| !is_everyday(member)) {
-            let slot = self
-                .nominated
-                .get_mut(self.nominations)
-                .ok_or(Unwritable { octet: b',' })?;
-            *slot = member;
+            if let Some(slot) = self.nominated.get_mut(self.nominations) {
+                *slot = member;
+            }
             self.nominations += 1;
+            if self.nominations > NOMINATIONS_MAX {
+                return Err(Unwritable { octet: b',' });
+            }
         }
         Ok(())
     }
@@ -382,10 +391,12 @@ impl<'a> Sieve<'a> {
     #[inline(never)]
     fn is_nominated(&self, line: &FieldLine) -> bool {
         let name = line.name.of(self.octets);
-        let mut nominated = self.nominated.iter().take(self.nominations);
-        nominated.any(|nominated| octets::eq_ignore_case(nominated, name))
-            && !is_protected(line.field, name)
-            && !self.headers.sets(name)
+        let is_it = |nominated: &[u8]| octets::eq_ignore_case(nominated, name);
+        let mut at_hand = self.nominated.iter().take(self.nominations);
+        let is_named = at_hand.any(|nominated| is_it(nominated))
+            || self.nominations > NOMINATIONS_AT_HAND
+                && self.fields.list(Field::Connection, self.octets).any(is_it);
+        is_named && !is_protected(line.field, name) && !self.headers.sets(name)
     }
 }
 
@@ -412,6 +423,7 @@ fn is_protected(field: Field, name: &[u8]) -> bool {
         | Field::Authorization
         | Field::Cookie
         | Field::SetCookie
+        | Field::Date
         | Field::Forwarded
         | Field::Via
         | Field::Expect
@@ -542,9 +554,14 @@ const EVERYDAY_OPTIONS: [&[u8]; 6] = [
 
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 
-/// Most fields that `Connection` may name, beside the everyday options. Real messages name none
-/// or one; without a limit, naming many would cost many times as many comparisons.
-pub const NOMINATIONS_MAX: usize = 16;
+/// Nominations that are kept at hand. Real messages name none or one; for more, the lists of
+/// `Connection` are read again for each line.
+const NOMINATIONS_AT_HAND: usize = 16;
+
+/// Most fields that `Connection` may name, beside the everyday options: as many as a request may
+/// have by default (`max_headers`). Without a limit, naming many would cost many times as many
+/// comparisons.
+pub const NOMINATIONS_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -869,7 +886,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_field_may_name_sixteen_fields_and_no_more() {
+    fn a_connection_field_may_name_as_many_fields_as_a_request_has_and_no_more() {
         let rules = rules(ForwardedStyle::Off);
         let result = |count: usize| {
             let names: Vec<String> = (0..count).map(|at| format!("x-{at}")).collect();

@@ -149,12 +149,8 @@ fn empty_lines_without_end_begin_a_request_that_is_late() {
     let mut client = proxy.client();
     client.send("\r\n");
     // The first one is skipped and the connection idles again; a second one is not.
-    proxy.metric_becomes(
-        "holdfast_client_connections",
-        &[("listener", "web"), ("state", "idle")],
-        1.0,
-    );
-    std::thread::sleep(Duration::from_millis(50));
+    let labels = [("side", "client"), ("direction", "rx")];
+    proxy.metric_becomes("holdfast_bytes_total", &labels, 2.0);
     client.send("\r\n");
     assert_eq!(client.response().status(), 408);
     client.sees_a_clean_end();
@@ -327,6 +323,9 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
     proxy.upstream_closed_becomes("peer_fin", 1.0);
 }
 
+// A reset while nobody reads is told by epoll; the portable form takes it for an end until it reads
+// or writes there (see net/poller_portable).
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
     let origin = Origin::playing(|peer| {
@@ -365,4 +364,30 @@ fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_sa
         (&203.into(), &"request_deadline".into())
     );
     proxy.metric_becomes("holdfast_requests_total", &[("code", "2xx")], 1.0);
+}
+
+#[test]
+fn a_connection_field_may_name_many_others() {
+    let named: Vec<String> = (0..100).map(|nth| format!("X-{nth}")).collect();
+    let list = named.join(", ");
+    let fields = "X-0: a\r\nX-15: a\r\nx-16: a\r\nX-99: a\r\nX-100: a\r\n";
+    let origin = Origin::answering(format!(
+        "HTTP/1.1 200 OK\r\nConnection: {list}\r\nConnection: Date\r\n{fields}\
+         Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nok"
+    ));
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: it.test\r\nConnection: {list}\r\n{fields}\r\n"
+    ));
+    let answer = client.response();
+    assert_eq!(answer.status(), 200);
+    // RFC 9110 §6.6.1: an answer has a Date, whatever its Connection field names.
+    assert_eq!(answer.head.all("date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
+    for head in [answer.head, origin.only_request().head] {
+        let passed: Vec<usize> = (0..=100)
+            .filter(|nth| head.has(&format!("x-{nth}")))
+            .collect();
+        assert_eq!(passed, [100]);
+    }
 }
