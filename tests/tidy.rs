@@ -809,10 +809,10 @@ fn tests_in(text: &str) -> Vec<&str> {
     for line in text.lines().map(str::trim) {
         if line == "#[test]" {
             under = true;
-        } else if let Some(rest) = line.strip_prefix("fn ") {
-            if std::mem::take(&mut under) {
-                tests.push(word_at(rest));
-            }
+        } else if let Some(rest) = line.strip_prefix("fn ")
+            && std::mem::take(&mut under)
+        {
+            tests.push(word_at(rest));
         }
     }
     tests
