@@ -130,21 +130,6 @@ const NOT_YET: &[NotYet] = &[
         because: "the oldest waiter is next",
     },
     NotYet {
-        key: "upstreams.*.connect.source_addresses",
-        accepts: Accepts::Nothing,
-        because: "the kernel chooses the source address",
-    },
-    NotYet {
-        key: "upstreams.*.connect.bind_no_port",
-        accepts: Accepts::Only(&["true"]),
-        because: "without source addresses the kernel chooses the port at connect",
-    },
-    NotYet {
-        key: "upstreams.*.connect.port_reserve",
-        accepts: Accepts::Nothing,
-        because: "local ports are not counted",
-    },
-    NotYet {
         key: "upstreams.*.health.failures",
         accepts: Accepts::Only(&["off"]),
         because: "endpoints are not ejected",

@@ -22,6 +22,7 @@ pub mod worker;
 pub mod stream;
 pub mod buffer;
 pub mod dial;
+pub mod port_range;
 pub mod listen;
 pub mod linger;
 pub mod control;

@@ -52,7 +52,7 @@ fn limits(max_connections: u32) -> PoolLimits {
     clippy::disallowed_methods,
     reason = "an Instant can only be had from the clock"
 )]
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     Instant::now()
 }
 

@@ -5,7 +5,8 @@
 //!
 //! 1. idle + canary + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take
 //!    away idle connections at once and the others as they return; until then nothing new is opened.
-//! 2. Someone waits only while nothing idle suits and no place to connect is free.
+//! 2. Someone waits only while nothing idle suits and no place to connect is free: none under the
+//!    cap, none under the connect bound, or no local port beyond the reserve.
 //! 3. Every permit and every lease is answered once.
 //! 4. Waiters are served in order; one who left never receives.
 //! 5. What leaves, leaves with one reason, and is counted under it.
@@ -30,6 +31,10 @@ use crate::pool::lease::ConnectPermit;
 use crate::pool::lease::Lease;
 use crate::pool::limits::Order;
 use crate::pool::limits::PoolLimits;
+use crate::pool::ports::Parting;
+use crate::pool::ports::PortBook;
+use crate::pool::ports::PortShape;
+use crate::pool::ports::Seat;
 use crate::pool::verdict::Verdict;
 use crate::pool::waiters::Stand;
 use crate::pool::waiters::Ticket;
@@ -103,6 +108,15 @@ pub enum RefuseReason {
     QueueFull,
     /// The ledger is closed.
     Closed,
+}
+
+/// What a request lacks that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// A connection: the pool has as many as it may.
+    Connection,
+    /// A local port to connect from.
+    Port,
 }
 
 /// The answer to a checkout.
@@ -192,6 +206,7 @@ enum Standing {
 #[derive(Debug)]
 pub struct Ledger<C> {
     limits: PoolLimits,
+    ports: PortBook,
     idle_reason: CloseReason,
     standing: Standing,
     shelves: Shelves<C>,
@@ -212,6 +227,7 @@ impl<C> Ledger<C> {
         Self {
             shelves: Shelves::new(limits.workers),
             limits,
+            ports: PortBook::new(PortShape::unlimited()),
             canary_limit: None,
             canary: None,
             idle_reason: CloseReason::IdleTimeout,
@@ -221,6 +237,15 @@ impl<C> Ledger<C> {
             connecting: 0,
             deadline: None,
             departures: [0; CloseReason::ALL.len()],
+        }
+    }
+
+    /// The same, with ports that can be counted.
+    #[must_use]
+    pub fn with_ports(limits: PoolLimits, shape: PortShape) -> Self {
+        Self {
+            ports: PortBook::new(shape),
+            ..Self::new(limits)
         }
     }
 
@@ -300,9 +325,11 @@ impl<C> Ledger<C> {
         if self.waiting() > 0 || !self.has_place() {
             return None;
         }
+        let seat = self.ports.take()?;
         self.connecting += 1;
         Some(ConnectPermit {
             why: OpenReason::Warm,
+            seat,
         })
     }
 
@@ -315,7 +342,8 @@ impl<C> Ledger<C> {
         age_limit: Option<Duration>,
         now: Instant,
     ) -> (Lease, Option<Ticket>) {
-        let ConnectPermit { why: _ } = permit;
+        let ConnectPermit { why: _, seat } = permit;
+        self.ports.on_found(seat);
         self.connecting = self.connecting.saturating_sub(1);
         self.leased += 1;
         let age_deadline = age_limit.and_then(|limit| now.checked_add(limit));
@@ -334,9 +362,57 @@ impl<C> Ledger<C> {
     /// woken.
     #[must_use = "this waiter must be woken"]
     pub fn connect_failed(&mut self, permit: ConnectPermit) -> Option<Ticket> {
-        let ConnectPermit { why: _ } = permit;
+        let ConnectPermit { why: _, seat } = permit;
         self.connecting = self.connecting.saturating_sub(1);
+        self.ports.leave(seat, Parting::Free);
         self.admit_next()
+    }
+
+    /// The system found no port for the connect. Nobody is told to connect in its place: there is
+    /// none for them either, until `look_for_ports` finds that there is.
+    pub fn found_no_port(&mut self, permit: ConnectPermit, now: Instant) -> Option<Ticket> {
+        let ConnectPermit { why: _, seat } = permit;
+        self.connecting = self.connecting.saturating_sub(1);
+        self.ports.on_none(seat, now);
+        self.admit_next()
+    }
+
+    /// A connection's socket closes and leaves its port so. The waiter returned may now connect,
+    /// and must be woken.
+    #[must_use = "this waiter must be woken"]
+    pub fn port_left(&mut self, seat: Seat, parting: Parting, now: Instant) -> Option<Ticket> {
+        self.ports.advance(now);
+        self.ports.leave(seat, parting);
+        self.admit_next()
+    }
+
+    /// Ports may have come free by time alone. The waiters returned may now connect, and must be
+    /// woken.
+    #[must_use = "these waiters must be woken"]
+    pub fn look_for_ports(&mut self, now: Instant) -> Vec<Ticket> {
+        self.ports.advance(now);
+        std::iter::from_fn(|| self.admit_next()).collect()
+    }
+
+    /// When to look for ports again, if somebody may be waiting for one.
+    #[must_use]
+    pub fn ports_due(&self, now: Instant) -> Option<Instant> {
+        self.ports.look_again(now)
+    }
+
+    /// Its ports.
+    #[must_use]
+    pub fn ports(&self) -> &PortBook {
+        &self.ports
+    }
+
+    /// What those who wait lack.
+    #[must_use]
+    pub fn lacks(&self) -> Lack {
+        match self.ports.has_room() || self.is_full() {
+            true => Lack::Connection,
+            false => Lack::Port,
+        }
     }
 
     /// A connection returns with what is to become of it.
@@ -381,9 +457,9 @@ impl<C> Ledger<C> {
                 let (conn, lease) = idle.lend(now);
                 Collected::Reuse(conn, lease)
             }
-            Some(Stand::Admitted) => {
+            Some(Stand::Admitted(seat)) => {
                 let why = self.why_open(fresh.unwrap_or(Fresh::Any));
-                Collected::Connect(ConnectPermit { why })
+                Collected::Connect(ConnectPermit { why, seat })
             }
             Some(Stand::Waiting) | None => Collected::Gone,
         }
@@ -393,8 +469,9 @@ impl<C> Ledger<C> {
     pub fn cancel(&mut self, ticket: Ticket, now: Instant) -> Cancelled<C> {
         match self.waiters.leave(ticket) {
             Some(Stand::Waiting) | None => Cancelled::Unserved,
-            Some(Stand::Admitted) => {
+            Some(Stand::Admitted(seat)) => {
                 self.connecting = self.connecting.saturating_sub(1);
+                self.ports.leave(seat, Parting::Free);
                 Cancelled::Place(self.admit_next())
             }
             Some(Stand::Served(idle, worker)) => {
@@ -595,7 +672,9 @@ impl<C> Ledger<C> {
         if let Standing::Closed(_) = self.standing {
             return Checkout::Refuse(RefuseReason::Closed);
         }
-        if self.waiting() == 0 && self.connecting < self.limits.max_connecting {
+        self.ports.advance(now);
+        let may_connect = self.connecting < self.limits.max_connecting && self.ports.has_room();
+        if self.waiting() == 0 && may_connect {
             let why = self.why_open(ask.fresh);
             if self.is_full() {
                 self.retire_canary(retired);
@@ -603,9 +682,11 @@ impl<C> Ledger<C> {
             if self.is_full() && !self.shelves.is_empty() {
                 self.retire_oldest(ask.fresh.room_reason(), now, retired);
             }
-            if !self.is_full() {
+            if !self.is_full()
+                && let Some(seat) = self.ports.take()
+            {
                 self.connecting += 1;
-                return Checkout::Connect(ConnectPermit { why });
+                return Checkout::Connect(ConnectPermit { why, seat });
             }
         }
         match ask.queue {
@@ -753,8 +834,9 @@ impl<C> Ledger<C> {
             return None;
         }
         let ticket = self.waiters.oldest(Want::Either, Want::Place)?;
+        let seat = self.ports.take()?;
         self.connecting += 1;
-        self.waiters.serve(ticket, Stand::Admitted);
+        self.waiters.serve(ticket, Stand::Admitted(seat));
         Some(ticket)
     }
 
@@ -762,6 +844,7 @@ impl<C> Ledger<C> {
         self.standing == Standing::Serving
             && self.connecting < self.limits.max_connecting
             && !self.is_full()
+            && self.ports.has_room()
     }
 
     fn is_full(&self) -> bool {

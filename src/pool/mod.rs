@@ -1,10 +1,11 @@
 //! Floor 3: the ledger of one endpoint's connections. Pure: what it hands out and what it lets go
 //! are values, and `proxy` acts on them.
 //!
-//! Read in this order: `limits`, `lease`, `verdict`, `idle`, `waiters`, `ledger`; `laws` (tests
+//! Read in this order: `limits`, `ports`, `lease`, `verdict`, `idle`, `waiters`, `ledger`; `laws` (tests
 //! only) holds what must be true after any sequence of operations.
 
 pub mod limits;
+pub mod ports;
 pub mod lease;
 pub mod verdict;
 pub(crate) mod idle;

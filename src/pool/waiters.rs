@@ -8,6 +8,7 @@
 use slab::Slab;
 
 use crate::pool::idle::Idle;
+use crate::pool::ports::Seat;
 
 /// A place in the waiting line. Tickets sort by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,8 +49,8 @@ pub(super) enum Stand<C> {
     Waiting,
     /// A connection lies ready; it came from that worker.
     Served(Idle<C>, usize),
-    /// A place is counted for it.
-    Admitted,
+    /// A place is counted for it, and a port.
+    Admitted(Seat),
 }
 
 #[derive(Debug)]
@@ -239,7 +240,7 @@ mod tests {
         let idle = waiters.join(Want::Idle, ());
         let either = waiters.join(Want::Either, ());
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(idle));
-        waiters.serve(idle, Stand::Admitted);
+        waiters.serve(idle, Stand::Waiting);
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(either));
     }
 }

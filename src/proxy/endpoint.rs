@@ -8,7 +8,10 @@ use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::clock;
+use crate::net::port_range::PortRange;
 use crate::net::stream::Detached;
+use crate::net::stream::Peeked;
 use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
 use crate::observe::LiveTable;
@@ -25,6 +28,11 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use crate::pool::ports::Parting;
+use crate::pool::ports::PortCounts;
+use crate::pool::ports::PortShape;
+use crate::pool::ports::Seat;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -43,6 +51,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its address as text, for `Host`.
     pub host: String,
+    /// The addresses it is connected to from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Its connections.
     pub pool: Pool,
     /// Whether it is passed over for a moment, because connects to it failed.
@@ -67,6 +77,10 @@ pub struct EndpointSettings {
     pub name: Name,
     /// How connections are made.
     pub dial: crate::net::dial::DialOptions,
+    /// Local ports left to others.
+    pub port_reserve: u32,
+    /// What the system says of local ports.
+    pub port_range: PortRange,
     /// How long a connect may take.
     pub connect_timeout: std::time::Duration,
     /// How old a connection may grow.
@@ -143,6 +157,8 @@ pub(super) struct Facts {
     pub(super) opened_at: Instant,
     pub(super) why: OpenReason,
     pub(super) counted: Counted,
+    /// The local port it uses.
+    pub(super) seat: Seat,
     /// Octets already counted, received and sent.
     pub(super) told: (u64, u64),
 }
@@ -156,9 +172,9 @@ pub(super) struct Counted {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: PoolLimits, idle: IdleSettings) -> Self {
+    pub fn new(limits: PoolLimits, idle: IdleSettings, ports: PortShape) -> Self {
         let mut state = State {
-            ledger: Ledger::new(limits),
+            ledger: Ledger::with_ports(limits, ports),
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
@@ -196,6 +212,31 @@ impl Pool {
             idle_source: state.idle.effective().1,
             origin: state.idle.known(),
         }
+    }
+
+    /// Its local ports now, and how long they last at the present rate.
+    #[must_use]
+    pub fn ports(&self) -> (PortCounts, Option<Duration>) {
+        let mut state = self.lock();
+        let (woken, ports) = {
+            let woken = state.ledger.look_for_ports(clock::now());
+            let book = state.ledger.ports();
+            (woken, (book.counts(), book.exhaustion()))
+        };
+        drop(state);
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        ports
+    }
+
+    /// Lets those connect for whom ports came free meanwhile; when to look again.
+    pub(super) fn look_for_ports(&self) -> Option<Instant> {
+        let now = clock::now();
+        let (woken, due) = {
+            let ledger = &mut self.lock().ledger;
+            (ledger.look_for_ports(now), ledger.ports_due(now))
+        };
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        due
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -295,6 +336,36 @@ impl From<&Detached> for Moved {
     fn from(stream: &Detached) -> Self {
         let (received, sent) = stream.moved();
         Self { received, sent }
+    }
+}
+
+/// What a closing connection leaves behind.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    pub(super) moved: Moved,
+    pub(super) parting: Parting,
+}
+
+impl From<&Stream> for Left {
+    fn from(stream: &Stream) -> Self {
+        let (moved, parting) = (stream.into(), parting(stream.peek()));
+        Self { moved, parting }
+    }
+}
+
+impl From<&Detached> for Left {
+    fn from(stream: &Detached) -> Self {
+        let (moved, parting) = (stream.into(), parting(stream.peek()));
+        Self { moved, parting }
+    }
+}
+
+/// How a socket that is about to close leaves its port. Unread octets make the kernel send a reset
+/// (RFC 2525 §2.17), after which there is no TIME_WAIT.
+fn parting(peeked: Peeked) -> Parting {
+    match peeked {
+        Peeked::Nothing => Parting::OursFirst,
+        Peeked::Octets | Peeked::Fin | Peeked::Broken => Parting::Free,
     }
 }
 

@@ -17,8 +17,10 @@ use crate::observe::words::UpstreamState;
 use crate::pool::Lease;
 use crate::pool::Verdict;
 use crate::pool::ledger::Returned;
+use crate::pool::ports::Parting;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
+use crate::proxy::endpoint::Left;
 use crate::proxy::endpoint::Moved;
 use crate::proxy::endpoint::Parked;
 use crate::proxy::tend;
@@ -211,9 +213,17 @@ impl Endpoint {
     }
 
     /// Counts a connection's end. The socket closes when its owner drops it.
-    pub(super) fn close(&self, mut facts: Box<Facts>, moved: Moved, reason: CloseReason) {
-        self.count_octets(&mut facts, moved);
+    pub(super) fn close(&self, mut facts: Box<Facts>, left: Left, reason: CloseReason) {
+        self.count_octets(&mut facts, left.moved);
+        self.port_left(&facts, left.parting);
         self.count_closed(&facts, reason);
+    }
+
+    pub(super) fn port_left(&self, facts: &Facts, parting: Parting) {
+        let mut state = self.pool.lock();
+        let ticket = state.ledger.port_left(facts.seat, parting, clock::now());
+        drop(state);
+        self.pool.wake(ticket);
     }
 
     pub(super) fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {

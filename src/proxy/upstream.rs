@@ -16,6 +16,7 @@ use crate::policy::balance::Unfit;
 use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
+use crate::pool::ports::PortShape;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
@@ -81,11 +82,20 @@ struct Mould {
 
 impl Mould {
     fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
+        let sources = self.shared.dial.sources_to(shape.address.ip());
+        let range = &self.shared.port_range;
+        let ports = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(shape.address.ip()),
+        );
         Arc::new(Endpoint {
+            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits, self.shared.idle),
+            pool: Pool::new(shape.limits, self.shared.idle, ports),
             holddown: Holddown::default(),
             in_flight: AtomicU64::new(0),
             metrics: Arc::clone(&self.metrics),
@@ -111,6 +121,8 @@ impl Upstream {
         let shared = Arc::new(EndpointSettings {
             name: settings.name.clone(),
             dial: settings.dial.clone(),
+            port_reserve: settings.port_reserve,
+            port_range: settings.port_range,
             connect_timeout: settings.connect_timeout,
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,

@@ -32,6 +32,7 @@ mod tunnels;
 mod balance;
 mod routes;
 mod limits;
+mod ports;
 mod proxy_protocol;
 mod names;
 mod admin;
