@@ -115,11 +115,6 @@ const NOT_YET: &[NotYet] = &[
         because: "new endpoints get their whole share at once",
     },
     NotYet {
-        key: "upstreams.*.pool.max_connections_total",
-        accepts: Accepts::Only(&["off"]),
-        because: "connections are counted for each endpoint only",
-    },
-    NotYet {
         key: "upstreams.*.pool.rebalance",
         accepts: Accepts::Only(&["false"]),
         because: "connections are not rebalanced",

@@ -35,7 +35,7 @@ const WORKERS: usize = 3;
 /// How long a canary is kept, where there is one.
 const CANARY: Duration = Duration::from_secs(25);
 
-fn limits(max_connections: u32) -> PoolLimits {
+pub(super) fn limits(max_connections: u32) -> PoolLimits {
     PoolLimits {
         max_connections: ConnCount(max_connections),
         max_idle: 8,

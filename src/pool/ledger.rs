@@ -17,6 +17,7 @@
 //! 8. There is at most one canary: a connection that has idled too long to be used, and is kept to
 //!    find out when the origin closes it. It is never handed out, and the first to give its place.
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ use crate::pool::ports::Parting;
 use crate::pool::ports::PortBook;
 use crate::pool::ports::PortShape;
 use crate::pool::ports::Seat;
+use crate::pool::total::Entry;
+use crate::pool::total::Total;
 use crate::pool::verdict::Verdict;
 use crate::pool::waiters::Stand;
 use crate::pool::waiters::Ticket;
@@ -207,6 +210,7 @@ enum Standing {
 pub struct Ledger<C> {
     limits: PoolLimits,
     ports: PortBook,
+    total: Arc<Total>,
     idle_reason: CloseReason,
     standing: Standing,
     shelves: Shelves<C>,
@@ -224,28 +228,26 @@ impl<C> Ledger<C> {
     /// An empty ledger.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
+        Self::under(Arc::default(), limits, PortShape::unlimited())
+    }
+
+    /// An empty ledger under a total that it shares with others, with ports that can be counted.
+    #[must_use]
+    pub fn under(total: Arc<Total>, limits: PoolLimits, shape: PortShape) -> Self {
         Self {
             shelves: Shelves::new(limits.workers),
             limits,
-            ports: PortBook::new(PortShape::unlimited()),
+            ports: PortBook::new(shape),
             canary_limit: None,
             canary: None,
             idle_reason: CloseReason::IdleTimeout,
             standing: Standing::Serving,
-            waiters: Waiters::new(),
+            waiters: Waiters::new(Arc::clone(&total)),
+            total,
             leased: 0,
             connecting: 0,
             deadline: None,
             departures: [0; CloseReason::ALL.len()],
-        }
-    }
-
-    /// The same, with ports that can be counted.
-    #[must_use]
-    pub fn with_ports(limits: PoolLimits, shape: PortShape) -> Self {
-        Self {
-            ports: PortBook::new(shape),
-            ..Self::new(limits)
         }
     }
 
@@ -322,11 +324,10 @@ impl<C> Ledger<C> {
     /// A place to connect in for the sake of a floor of idle connections, if nobody waits and
     /// there is room.
     pub fn warm(&mut self) -> Option<ConnectPermit> {
-        if self.waiting() > 0 || !self.has_place() {
+        if self.waiting() > 0 || self.total.is_waited_for() || !self.has_place() {
             return None;
         }
-        let seat = self.ports.take()?;
-        self.connecting += 1;
+        let seat = self.take_place()?;
         Some(ConnectPermit {
             why: OpenReason::Warm,
             seat,
@@ -363,7 +364,7 @@ impl<C> Ledger<C> {
     #[must_use = "this waiter must be woken"]
     pub fn connect_failed(&mut self, permit: ConnectPermit) -> Option<Ticket> {
         let ConnectPermit { why: _, seat } = permit;
-        self.connecting = self.connecting.saturating_sub(1);
+        self.free_place();
         self.ports.leave(seat, Parting::Free);
         self.admit_next()
     }
@@ -372,7 +373,7 @@ impl<C> Ledger<C> {
     /// none for them either, until `look_for_ports` finds that there is.
     pub fn found_no_port(&mut self, permit: ConnectPermit, now: Instant) -> Option<Ticket> {
         let ConnectPermit { why: _, seat } = permit;
-        self.connecting = self.connecting.saturating_sub(1);
+        self.free_place();
         self.ports.on_none(seat, now);
         self.admit_next()
     }
@@ -409,7 +410,7 @@ impl<C> Ledger<C> {
     /// What those who wait lack.
     #[must_use]
     pub fn lacks(&self) -> Lack {
-        match self.ports.has_room() || self.is_full() {
+        match self.ports.has_room() || self.is_full() || !self.total.has_room() {
             true => Lack::Connection,
             false => Lack::Port,
         }
@@ -470,7 +471,7 @@ impl<C> Ledger<C> {
         match self.waiters.leave(ticket) {
             Some(Stand::Waiting) | None => Cancelled::Unserved,
             Some(Stand::Admitted(seat)) => {
-                self.connecting = self.connecting.saturating_sub(1);
+                self.free_place();
                 self.ports.leave(seat, Parting::Free);
                 Cancelled::Place(self.admit_next())
             }
@@ -528,7 +529,7 @@ impl<C> Ledger<C> {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
-        let departures = &mut self.departures;
+        let (departures, total) = (&mut self.departures, &self.total);
         let idle_reason = self.idle_reason;
         let (canary, canary_limit) = (&mut self.canary, self.canary_limit);
         self.deadline = self.shelves.take_overdue(now, |idle| {
@@ -542,6 +543,7 @@ impl<C> Ledger<C> {
                 Err(idle) => idle,
             };
             departures[reason.index()] += 1;
+            total.leave();
             retired.push((idle.conn, reason));
         });
     }
@@ -674,7 +676,7 @@ impl<C> Ledger<C> {
         }
         self.ports.advance(now);
         let may_connect = self.connecting < self.limits.max_connecting && self.ports.has_room();
-        if self.waiting() == 0 && may_connect {
+        if self.waiting() == 0 && may_connect && !self.total.is_waited_for() {
             let why = self.why_open(ask.fresh);
             if self.is_full() {
                 self.retire_canary(retired);
@@ -683,9 +685,8 @@ impl<C> Ledger<C> {
                 self.retire_oldest(ask.fresh.room_reason(), now, retired);
             }
             if !self.is_full()
-                && let Some(seat) = self.ports.take()
+                && let Some(seat) = self.take_place()
             {
-                self.connecting += 1;
                 return Checkout::Connect(ConnectPermit { why, seat });
             }
         }
@@ -830,14 +831,67 @@ impl<C> Ledger<C> {
 
     /// Gives the oldest who wants a place one that is free.
     fn admit_next(&mut self) -> Option<Ticket> {
-        if !self.has_place() {
+        // Under a total somebody elsewhere may have come earlier: `house` sees them all.
+        if self.total.limit().is_some() {
             return None;
         }
-        let ticket = self.waiters.oldest(Want::Either, Want::Place)?;
-        let seat = self.ports.take()?;
-        self.connecting += 1;
+        self.admit()
+    }
+
+    fn admit(&mut self) -> Option<Ticket> {
+        let ticket = self.next_for_total()?;
+        let seat = self.take_place()?;
         self.waiters.serve(ticket, Stand::Admitted(seat));
         Some(ticket)
+    }
+
+    /// The oldest who waits for a place, if there is one but for the total.
+    pub(super) fn next_for_total(&self) -> Option<Ticket> {
+        let ticket = self.waiters.oldest(Want::Either, Want::Place)?;
+        self.has_place().then_some(ticket)
+    }
+
+    /// Gives that one a place, if the total has room.
+    pub(super) fn admit_under_total(&mut self) -> Option<Ticket> {
+        self.admit()
+    }
+
+    /// Since when the connection has been idle that `evict` takes; the canary is the first to go.
+    pub(super) fn idle_longest(&self) -> Option<Instant> {
+        let canary = self.canary.as_ref().map(|idle| idle.since);
+        canary.or_else(|| {
+            let worker = self.shelves.extreme(End::Oldest)?;
+            Some(self.shelves.oldest_of(worker)?.since)
+        })
+    }
+
+    /// Takes away an idle connection to make room at another endpoint.
+    pub(super) fn evict(&mut self, now: Instant) -> Option<(C, CloseReason)> {
+        let mut retired = Vec::new();
+        self.retire_canary(&mut retired);
+        if retired.is_empty() {
+            self.retire_oldest(CloseReason::PoolFull, now, &mut retired);
+        }
+        retired.pop()
+    }
+
+    /// Counts a connect: in the total, among the ports, and here.
+    fn take_place(&mut self) -> Option<Seat> {
+        if self.total.take() == Entry::Full {
+            return None;
+        }
+        let seat = self.ports.take();
+        match seat {
+            Some(_) => self.connecting += 1,
+            None => self.total.leave(),
+        }
+        seat
+    }
+
+    /// A connect came to nothing.
+    fn free_place(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+        self.total.leave();
     }
 
     fn has_place(&self) -> bool {
@@ -867,5 +921,6 @@ impl<C> Ledger<C> {
 
     fn depart(&mut self, reason: CloseReason) {
         self.departures[reason.index()] += 1;
+        self.total.leave();
     }
 }

@@ -140,6 +140,7 @@ impl Endpoint {
                 }
                 Checkout::Wait(ticket) => {
                     let place = Place::new(self, ticket);
+                    self.pool.after_change();
                     let served = Box::pin(self.stand_in_line(place, want)).await;
                     return self.or_wait_for_a_port(served, want).await;
                 }
@@ -506,7 +507,7 @@ impl Drop for Place {
             state.ledger.cancel(ticket, clock::now())
         };
         match cancelled {
-            Cancelled::Unserved => {}
+            Cancelled::Unserved => self.endpoint.pool.after_change(),
             Cancelled::Place(next) => self.endpoint.pool.wake(next),
             Cancelled::Connection(returned) => self.endpoint.settle(returned),
         }

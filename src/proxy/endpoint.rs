@@ -32,6 +32,7 @@ use crate::pool::ports::Parting;
 use crate::pool::ports::PortCounts;
 use crate::pool::ports::PortShape;
 use crate::pool::ports::Seat;
+use crate::pool::total::Total;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,6 +133,9 @@ impl Holddown {
 /// One endpoint's pool.
 pub struct Pool {
     pub(super) state: Mutex<State>,
+    total: Arc<Total>,
+    /// Serves those who wait for the total, at whichever endpoint.
+    share_out: ShareOut,
     /// The origin's last word on its idle timeout, in microseconds, 0 before any: asked before the
     /// lock is taken, since most answers repeat it.
     pub(super) hinted: AtomicU64,
@@ -172,15 +176,22 @@ pub(super) struct Counted {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: PoolLimits, idle: IdleSettings, ports: PortShape) -> Self {
+    pub fn new(
+        limits: PoolLimits,
+        idle: IdleSettings,
+        ports: PortShape,
+        (total, share_out): (Arc<Total>, ShareOut),
+    ) -> Self {
         let mut state = State {
-            ledger: Ledger::with_ports(limits, ports),
+            ledger: Ledger::under(Arc::clone(&total), limits, ports),
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
         state.apply_idle_limit();
         Self {
             state: Mutex::new(state),
+            total,
+            share_out,
             hinted: AtomicU64::new(0),
         }
     }
@@ -248,8 +259,19 @@ impl Pool {
         if let Some(waker) = waker {
             waker.wake();
         }
+        self.after_change();
+    }
+
+    /// The pool has changed: that may be what somebody at another endpoint waits for.
+    pub(super) fn after_change(&self) {
+        if self.total.is_waited_for() {
+            (self.share_out)();
+        }
     }
 }
+
+/// What serves those who wait for the total: the endpoints' household, which is made of pools.
+pub type ShareOut = Box<dyn Fn() + Send + Sync>;
 
 /// A pool's counts at one moment.
 #[derive(Clone, Copy, Debug)]

@@ -184,7 +184,7 @@ impl Drop for Lent {
 impl Endpoint {
     pub(super) fn settle(&self, returned: Returned<Parked>) {
         match returned {
-            Returned::Parked => {}
+            Returned::Parked => self.pool.after_change(),
             Returned::Handed(ticket) => self.pool.wake(Some(ticket)),
             Returned::Retired(parked, reason, ticket) => {
                 self.close(parked.facts, (&parked.stream).into(), reason);

@@ -6,6 +6,7 @@
 
 pub mod settings;
 pub mod endpoint;
+pub mod household;
 pub mod tend;
 pub mod lent;
 pub mod checkout;

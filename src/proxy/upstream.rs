@@ -21,6 +21,8 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::ShareOut;
+use crate::proxy::household::Household;
 use crate::proxy::settings::UpstreamSettings;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -78,6 +80,7 @@ struct Mould {
     metrics: Arc<UpstreamMetrics>,
     process: Arc<Metrics>,
     live: Arc<LiveTable>,
+    household: Arc<Household>,
 }
 
 impl Mould {
@@ -90,19 +93,24 @@ impl Mould {
             self.shared.port_reserve,
             range.hold(shape.address.ip()),
         );
-        Arc::new(Endpoint {
+        let household = Arc::clone(&self.household);
+        let total = Arc::clone(&household.total);
+        let share_out: ShareOut = Box::new(move || household.share_out());
+        let endpoint = Arc::new(Endpoint {
             sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits, self.shared.idle, ports),
+            pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             holddown: Holddown::default(),
             in_flight: AtomicU64::new(0),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
             upstream: Arc::clone(&self.shared),
-        })
+        });
+        self.household.enter(&endpoint);
+        endpoint
     }
 }
 
@@ -145,6 +153,7 @@ impl Upstream {
                 metrics: own_metrics,
                 process: Arc::clone(metrics),
                 live,
+                household: Arc::new(Household::new(settings.max_connections_total)),
             }),
             settings: Arc::new(settings),
         };
