@@ -52,6 +52,8 @@ pub fn show(service: &Service, said: &Said) -> Value {
             "name": name,
             "balance": balance,
             "max_pending": upstream.settings.max_pending,
+            "max_connections_total": upstream.settings.max_connections_total,
+            "open": upstream.open_connections(),
             "endpoints": endpoints(upstream),
             "names": names.of(name).map(show_name).collect::<Vec<_>>(),
         })

@@ -253,6 +253,14 @@ impl PortBook {
         counts
     }
 
+    /// Whether half of what connects may take is taken: time to leave TIME_WAIT to others.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        let counts = self.counts();
+        let taken = counts.in_use.saturating_add(counts.time_wait);
+        taken > counts.available.saturating_sub(counts.reserve)
+    }
+
     /// How long until the reserve is reached, if the ports held go on changing as in the last
     /// seconds. `None`: they do not grow.
     #[must_use]
@@ -419,6 +427,15 @@ mod tests {
         let mut book = book(1, 4, 1);
         while book.take().is_some() {}
         assert_eq!(book.exhaustion(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn ports_are_scarce_from_half_of_what_may_be_taken() {
+        let mut book = book(1, 8, 2);
+        for _ in 0..3 {
+            assert!(book.take().is_some() && !book.is_scarce());
+        }
+        assert!(book.take().is_some() && book.is_scarce());
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,10 @@ use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
+use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::clock;
+use crate::net::stream::Peeked;
 use crate::net::worker;
 use crate::observe::words::Direction;
 use crate::observe::words::UpstreamState;
@@ -109,6 +111,34 @@ impl Lent {
 
     /// Answers the lease: the connection is parked, handed on, or closed with its reason.
     pub fn give_back(mut self, verdict: Verdict) {
+        if self.origin_may_close_first(verdict) {
+            return worker::spawn(self.close_second(verdict));
+        }
+        if let Some(conn) = self.conn.take() {
+            self.answer(conn, verdict);
+        }
+    }
+
+    /// Whether the origin, which has announced its close, has yet to send its FIN while ports are
+    /// scarce: if ours were the first, TIME_WAIT would keep a port of ours (RFC 9293 §3.6.1).
+    fn origin_may_close_first(&self, verdict: Verdict) -> bool {
+        let announced = matches!(
+            verdict,
+            Verdict::Retire(CloseReason::UpstreamCloseHeader | CloseReason::Http10)
+        );
+        announced
+            && self.endpoint.pool.lock().ledger.ports().is_scarce()
+            && self
+                .stream()
+                .is_some_and(|stream| stream.peek() == Peeked::Nothing)
+    }
+
+    /// Waits a little for the origin's FIN, then closes. Cancel: it closes at once.
+    async fn close_second(mut self, verdict: Verdict) {
+        if let Some(stream) = self.stream() {
+            // However this ends, what follows is the same.
+            stream.readable(Deadline::after(FIN_PATIENCE)).await.ok();
+        }
         if let Some(conn) = self.conn.take() {
             self.answer(conn, verdict);
         }
@@ -193,6 +223,10 @@ impl Endpoint {
         }
     }
 }
+
+/// How long an origin may take to send the FIN it has announced while ports are scarce. It costs a
+/// place in the pool meanwhile; the close follows the answer at once in most servers.
+const FIN_PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {

@@ -180,6 +180,26 @@ fn a_port_that_the_system_does_not_find_is_no_fault_of_the_endpoint() {
     );
 }
 
+#[test]
+fn while_ports_are_scarce_an_origin_that_announced_its_close_closes_first() {
+    let name = "while_ports_are_scarce_an_origin_that_announced_its_close_closes_first";
+    in_a_namespace(name, "0", || {
+        let origin = Origin::playing(|peer| {
+            if peer.request().is_some() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            }
+        });
+        let proxy = Proxy::to(&origin);
+        let mut client = proxy.client();
+        // Twice as many as there are ports.
+        for _ in 0..400 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        let held = [("upstream", "app"), ("state", "time_wait")];
+        assert!(proxy.metric("holdfast_local_ports", &held) < 100.0);
+    });
+}
+
 fn never(config: &mut Config) {
     config.upstream("pool.reuse", "never");
 }
