@@ -432,7 +432,7 @@ fn a_dialled_stream_carries_an_exchange() {
     on_a_worker(|| async {
         let listener = TcpListener::bind(loopback()).unwrap();
         let to = listener.local_addr().unwrap();
-        let stream = dial::dial(to, &options(), soon()).await.unwrap();
+        let stream = dial::dial(to, &options(), None, soon()).await.unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         exchange(&stream, &mut peer).await;
     });
@@ -444,7 +444,7 @@ fn a_refused_dial_says_so() {
         let listener = TcpListener::bind(loopback()).unwrap();
         let to = listener.local_addr().unwrap();
         drop(listener);
-        let end = dial::dial(to, &options(), soon()).await;
+        let end = dial::dial(to, &options(), None, soon()).await;
         assert!(matches!(end, Err(DialError::Refused)));
     });
 }
@@ -549,7 +549,7 @@ fn options() -> DialOptions {
             user_timeout: None,
             quickack: QuickAck::Auto,
         },
-        source: None,
+        sources: Vec::new(),
         bind_no_port: Switch::Off,
     }
 }
