@@ -14,6 +14,7 @@ pub mod assemble;
 pub mod names;
 pub mod refresh;
 pub mod checks;
+pub mod ports;
 pub mod upstreams_view;
 pub mod descriptors;
 pub mod workers;

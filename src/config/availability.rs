@@ -57,10 +57,23 @@ const NOT_YET: &[NotYet] = &[
         accepts: Accepts::Only(&["false"]),
         because: "files are not watched",
     },
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.user_timeout",
+        accepts: Accepts::Only(&["off"]),
+        because: "TCP_USER_TIMEOUT can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.quickack",
+        accepts: Accepts::Only(&["auto"]),
+        because: "TCP_QUICKACK can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
     NotYet {
         key: "metrics.tcp_info_interval",
         accepts: Accepts::Only(&["off"]),
-        because: "TCP_INFO is not sampled",
+        because: "TCP_INFO can be asked on Linux only",
     },
     NotYet {
         key: "drain.delay",
@@ -96,26 +109,6 @@ const NOT_YET: &[NotYet] = &[
         key: "listeners.*.bind",
         accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
         because: "listeners accept on TCP only",
-    },
-    NotYet {
-        key: "upstreams.*.pool.max_connections_total",
-        accepts: Accepts::Only(&["off"]),
-        because: "connections are counted for each endpoint only",
-    },
-    NotYet {
-        key: "upstreams.*.connect.source_addresses",
-        accepts: Accepts::Nothing,
-        because: "the kernel chooses the source address",
-    },
-    NotYet {
-        key: "upstreams.*.connect.bind_no_port",
-        accepts: Accepts::Only(&["true"]),
-        because: "without source addresses the kernel chooses the port at connect",
-    },
-    NotYet {
-        key: "upstreams.*.connect.port_reserve",
-        accepts: Accepts::Nothing,
-        because: "local ports are not counted",
     },
 ];
 

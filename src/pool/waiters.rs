@@ -9,19 +9,26 @@
 //! been served already ("Start-time Fair Queueing", Goyal, Vin and Cheng, 1996, each request of one
 //! cost). So whoever has fifty in line waits for itself, and who comes with one stands behind one of
 //! the fifty. Where all are one client's, as with `queue = "fifo"`, turns are the order of arrival.
+//!
+//! Turns are a pool's own and order nobody outside of it. Numbers are common to all pools under a
+//! total: they order who has the same turn in one pool, and the firsts of several pools (`house`).
 //! Absent on purpose: wakers. The caller keeps those beside the tickets.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::pool::idle::Idle;
+use crate::pool::ports::Seat;
+use crate::pool::total::Total;
 
 /// Whose turn it is; what a client is, is for the caller to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientTurn(pub u64);
 
-/// A place in the waiting line. Tickets sort by turn, then by age.
+/// A place in the waiting line. Tickets of one pool sort by turn, then by age; between pools only
+/// their numbers mean anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     turn: u64,
@@ -30,7 +37,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Its number; never used twice by one ledger.
+    /// Its number; never used twice by the ledgers of one upstream, and the lower came first.
     #[must_use]
     pub fn number(self) -> u64 {
         self.number
@@ -61,8 +68,8 @@ pub(super) enum Stand<C> {
     Waiting,
     /// A connection lies ready; it came from that worker.
     Served(Idle<C>, usize),
-    /// A place is counted for it.
-    Admitted,
+    /// A place is counted for it, and a port.
+    Admitted(Seat),
 }
 
 #[derive(Debug)]
@@ -89,11 +96,11 @@ struct Line {
 pub(super) struct Waiters<C, F> {
     slots: Slab<Slot<C, F>>,
     lines: [Line; 3],
-    next_number: u64,
     /// The turn served last.
     served: u64,
     /// Only clients who wait, so it is never longer than the line.
     clients: HashMap<ClientTurn, Turns>,
+    total: Arc<Total>,
 }
 
 /// A client in line.
@@ -104,13 +111,13 @@ struct Turns {
 }
 
 impl<C, F: Copy> Waiters<C, F> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(total: Arc<Total>) -> Self {
         Self {
             slots: Slab::new(),
             lines: [Line::default(); 3],
-            next_number: 0,
             served: 0,
             clients: HashMap::new(),
+            total,
         }
     }
 
@@ -126,8 +133,10 @@ impl<C, F: Copy> Waiters<C, F> {
 
     /// Joins behind everyone whose turn is no later.
     pub(super) fn join(&mut self, want: Want, fresh: F, client: ClientTurn) -> Ticket {
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.total.next_ticket();
+        if want != Want::Idle {
+            self.total.on_waiting();
+        }
         let turn = self.take_turn(client);
         let before = self.last_no_later(want, turn);
         let behind = match before {
@@ -183,8 +192,7 @@ impl<C, F: Copy> Waiters<C, F> {
 
     /// A ticket that stands in no line, for whoever comes when there is nothing to wait for.
     pub(super) fn void(&mut self) -> Ticket {
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.total.next_ticket();
         Ticket {
             turn: u64::MAX,
             number,
@@ -192,7 +200,7 @@ impl<C, F: Copy> Waiters<C, F> {
         }
     }
 
-    /// The oldest of two lines.
+    /// The next of two lines.
     pub(super) fn oldest(&self, one: Want, other: Want) -> Option<Ticket> {
         match (self.front(one), self.front(other)) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -264,6 +272,9 @@ impl<C, F: Copy> Waiters<C, F> {
             return;
         };
         let client = entry.client;
+        if entry.want != Want::Idle {
+            self.total.on_waited();
+        }
         let (want, before, behind) = (entry.want as usize, entry.before, entry.behind);
         match before.and_then(|at| self.slots.get_mut(at)) {
             Some(entry) => entry.behind = behind,
@@ -286,13 +297,19 @@ impl<C, F: Copy> Waiters<C, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::ports::PortBook;
+    use crate::pool::ports::PortShape;
     use proptest::prelude::*;
 
     const ONE: ClientTurn = ClientTurn(1);
 
+    fn seat() -> Seat {
+        PortBook::new(PortShape::unlimited()).take().unwrap()
+    }
+
     #[test]
     fn leaving_from_the_middle_keeps_the_order_of_the_rest() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let tickets: Vec<_> = (0..5)
             .map(|_| waiters.join(Want::Either, (), ONE))
             .collect();
@@ -306,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_ended_ticket_is_not_mistaken_for_the_next_one_in_its_slot() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let first = waiters.join(Want::Place, (), ONE);
         assert!(waiters.leave(first).is_some());
         let second = waiters.join(Want::Place, (), ONE);
@@ -317,11 +334,11 @@ mod tests {
 
     #[test]
     fn the_oldest_of_two_lines_goes_first() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let idle = waiters.join(Want::Idle, (), ONE);
         let either = waiters.join(Want::Either, (), ONE);
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(idle));
-        waiters.serve(idle, Stand::Admitted);
+        waiters.serve(idle, Stand::Waiting);
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(either));
     }
 
@@ -330,7 +347,7 @@ mod tests {
         let mut served = Vec::new();
         while let Some(ticket) = waiters.oldest(Want::Either, Want::Place) {
             served.push(waiters.slots[ticket.slot].client.0);
-            waiters.serve(ticket, Stand::Admitted);
+            waiters.serve(ticket, Stand::Admitted(seat()));
             waiters.leave(ticket);
         }
         served
@@ -338,7 +355,7 @@ mod tests {
 
     #[test]
     fn one_client_with_fifty_in_line_does_not_keep_another_waiting() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         for _ in 0..50 {
             waiters.join(Want::Either, (), ClientTurn(1));
         }
@@ -353,13 +370,13 @@ mod tests {
 
     #[test]
     fn a_client_that_comes_later_has_no_turns_saved_up() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         for _ in 0..20 {
             waiters.join(Want::Either, (), ClientTurn(1));
         }
         for _ in 0..10 {
             let ticket = waiters.front(Want::Either).unwrap();
-            waiters.serve(ticket, Stand::Admitted);
+            waiters.serve(ticket, Stand::Admitted(seat()));
             waiters.leave(ticket);
         }
         for _ in 0..5 {
@@ -373,7 +390,7 @@ mod tests {
         /// order in which they came; and one client's own are served in the order of their arrival.
         #[test]
         fn each_client_in_line_is_served_once_a_round(joins in prop::collection::vec((0u64..5, 0u8..2), 1..80)) {
-            let mut waiters: Waiters<u8, ()> = Waiters::new();
+            let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
             for (client, want) in &joins {
                 let want = if *want == 0 { Want::Either } else { Want::Place };
                 waiters.join(want, (), ClientTurn(*client));
@@ -390,7 +407,7 @@ mod tests {
                     let client = waiters.slots[ticket.slot].client.0;
                     prop_assert!(numbers.insert(client, ticket.number).is_none_or(|n| n < ticket.number));
                     seen.push(client);
-                    waiters.serve(ticket, Stand::Admitted);
+                    waiters.serve(ticket, Stand::Admitted(seat()));
                     waiters.leave(ticket);
                 }
                 seen.sort_unstable();
@@ -403,7 +420,7 @@ mod tests {
         /// One client's waiters are served as they came.
         #[test]
         fn turns_of_one_client_are_the_order_of_arrival(gone in prop::collection::vec(any::<bool>(), 1..60)) {
-            let mut waiters: Waiters<u8, ()> = Waiters::new();
+            let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
             let tickets: Vec<_> =
                 gone.iter().map(|_| waiters.join(Want::Either, (), ONE)).collect();
             let mut left = Vec::new();

@@ -1,5 +1,8 @@
 //! The attempts of an exchange: one after the other until an answer, or a reason to stop.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
 use crate::base::ProxyError;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
@@ -21,6 +24,10 @@ use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::policy::retry::UnsafeMethods;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
+use crate::proxy::answer::Wanted;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::attempt::Unanswered;
@@ -34,16 +41,10 @@ use crate::proxy::failure;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Progress;
-use crate::proxy::origin::Upload;
-use crate::proxy::origin::Wanted;
+use crate::proxy::progress::Progress;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::HeldDown;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
@@ -155,7 +156,7 @@ impl<'a> Exchange<'a> {
         };
         lent.enter(sending);
         self.client.enter(sending);
-        desk.origin_in = crate::net::buffer::ReadBuffer::lend();
+        desk.origin_in.clear();
         desk.out.clear();
         let (client, held) = (self.client, &*lent);
         let phase = |phase| {
@@ -259,7 +260,7 @@ fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route
     let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
-        Upload::Flowing | Upload::Refused => now,
+        Upload::Flowing | Upload::Refused | Upload::Behind => now,
     };
     let timeline = &mut desk.record.timeline;
     timeline.send = sent.saturating_sub(begun);

@@ -7,15 +7,15 @@ use crate::base::ProxyError;
 use crate::observe::record::Kept;
 use crate::policy::retry::MethodClass;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Content;
 use crate::proxy::client::Client;
 use crate::proxy::desk::Desk;
 use crate::proxy::judge::Judged;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Upload;
 use crate::proxy::outlet::Outlet;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -45,10 +45,6 @@ pub struct Exchange<'a> {
 }
 
 /// How the attempts ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),

@@ -22,18 +22,18 @@ use crate::policy::retry::NotAgain;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::pool::Verdict;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::Upstream;
@@ -51,11 +51,12 @@ impl Exchange<'_> {
         let upstream = &route.upstream;
         match broken {
             Broken::Refused(error) => {
-                lent.give_back(Verdict::Reusable);
+                desk.record.note_kept(lent.give_back(Verdict::Reusable));
                 Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+                desk.record.note_kept(lent.give_back(retires));
                 let (error, reason) = match failed {
                     ClientFailed::Gone(reason) => {
                         return Next::Stop(Outcomes::ClientGone(reason));
@@ -70,11 +71,8 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                let reason = match ended {
-                    Ended::Fin => CloseReason::PeerFin,
-                    Ended::Reset => CloseReason::PeerRst,
-                };
-                lent.give_back(Verdict::Retire(reason));
+                desk.record
+                    .note_kept(lent.give_back(Verdict::Retire(ended.reason())));
                 let failure = match (begun, reused) {
                     (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
                     (Begun::No, true) => Failure::ReusedEnded(proof),
@@ -85,7 +83,7 @@ impl Exchange<'_> {
                 if stale {
                     let found = match upload {
                         Upload::Refused => StaleFound::Write,
-                        Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
+                        Upload::Flowing | Upload::Whole(_) | Upload::Behind => StaleFound::Read,
                     };
                     let result = match decision {
                         Decision::Again(_) => StaleResult::Retried,
@@ -97,7 +95,9 @@ impl Exchange<'_> {
                     (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
                     (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
                     (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
-                    (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
+                    (false, _, Ended::Reset | Ended::Silence) => {
+                        (RetryReason::Reset, ProxyError::UpstreamReset)
+                    }
                 };
                 next(decision, (why, error), begun)
             }
@@ -115,7 +115,9 @@ impl Exchange<'_> {
         lent: Lent,
         (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
-        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        let record = &mut desk.record;
+        let mut retire =
+            |lent: Lent, reason| record.note_kept(lent.give_back(Verdict::Retire(reason)));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
@@ -149,13 +151,21 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
             }
+            NoAnswer::ClientStalled => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientStalled)
+            }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::HeadCutShort(ended) => {
+                retire(lent, ended.reason());
+                Next::Stop(broke(begun, ProxyError::Truncated))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -216,7 +226,8 @@ impl Exchange<'_> {
                 return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
             }
         };
-        lent.give_back(Verdict::Retire(reason));
+        desk.record
+            .note_kept(lent.give_back(Verdict::Retire(reason)));
         Next::Stop(outcome)
     }
 
@@ -273,7 +284,7 @@ pub(super) fn symptom(broken: &Broken, reused: bool) -> Option<Symptom> {
         Broken::Origin(no_answer, _) => match no_answer {
             NoAnswer::TimedOut => Some(Symptom::Late),
             NoAnswer::Unwanted(..) => Some(Symptom::Unavailable),
-            NoAnswer::Malformed(_) | NoAnswer::HeadTooLarge | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::HeadTooLarge | NoAnswer::HeadCutShort(_) => {
                 Some(Symptom::Illegible)
             }
             NoAnswer::BrokeOff { stuck, .. } => match stuck {
@@ -283,16 +294,15 @@ pub(super) fn symptom(broken: &Broken, reused: bool) -> Option<Symptom> {
                 Stuck::Malformed(_) | Stuck::TooLarge => Some(Symptom::Illegible),
                 Stuck::Misfit | Stuck::Recipient(_) | Stuck::RecipientGone => None,
             },
-            NoAnswer::Ended(_) | NoAnswer::ClientGone | NoAnswer::Unwritable => None,
+            NoAnswer::Ended(_)
+            | NoAnswer::ClientGone
+            | NoAnswer::ClientStalled
+            | NoAnswer::Unwritable => None,
         },
     }
 }
 
 /// What follows a failed attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub(super) enum Next {
     /// Nothing: this is how it ends.
     Stop(Outcomes),
@@ -351,7 +361,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
         }
         // How much is left is too much, or not known: where in a chunk we are is not kept.
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
         }
     }
 }
@@ -361,14 +372,15 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
 fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     // An origin that is still owed a part of the request would read the next one as that part.
     let Upload::Whole(_) = rest.upload else {
-        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+        let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+        return desk.record.note_kept(lent.give_back(retires));
     };
     let mut input = std::mem::take(&mut desk.origin_in);
     let settings = Arc::clone(&upstream.settings);
     crate::net::worker::spawn(async move {
         let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
+            Some(stream) => discard::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
         let kind = match rest.framing {

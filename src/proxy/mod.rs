@@ -6,7 +6,9 @@
 
 pub mod settings;
 pub mod condition;
+pub mod pulse;
 pub mod endpoint;
+pub mod household;
 pub mod tend;
 pub mod lent;
 pub mod heed;
@@ -19,6 +21,10 @@ pub mod reply;
 pub mod replay;
 pub mod outlet;
 pub mod relay;
+pub mod discard;
+pub mod progress;
+pub mod answer;
+mod answer_head;
 pub mod origin;
 pub mod tunnel;
 pub mod client;
@@ -32,5 +38,6 @@ mod failure;
 mod attempts;
 pub mod serve;
 mod pipeline;
+pub mod booth;
 pub mod converse;
 pub mod accept;

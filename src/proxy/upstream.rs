@@ -20,12 +20,15 @@ use crate::policy::balance::hash;
 use crate::policy::balance::share;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
+use crate::pool::ports::PortShape;
 use crate::proxy::condition::Condition;
 use crate::proxy::condition::Trial;
 use crate::proxy::condition::Ward;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::ShareOut;
+use crate::proxy::household::Household;
 use crate::proxy::settings::Rebalance;
 use crate::proxy::settings::UpstreamSettings;
 use std::net::IpAddr;
@@ -88,15 +91,28 @@ struct Mould {
     metrics: Arc<UpstreamMetrics>,
     process: Arc<Metrics>,
     live: Arc<LiveTable>,
+    household: Arc<Household>,
 }
 
 impl Mould {
     fn make(&self, shape: EndpointShape, joined: Option<Instant>) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
+        let sources = self.shared.dial.sources_to(shape.address.ip());
+        let range = &self.shared.port_range;
+        let ports = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(shape.address.ip()),
+        );
+        let household = Arc::clone(&self.household);
+        let total = Arc::clone(&household.total);
+        let share_out: ShareOut = Box::new(move || household.share_out());
+        let endpoint = Arc::new(Endpoint {
+            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits, self.shared.idle),
+            pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             condition: Condition::new(&self.ward, shape.address.to_string(), joined),
             surplus: AtomicU32::new(0),
             in_flight: AtomicU64::new(0),
@@ -104,7 +120,9 @@ impl Mould {
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
             upstream: Arc::clone(&self.shared),
-        })
+        });
+        self.household.enter(&endpoint);
+        endpoint
     }
 }
 
@@ -124,6 +142,8 @@ impl Upstream {
             name: settings.name.clone(),
             method,
             dial: settings.dial.clone(),
+            port_reserve: settings.port_reserve,
+            port_range: settings.port_range,
             connect_timeout: settings.connect_timeout,
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
@@ -147,6 +167,7 @@ impl Upstream {
                 metrics: own_metrics,
                 process: Arc::clone(metrics),
                 live,
+                household: Arc::new(Household::new(settings.max_connections_total)),
             }),
             settings: Arc::new(settings),
         };
