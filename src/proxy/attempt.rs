@@ -33,6 +33,7 @@ use crate::pool::Verdict;
 use crate::pool::lease::Allowance;
 use crate::pool::verdict;
 use crate::proxy::client::Client;
+use crate::proxy::held::Holding;
 use crate::proxy::judge::Judged;
 use crate::proxy::origin;
 use crate::proxy::origin::Answer;
@@ -43,7 +44,6 @@ use crate::proxy::origin::NoAnswer;
 use crate::proxy::origin::Progress;
 use crate::proxy::origin::Upgrade;
 use crate::proxy::origin::Upload;
-use crate::proxy::origin::Wanted;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
@@ -115,8 +115,8 @@ pub struct Attempt<'a> {
     pub origin_out: &'a mut Vec<u8>,
     /// The request's content.
     pub content: &'a mut Content,
-    /// Which answers are wanted.
-    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// Which answers are held back for another attempt.
+    pub holding: &'a Holding<'a>,
     /// A field line to add to the answer.
     pub extra: &'a [u8],
     /// Shows what both connections are doing now.
@@ -149,7 +149,7 @@ impl Attempt<'_> {
                 .of(HalfClose::Finish),
             service: &self.client.service,
             body_idle: upstream.body_idle,
-            wanted: self.wanted,
+            holding: self.holding,
             extra: self.extra,
             phase: self.phase,
             progress,

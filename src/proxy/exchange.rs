@@ -4,7 +4,9 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::net::buffer;
 use crate::observe::record::Kept;
+use crate::observe::record::OriginRecord;
 use crate::policy::retry::MethodClass;
 use crate::proxy::account;
 use crate::proxy::attempt;
@@ -40,6 +42,26 @@ pub struct Exchange<'a> {
     pub method: MethodClass,
     /// How often it was sent, or begun to be.
     pub sent: u32,
+    /// The last real answer that was to be tried again: if all fails, it is the client's.
+    pub last: Option<Box<LastAnswer>>,
+}
+
+/// An answer that was held back whole while its request was tried again.
+pub struct LastAnswer {
+    /// What is known of it.
+    pub answer: Answer,
+    /// How far the request was when it came.
+    pub upload: Upload,
+    /// Its octets, framed for the client. Lent by the worker.
+    pub octets: Vec<u8>,
+    /// Who gave it, for the log.
+    pub origin: Option<OriginRecord>,
+}
+
+impl Drop for LastAnswer {
+    fn drop(&mut self) {
+        buffer::give_back(std::mem::take(&mut self.octets));
+    }
 }
 
 /// How the attempts ended.
@@ -50,7 +72,9 @@ pub struct Exchange<'a> {
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),
-    /// With none; nothing went to the client.
+    /// With an answer that was held back, and whose connection was given back.
+    Held(Box<LastAnswer>),
+    /// With none in the last attempt; nothing went to the client.
     Failed(ProxyError),
     /// In the middle of an answer.
     BrokeOff(ProxyError),
@@ -88,6 +112,7 @@ impl<'a> Exchange<'a> {
             content,
             method,
             sent: 0,
+            last: None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod reply;
 pub mod replay;
 pub mod outlet;
 pub mod relay;
+pub mod held;
 pub mod origin;
 pub mod tunnel;
 pub mod client;

@@ -43,6 +43,9 @@ use crate::net::worker;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
+use crate::proxy::held::Held;
+use crate::proxy::held::Holding;
+use crate::proxy::held::Worth;
 use crate::proxy::outlet::Behind;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
@@ -164,8 +167,18 @@ pub enum NoAnswer {
     Malformed(MessageError),
     /// The head is larger than we take.
     HeadTooLarge,
-    /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(Framing, Persistence),
+    /// It is one that the upstream wants tried again: it came whole, and waits in `out` as it would
+    /// go to the client.
+    Unwanted(Answer),
+    /// It would have been that, but broke off before anything of it went to the client.
+    UnwantedBrokeOff {
+        /// Its status code.
+        status: u16,
+        /// How its end was to be known.
+        framing: Framing,
+        /// How it broke off.
+        stuck: Stuck,
+    },
     /// The client left.
     ClientGone,
     /// The answer began and then broke off.
@@ -226,23 +239,14 @@ pub struct Answering<'a> {
     pub service: &'a Service,
     /// How long the body may pause.
     pub body_idle: Duration,
-    /// Which answers are wanted.
-    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// Which answers are held back for another attempt.
+    pub holding: &'a Holding<'a>,
     /// A field line to add, pre-encoded.
     pub extra: &'a [u8],
     /// Shows what both connections are doing now.
     pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
-}
-
-/// Whether an answer is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// It is.
-    Yes,
-    /// It is tried again instead.
-    TryAgain,
 }
 
 impl Progress {
@@ -341,12 +345,6 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
                 worker::yield_now().await;
             }
             Arrival::Final(framing) => {
-                if with.progress.begun() == Begun::No
-                    && (with.wanted)(with.head.status) == Wanted::TryAgain
-                {
-                    let origin = response_persistence(with.head, framing, with.input.unread());
-                    return Err(NoAnswer::Unwanted(framing, origin));
-                }
                 return with.pass_final(framing, awaited).await;
             }
         }
@@ -457,12 +455,18 @@ impl Answering<'_> {
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
         self.input.consume(self.head.octets);
+        let mut body = (BodyReader::new(framing), writer);
         let mut content = 0;
-        if framing != Framing::None {
+        let held = match self.worth(framing) {
+            Worth::PassingOn => Held::Partly,
+            // Boxed: the usual way does not come by.
+            Worth::AnotherTry => Box::pin(self.hold(framing, &mut body, &mut content)).await?,
+        };
+        if held == Held::Partly && framing != Framing::None {
             (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
-            let passed = self.pass_body(framing, writer, &mut content).await;
+            let passed = self.pass_body(&mut body, &mut content).await;
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
                 relay::flush(self.client, self.out, self.listener.write_timeout)
@@ -484,20 +488,57 @@ impl Answering<'_> {
         };
         let mut answer = self.answered(kind, (origin, client), content, removed);
         answer.hint = hint;
-        Ok(answer)
+        match held {
+            Held::Partly => Ok(answer),
+            Held::Whole => Err(NoAnswer::Unwanted(answer)),
+        }
+    }
+
+    /// Whether this answer is held back: not once an interim one went to the client, which has
+    /// heard of this attempt then.
+    fn worth(&self, framing: Framing) -> Worth {
+        match self.progress.begun() {
+            Begun::No => self.holding.begins(self.head.status, framing),
+            Begun::Interim | Begun::Yes => Worth::PassingOn,
+        }
+    }
+
+    async fn hold(
+        &mut self,
+        framing: Framing,
+        (reader, writer): &mut (BodyReader, BodyWriter),
+        content: &mut u64,
+    ) -> Result<Held, NoAnswer> {
+        let mut source = Source {
+            stream: self.origin,
+            buffer: self.input,
+            reader,
+            patience: Patience::Idle {
+                limit: self.body_idle,
+                recipient: self.client.stream(),
+                gone: self.asked.gone,
+            },
+        };
+        let held = self
+            .holding
+            .gather(&mut source, (self.out, writer), content)
+            .await;
+        held.map_err(|stuck| NoAnswer::UnwantedBrokeOff {
+            status: self.head.status,
+            framing,
+            stuck,
+        })
     }
 
     async fn pass_body(
         &mut self,
-        framing: Framing,
-        writer: BodyWriter,
+        (reader, writer): &mut (BodyReader, BodyWriter),
         content: &mut u64,
     ) -> Result<(), Stuck> {
-        let mut reader = BodyReader::new(framing);
         let mut source = Source {
             stream: self.origin,
             buffer: self.input,
-            reader: &mut reader,
+            reader,
             patience: Patience::Idle {
                 limit: self.body_idle,
                 recipient: self.client.stream(),
@@ -507,7 +548,7 @@ impl Answering<'_> {
         let mut sink = Sink {
             outlet: self.client,
             out: self.out,
-            writer: SinkWriter::Framed(writer),
+            writer: SinkWriter::Framed(*writer),
             patience: self.listener.write_timeout,
         };
         let mut meter = Meter {

@@ -156,7 +156,11 @@ pub async fn pass_on(
 }
 
 impl Source<'_> {
-    async fn read_more(&mut self) -> Result<(), Stuck> {
+    /// Reads once, waiting as long as the sender may be silent.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub async fn read_more(&mut self) -> Result<(), Stuck> {
         let read = loop {
             self.wait().await?;
             match self.buffer.try_fill(self.stream, BODY_AHEAD_MAX) {

@@ -29,6 +29,7 @@ use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
@@ -179,7 +180,11 @@ impl Exchange<'_> {
                     }
                 }
             }
-            Outcomes::Failed(error) => Box::pin(self.fail(desk, error)).await,
+            Outcomes::Held(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+            Outcomes::Failed(error) => match self.last.take() {
+                Some(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+                None => Box::pin(self.fail(desk, error)).await,
+            },
             Outcomes::ClientFailed(error, reason) => {
                 desk.record.bytes_in = self.content.count;
                 Box::pin(refuse_for(
@@ -254,6 +259,31 @@ impl Exchange<'_> {
             };
         }
         lent.give_back(verdict);
+        self.write_rest(desk, route, (&answer, upload)).await
+    }
+
+    /// All further attempts failed: the last real answer is the client's after all.
+    async fn answer_held(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        mut last: LastAnswer,
+    ) -> After {
+        std::mem::swap(&mut desk.out, &mut last.octets);
+        desk.record.status = Some(last.answer.status);
+        desk.record.origin = last.origin.take();
+        account::count_removed(&self.client.listener.metrics, &last.answer.removed);
+        let LastAnswer { answer, upload, .. } = &last;
+        self.write_rest(desk, route, (answer, *upload)).await
+    }
+
+    /// Writes what is left of an answer, and ends the exchange.
+    async fn write_rest(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        (answer, upload): (&Answer, Upload),
+    ) -> After {
         self.client.enter(Phase::ResponseBody);
         let patience = self.client.listener.settings.write_timeout;
         let flushed = conclude(self.outlet, &mut desk.out, patience).await;

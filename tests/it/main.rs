@@ -26,6 +26,7 @@ mod bodies;
 mod pipelining;
 mod truncation;
 mod retries;
+mod last_answer;
 mod errors;
 mod closing;
 mod tunnels;
