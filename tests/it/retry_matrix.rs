@@ -185,8 +185,10 @@ enum Want {
     Attempts,
 }
 
+type Wanting = (Row, &'static str, Want, usize, Got, &'static [Moved]);
+
 #[rustfmt::skip]
-const WANTING: &[(Row, &str, Want, usize, Got, &[Moved])] = &[
+const WANTING: &[Wanting] = &[
     // what fails          method  for want of      executed got                            counted
     (Row::Refused,         "GET",  Want::Budget,    0, Ours(502, "connect_refused"),   &[Denied("budget")]),
     (Row::ReusedEof,       "GET",  Want::Budget,    1, Ours(502, "stale_connection"),  &[Denied("budget"), Stale("read", "failed")]),
