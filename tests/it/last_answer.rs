@@ -5,10 +5,10 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::config::Raw;
+use crate::support::origin::Nowhere;
 use crate::support::origin::OK;
 use crate::support::origin::Peer;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nX-Origin: first\r\n\r\nbusy";
 
@@ -20,14 +20,6 @@ enum Second {
     Reset,
     Silent,
     Garbage,
-}
-
-/// A listener that never accepts is reachable; one that is gone is not.
-fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 fn failing(how: Second) -> Origin {
@@ -49,7 +41,7 @@ fn first_then(c: &mut Config, first: SocketAddr, second: SocketAddr) {
     let servers = format!("[\"{first}\", {{ address = \"{second}\", backup = true }}]");
     c.upstream("servers", Raw(servers));
     c.upstream("retry.on", ["503"]);
-    c.upstream("timeouts.response_header", "200ms");
+    c.upstream("timeouts.response_header", "1s");
 }
 
 /// One origin that plays its answers in order, one a request, over any connections.
@@ -87,8 +79,9 @@ fn the_origins_own_answer_comes_back_however_the_second_attempt_fails() {
         Second::Garbage,
     ] {
         let (first, second) = (Origin::answering(BUSY), failing(how));
+        let nowhere = Nowhere::new();
         let at = match how {
-            Second::Refused => nowhere(),
+            Second::Refused => nowhere.address,
             _ => second.address(),
         };
         let proxy = Proxy::configured(|c| first_then(c, first.address(), at));
@@ -132,8 +125,9 @@ fn a_good_second_answer_forgets_the_first() {
 
 #[test]
 fn an_answer_to_head_is_held_without_content() {
+    let nowhere = Nowhere::new();
     let first = Origin::answering("HTTP/1.1 503 Busy\r\nContent-Length: 400\r\n\r\n");
-    let proxy = Proxy::configured(|c| first_then(c, first.address(), nowhere()));
+    let proxy = Proxy::configured(|c| first_then(c, first.address(), nowhere.address));
     let mut client = proxy.client();
     client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     let answer = client.response_to("HEAD");
@@ -221,7 +215,7 @@ fn the_deadline_of_a_request_leaves_it_its_last_real_answer() {
     let proxy = Proxy::configured(|c| {
         first_then(c, first.address(), second.address());
         c.upstream("timeouts.response_header", "60s");
-        c.upstream("timeouts.request", "200ms");
+        c.upstream("timeouts.request", "1s");
     });
     let answer = proxy.client().get("/");
     assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));

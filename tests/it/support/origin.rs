@@ -257,6 +257,27 @@ impl Peer {
     }
 }
 
+/// An address where nobody listens, nor will while this lives: bound, so that no other test gets it.
+pub struct Nowhere {
+    pub address: SocketAddr,
+    _bound: socket2::Socket,
+}
+
+impl Nowhere {
+    pub fn new() -> Self {
+        let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+        let bound = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+        bound
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        let address = bound.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            address,
+            _bound: bound,
+        }
+    }
+}
+
 /// A 200 with this text.
 pub fn answer(text: &str) -> Vec<u8> {
     format!(
