@@ -45,8 +45,9 @@
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
 //! ```
 //!
-//! Beside it `proxy/tend` watches the parked connections, `app/refresh` looks names up and
-//! `proxy/replan` puts what changed into service, and `app/run` lives the process's life.
+//! Beside it `proxy/tend` watches the parked connections and takes the pulse of all (`proxy/pulse`),
+//! `app/refresh` looks names up and `proxy/replan` puts what changed into service, and `app/run`
+//! lives the process's life.
 //!
 //! # What is always true
 //!
@@ -61,7 +62,8 @@
 //!   written from what was understood, never copied.
 //! - *An answer that was cut looks cut.* The client's connection is aborted, not ended.
 //! - *Whatever closes, opens, refuses or repeats has a reason*, from the tables of `base/reason`:
-//!   the same word in metrics, log, admin plane and `Proxy-Status`. Each departure counts once.
+//!   the same word in metrics, log, admin plane and `Proxy-Status`. Each departure counts once, and
+//!   is told whole (`base/close`): by whom, how, why, in which phase. `tests/it/reasons` walks them.
 //! - *A request goes out again* only while no octet of an answer has reached the client, and if it is
 //!   not idempotent, only when none of it can have been acted upon (`policy/retry`).
 //! - *Whatever a peer can grow is limited*, and every await on a peer has a deadline. Back-pressure

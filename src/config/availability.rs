@@ -59,10 +59,23 @@ const NOT_YET: &[NotYet] = &[
         accepts: Accepts::Only(&["false"]),
         because: "files are not watched",
     },
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.user_timeout",
+        accepts: Accepts::Only(&["off"]),
+        because: "TCP_USER_TIMEOUT can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.quickack",
+        accepts: Accepts::Only(&["auto"]),
+        because: "TCP_QUICKACK can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
     NotYet {
         key: "metrics.tcp_info_interval",
         accepts: Accepts::Only(&["off"]),
-        because: "TCP_INFO is not sampled",
+        because: "TCP_INFO can be asked on Linux only",
     },
     NotYet {
         key: "drain.delay",

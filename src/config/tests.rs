@@ -525,7 +525,6 @@ fn a_field_that_a_route_sets_has_a_legal_name_and_value() {
 fn what_does_not_act_yet_is_refused_by_name() {
     let cases = [
         ("server.watch_config", "true"),
-        ("metrics.tcp_info_interval", "'15s'"),
         ("drain.delay", "'3s'"),
         ("drain.idle_grace", "'1s'"),
         ("drain.spread", "'2s'"),

@@ -12,6 +12,7 @@ use socket2::Socket;
 use socket2::TcpKeepalive;
 
 use crate::net::clock::Deadline;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Initially;
 use crate::net::socket;
 use crate::net::stream::Fault;
@@ -31,7 +32,7 @@ pub struct TcpOptions {
     pub keepalive_retries: u32,
     /// `TCP_USER_TIMEOUT`: how long sent octets may stay unacknowledged; `None`: the system's.
     pub user_timeout: Option<Duration>,
-    /// `TCP_QUICKACK`: whether received octets are acknowledged at once.
+    /// `TCP_QUICKACK`: when received octets are acknowledged.
     pub quickack: QuickAck,
 }
 
@@ -41,17 +42,6 @@ pub enum Switch {
     /// On.
     On,
     /// Off.
-    Off,
-}
-
-/// Whether received octets are acknowledged at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuickAck {
-    /// As the kernel decides.
-    Auto,
-    /// At once, from the first segment on.
-    On,
-    /// Delayed.
     Off,
 }
 
@@ -103,7 +93,11 @@ pub async fn dial(
             .map_err(DialError::from)?;
     }
     match socket.connect(&SockAddr::from(to)) {
-        Ok(()) => return Stream::new(socket.into(), Initially::Writable).map_err(DialError::from),
+        Ok(()) => {
+            let stream = Stream::new(socket.into(), Initially::Writable)?;
+            stream.set_quickack(options.tcp.quickack);
+            return Ok(stream);
+        }
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error.into()),
     }
@@ -114,13 +108,17 @@ pub async fn dial(
         Err(Fault::Io(error)) => return Err(error.into()),
     }
     match stream.take_error() {
-        Ok(None) => Ok(stream),
+        Ok(None) => {
+            stream.set_quickack(options.tcp.quickack);
+            Ok(stream)
+        }
         Ok(Some(error)) | Err(error) => Err(error.into()),
     }
 }
 
 impl TcpOptions {
-    /// Sets the options. On a listening socket, accepted ones inherit them where the kernel does.
+    /// Sets the options but `quickack`, which belongs to a stream. Accepted sockets inherit them
+    /// from their listening one, which saves them the system calls.
     ///
     /// # Errors
     /// The kernel's.
@@ -137,11 +135,6 @@ impl TcpOptions {
         {
             if self.user_timeout.is_some() {
                 socket.set_tcp_user_timeout(self.user_timeout)?;
-            }
-            match self.quickack {
-                QuickAck::Auto => {}
-                QuickAck::On => socket.set_tcp_quickack(true)?,
-                QuickAck::Off => socket.set_tcp_quickack(false)?,
             }
         }
         Ok(())

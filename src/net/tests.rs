@@ -26,15 +26,17 @@ use crate::net::clock;
 use crate::net::dial;
 use crate::net::dial::DialError;
 use crate::net::dial::DialOptions;
-use crate::net::dial::QuickAck;
 use crate::net::dial::Switch;
 use crate::net::dial::TcpOptions;
 use crate::net::listen;
 use crate::net::listen::Accepted;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+use crate::net::splice::Pipe;
 use crate::net::stream::Detached;
 use crate::net::stream::Fault;
 use crate::net::stream::Peeked;
@@ -113,6 +115,64 @@ fn a_writer_waits_for_a_slow_reader_and_loses_nothing() {
         stream.write_all(&mut slices, PATIENCE).await.unwrap();
         drop(stream);
         assert!(reader.join().unwrap() == octets);
+    });
+}
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn octets_go_from_stream_to_stream_by_a_pipe_and_both_count_them() {
+    on_a_worker(|| async {
+        let ((from, mut sender), (to, mut recipient)) = (pair(), pair());
+        let octets: Vec<u8> = (0..200_000).map(|at| (at % 251) as u8).collect();
+        let sent = octets.clone();
+        let sending = std::thread::spawn(move || sender.write_all(&sent).unwrap());
+        let reading = std::thread::spawn(move || {
+            let mut all = vec![0; 200_000];
+            recipient.read_exact(&mut all).unwrap();
+            all
+        });
+        let mut pipe = Pipe::lend().unwrap();
+        while to.sent() < 200_000 {
+            from.readable(soon()).await.unwrap();
+            pipe.fill(&from, 200_000).unwrap();
+            while pipe.held() > 0 {
+                to.writable(soon()).await.unwrap();
+                pipe.drain(&to).unwrap();
+            }
+        }
+        assert_eq!((from.received(), to.sent()), (200_000, 200_000));
+        sending.join().unwrap(); // and now its socket is closed
+        from.readable(soon()).await.unwrap();
+        assert!(matches!(pipe.fill(&from, 1), Ok(Some(ReadEnd::Fin))));
+        assert!(reading.join().unwrap() == octets);
+    });
+}
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn a_pipe_that_holds_octets_is_never_lent_again() {
+    on_a_worker(|| async {
+        let ((from, mut sender), (other, mut second)) = (pair(), pair());
+        sender.write_all(b"left over").unwrap();
+        from.readable(soon()).await.unwrap();
+        let mut pipe = Pipe::lend().unwrap();
+        assert!(matches!(
+            pipe.fill(&from, 100),
+            Ok(Some(ReadEnd::Octets(9)))
+        ));
+        drop(pipe);
+        let mut pipe = Pipe::lend().unwrap();
+        second.write_all(b"new").unwrap();
+        other.readable(soon()).await.unwrap();
+        assert!(matches!(
+            pipe.fill(&other, 100),
+            Ok(Some(ReadEnd::Octets(3)))
+        ));
+        let (to, mut recipient) = pair();
+        assert_eq!(pipe.drain(&to).unwrap(), 3);
+        let mut octets = [0; 3];
+        recipient.read_exact(&mut octets).unwrap();
+        assert_eq!(&octets, b"new");
     });
 }
 

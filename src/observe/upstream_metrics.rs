@@ -1,6 +1,7 @@
 //! The origin side, by upstream and, within a cap, by endpoint.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -20,6 +21,7 @@ use crate::observe::registry::Info;
 use crate::observe::registry::Registry;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
+use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::words::ConnectError;
 use crate::observe::words::IdleLimitSource;
 use crate::observe::words::QueueReject;
@@ -79,6 +81,7 @@ pub struct UpstreamMetrics {
     pub truncated: Table<TruncatedFraming, Counter>,
     /// Requests we answered ourselves.
     pub proxy_errors: Table<ProxyError, Counter>,
+    tcp: OnceLock<TcpMetrics>,
     endpoints: Arc<EndpointBook>,
 }
 
@@ -112,8 +115,19 @@ impl UpstreamMetrics {
             first_byte: r.histogram(FIRST_BYTE, LATENCY, &[u]),
             truncated: by(r, TRUNCATED, u, "framing"),
             proxy_errors: by(r, PROXY_ERRORS, u, "reason"),
+            tcp: OnceLock::new(),
             endpoints,
         }
+    }
+
+    /// What its connections' `TCP_INFO` is counted into, if it is sampled.
+    #[must_use]
+    pub fn tcp(&self) -> Option<TcpMetrics> {
+        self.tcp.get().copied()
+    }
+
+    pub(super) fn set_tcp(&self, tcp: TcpMetrics) {
+        self.tcp.get_or_init(|| tcp);
     }
 
     /// The series of an endpoint, now and later; beyond the cap, those of "other".

@@ -6,6 +6,7 @@
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::By;
+use crate::base::reason::How;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
@@ -32,7 +33,7 @@ macro_rules! words_of_base {
     )+ };
 }
 
-words_of_base! { By CloseReason OpenReason Outcome Phase ProxyError Side }
+words_of_base! { By CloseReason How OpenReason Outcome Phase ProxyError Side }
 
 /// Makes a closed label set from a table of words.
 macro_rules! words {

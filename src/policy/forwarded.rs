@@ -33,6 +33,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// As a field line of its own.
+    const fn line(self) -> &'static [u8] {
+        match self {
+            Self::Http => b"X-Forwarded-Proto: http\r\n",
+            Self::Https => b"X-Forwarded-Proto: https\r\n",
+        }
+    }
+
     const fn name(self) -> &'static [u8] {
         match self {
             Self::Http => b"http",
@@ -86,7 +94,7 @@ impl Introduction<'_> {
         headers: &HeaderRules,
     ) -> Result<(), Unwritable> {
         // What configuration sets or removes by name is not written a second time.
-        let is_ours = |field: Field| !headers.drops(field.name().as_bytes());
+        let is_ours = |field: Field| headers.is_empty() || !headers.drops(field.name().as_bytes());
         let is_kept = |field| self.trust == Trust::Trusted && fields.has(field);
         if self.style.says_x() {
             if is_ours(Field::XForwardedFor) {
@@ -95,7 +103,7 @@ impl Introduction<'_> {
                 out.extend_from_slice(b"\r\n");
             }
             if is_ours(Field::XForwardedProto) && !is_kept(Field::XForwardedProto) {
-                encode::known_field(out, Field::XForwardedProto, self.scheme.name())?;
+                out.extend_from_slice(self.scheme.line());
             }
             let has_host = !self.host.is_empty();
             if has_host && is_ours(Field::XForwardedHost) && !is_kept(Field::XForwardedHost) {
@@ -152,12 +160,26 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
         // Writing into memory cannot fail.
         return write!(out, "{address}").unwrap_or(());
     };
-    let mut digits = itoa::Buffer::new();
-    for (at, number) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
+    // Four times three digits and a dot; the last dot is not written.
+    let mut text = [0; 16];
+    let mut rest = text.as_mut_slice();
+    for number in address.octets() {
+        let digits = [number / 100, number / 10 % 10, number % 10];
+        let leading = usize::from(number < 100) + usize::from(number < 10);
+        for digit in digits.into_iter().skip(leading) {
+            put(&mut rest, b'0' + digit);
         }
-        out.extend_from_slice(digits.format(number).as_bytes());
+        put(&mut rest, b'.');
+    }
+    let unused = rest.len();
+    out.extend_from_slice(text.get(..text.len() - unused - 1).unwrap_or_default());
+}
+
+/// Writes an octet at the front of what is left of a text.
+fn put(rest: &mut &mut [u8], octet: u8) {
+    if let Some((first, tail)) = std::mem::take(rest).split_first_mut() {
+        *first = octet;
+        *rest = tail;
     }
 }
 

@@ -1,5 +1,8 @@
 //! The attempts of an exchange: one after the other until an answer, or a reason to stop.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
 use crate::base::ProxyError;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
@@ -22,6 +25,9 @@ use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::policy::retry::UnsafeMethods;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::attempt::Unanswered;
@@ -39,16 +45,11 @@ use crate::proxy::failure::Wear;
 use crate::proxy::held::Holding;
 use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Progress;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Progress;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::HeldDown;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
@@ -186,7 +187,7 @@ impl<'a> Exchange<'a> {
         };
         lent.enter(sending);
         self.client.enter(sending);
-        desk.origin_in = crate::net::buffer::ReadBuffer::lend();
+        desk.origin_in.clear();
         desk.out.clear();
         Ok(())
     }
@@ -272,8 +273,8 @@ fn broken(unanswered: Unanswered, proof: Proof, begun: Begun) -> Broken {
     match unanswered {
         Unanswered::Client(failed) => Broken::Client(failed, begun),
         Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => Broken::Ended(Ended::Fin, proof, begun),
-        Unanswered::Origin(NoAnswer::Ended(Ended::Reset)) => {
-            Broken::Ended(Ended::Reset, Proof::Unknown, begun)
+        Unanswered::Origin(NoAnswer::Ended(ended @ (Ended::Reset | Ended::Silence))) => {
+            Broken::Ended(ended, Proof::Unknown, begun)
         }
         Unanswered::Origin(no_answer) => Broken::Origin(no_answer, begun),
     }
@@ -283,7 +284,11 @@ fn broken(unanswered: Unanswered, proof: Proof, begun: Begun) -> Broken {
 /// acknowledged an octet since before it went out.
 fn proof((before, stream): (Option<u64>, &Stream), upload: Upload) -> Proof {
     match (before, upload) {
-        (Some(_), Upload::Flowing | Upload::Whole(_)) if acked(stream) == before => Proof::Unsent,
+        (Some(_), Upload::Flowing | Upload::Whole(_) | Upload::Behind)
+            if acked(stream) == before =>
+        {
+            Proof::Unsent
+        }
         (Some(_) | None, _) => Proof::Unknown,
     }
 }
@@ -305,7 +310,7 @@ fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route
     let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
-        Upload::Flowing | Upload::Refused => now,
+        Upload::Flowing | Upload::Refused | Upload::Behind => now,
     };
     let timeline = &mut desk.record.timeline;
     timeline.send = sent.saturating_sub(begun);

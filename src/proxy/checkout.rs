@@ -43,6 +43,7 @@ use crate::proxy::endpoint::Parked;
 use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::lent::Waited;
+use crate::proxy::pulse::Pulse;
 use crate::proxy::tend;
 use std::cell::Cell;
 use std::future::Future;
@@ -364,7 +365,7 @@ impl Endpoint {
         }
         facts.counted.enter(self, UpstreamState::Active);
         if moved {
-            tend::watch(&stream, self, facts.live.facts().id);
+            tend::watch(&stream, self, &facts);
         }
         Some(Lent {
             conn: Some((stream, facts, lease)),
@@ -451,7 +452,9 @@ impl Drop for Place {
         match cancelled {
             Cancelled::Unserved => {}
             Cancelled::Place(next) => self.endpoint.pool.wake(next),
-            Cancelled::Connection(returned) => self.endpoint.settle(returned),
+            Cancelled::Connection(returned) => {
+                self.endpoint.settle(returned);
+            }
         }
     }
 }
@@ -526,7 +529,6 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         },
         Phase::RequestHead,
     );
-    tend::watch(&stream, &endpoint, id);
     let mut counted = permit
         .counted
         .take()
@@ -538,7 +540,10 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         why: permit.why,
         counted,
         told: (0, 0),
+        origin_max_requests: None,
+        pulse: endpoint.metrics.tcp().map(|tcp| Pulse::of(&stream, tcp)),
     });
+    tend::watch(&stream, &endpoint, &facts);
     let Some(right) = permit.permit.take() else {
         return Err(DialError::TimedOut);
     };

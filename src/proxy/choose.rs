@@ -1,6 +1,5 @@
 //! Taking a connection for a request: at a chosen endpoint, else wherever there is room, else in line.
 
-use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
@@ -199,10 +198,10 @@ fn note_endpoint(desk: &mut Desk, upstream: &Upstream, endpoint: &Arc<Endpoint>)
         endpoint: Some(endpoint.address),
         conn: None,
         nth: 0,
-        outcome: Outcome::Rejected,
+        outcome: None,
         opened: None,
         idle: None,
-        kept: Kept::Closed(CloseReason::IoError),
+        kept: Kept::Never,
     });
 }
 
@@ -217,7 +216,7 @@ fn note_origin(
         endpoint: Some(endpoint.address),
         conn: acquired.lent.id(),
         nth: acquired.lent.nth() + 1,
-        outcome: acquired.outcome,
+        outcome: Some(acquired.outcome),
         opened: acquired.opened,
         idle: acquired.idle,
         kept: Kept::Persists,

@@ -4,10 +4,12 @@
 //! few instructions, never across an await; wakers are woken after it.
 
 use crate::base::CloseReason;
+use crate::base::close::Heard;
 use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::reactor::Seen;
 use crate::net::stream::Detached;
 use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
@@ -25,6 +27,7 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use crate::proxy::pulse::Pulse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -145,6 +148,10 @@ pub(super) struct Facts {
     pub(super) counted: Counted,
     /// Octets already counted, received and sent.
     pub(super) told: (u64, u64),
+    /// How many requests its origin lets it carry, counted from its first, by the last word on it.
+    pub(super) origin_max_requests: Option<u64>,
+    /// Its TCP, where that is sampled.
+    pub(super) pulse: Option<Arc<Pulse>>,
 }
 
 /// The gauges that a connection holds up, in its present state.
@@ -295,6 +302,36 @@ impl From<&Detached> for Moved {
     fn from(stream: &Detached) -> Self {
         let (received, sent) = stream.moved();
         Self { received, sent }
+    }
+}
+
+/// What is known of a connection that closes.
+pub(super) struct Leaving {
+    pub(super) moved: Moved,
+    pub(super) heard: Heard,
+}
+
+impl From<&Stream> for Leaving {
+    fn from(stream: &Stream) -> Self {
+        let heard = match (stream.look(), stream.peer_has_ended()) {
+            (Seen::Closed, _) => Heard::Rst,
+            (Seen::Quiet | Seen::Stirred, true) => Heard::Fin,
+            (Seen::Quiet | Seen::Stirred, false) => Heard::Nothing,
+        };
+        Self {
+            moved: stream.into(),
+            heard,
+        }
+    }
+}
+
+/// A parked connection: what it had heard is why it leaves, so the reason tells it.
+impl From<&Detached> for Leaving {
+    fn from(stream: &Detached) -> Self {
+        Self {
+            moved: stream.into(),
+            heard: Heard::Nothing,
+        }
     }
 }
 

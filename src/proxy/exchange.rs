@@ -4,21 +4,24 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
 use crate::net::buffer;
 use crate::observe::record::Kept;
 use crate::observe::record::OriginRecord;
 use crate::policy::retry::MethodClass;
+use crate::pool::Verdict;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Content;
 use crate::proxy::client::Client;
 use crate::proxy::desk::Desk;
 use crate::proxy::judge::Judged;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Upload;
 use crate::proxy::outlet::Outlet;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
+use crate::proxy::settings::Reuse;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -65,10 +68,6 @@ impl Drop for LastAnswer {
 }
 
 /// How the attempts ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),
@@ -136,4 +135,24 @@ impl Exchange<'_> {
         desk.record.bytes_in = self.content.count;
         account::finish(&mut desk.record, self.client, route, (self.began, kept));
     }
+}
+
+/// Gives back the connection of an answer that came whole.
+pub(super) fn settle(
+    desk: &mut Desk,
+    mut lent: Lent,
+    (answer, upload): (&Answer, Upload),
+    reuse: Reuse,
+) {
+    lent.on_hint(answer.hint);
+    let verdict = attempt::verdict_after(
+        (answer.origin, answer.kind),
+        upload,
+        (desk.origin_in.unread(), attempt::wire(lent.stream())),
+        (reuse, lent.allowance()),
+    );
+    if let Verdict::Retire(_) = verdict {
+        lent.enter(Phase::Idle); // the exchange is over: it closes between two
+    }
+    desk.record.note_kept(lent.give_back(verdict));
 }

@@ -4,10 +4,8 @@ use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::h1::framing::Framing;
 use crate::h1::persistence::Persistence;
-use crate::net::buffer;
 use crate::net::clock;
 use crate::net::stream::Fault;
-use crate::observe::record::Kept;
 use crate::observe::words::RetryDenied;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
@@ -24,21 +22,22 @@ use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::pool::Verdict;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
+use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::Upstream;
@@ -56,11 +55,12 @@ impl Exchange<'_> {
         let upstream = &route.upstream;
         match broken {
             Broken::Refused(error) => {
-                lent.give_back(Verdict::Reusable);
+                desk.record.note_kept(lent.give_back(Verdict::Reusable));
                 Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+                desk.record.note_kept(lent.give_back(retires));
                 let (error, reason) = match failed {
                     ClientFailed::Gone(reason) => {
                         return Next::Stop(Outcomes::ClientGone(reason));
@@ -75,11 +75,8 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                let reason = match ended {
-                    Ended::Fin => CloseReason::PeerFin,
-                    Ended::Reset => CloseReason::PeerRst,
-                };
-                lent.give_back(Verdict::Retire(reason));
+                desk.record
+                    .note_kept(lent.give_back(Verdict::Retire(ended.reason())));
                 self.after_end(upstream, (ended, wear, upload), (proof, begun))
             }
             Broken::Origin(no_answer, begun) => {
@@ -106,7 +103,7 @@ impl Exchange<'_> {
             (Wear::Reused, Begun::No | Begun::Interim, _) => {
                 let found = match upload {
                     Upload::Refused => StaleFound::Write,
-                    Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
+                    Upload::Flowing | Upload::Whole(_) | Upload::Behind => StaleFound::Read,
                 };
                 let result = match decision {
                     Decision::Again(_) => StaleResult::Retried,
@@ -120,7 +117,9 @@ impl Exchange<'_> {
                 (why, ProxyError::StaleConnection)
             }
             (_, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
-            (_, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
+            (_, _, Ended::Reset | Ended::Silence) => {
+                (RetryReason::Reset, ProxyError::UpstreamReset)
+            }
         };
         next(decision, told, begun)
     }
@@ -132,7 +131,9 @@ impl Exchange<'_> {
         lent: Lent,
         (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
-        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        let record = &mut desk.record;
+        let mut retire =
+            |lent: Lent, reason| record.note_kept(lent.give_back(Verdict::Retire(reason)));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
@@ -168,13 +169,21 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
             }
+            NoAnswer::ClientStalled => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientStalled)
+            }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::HeadCutShort(ended) => {
+                retire(lent, ended.reason());
+                Next::Stop(broke(begun, ProxyError::Truncated))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -203,26 +212,13 @@ impl Exchange<'_> {
         lent: Lent,
         (answer, upload): (Answer, Upload),
     ) -> Next {
-        if let Some(hint) = answer.hint {
-            lent.endpoint().on_hint(hint);
-        }
-        let verdict = attempt::verdict_after(
-            (answer.origin, answer.kind),
-            upload,
-            (desk.origin_in.unread(), attempt::wire(lent.stream())),
-            (upstream.settings.reuse, lent.allowance()),
-        );
-        lent.give_back(verdict);
+        exchange::settle(desk, lent, (&answer, upload), upstream.settings.reuse);
         let decision = self.decide_on_status(upstream, answer.status);
-        let mut origin = desk.record.origin.clone();
-        if let (Some(origin), Verdict::Retire(reason)) = (&mut origin, verdict) {
-            origin.kept = Kept::Closed(reason);
-        }
         let last = Box::new(LastAnswer {
             answer,
             upload,
-            octets: std::mem::replace(&mut desk.out, buffer::lend()),
-            origin,
+            octets: std::mem::take(&mut desk.out),
+            origin: desk.record.origin.clone(),
         });
         match decision {
             Decision::Again(course) => {
@@ -249,11 +245,13 @@ impl Exchange<'_> {
     ) -> Next {
         Next::Stop(match broke_off(&stuck, rest.framing, upstream) {
             BrokeOff::ByOrigin(reason, error) => {
-                lent.give_back(Verdict::Retire(reason));
+                let retires = Verdict::Retire(reason);
+                desk.record.note_kept(lent.give_back(retires));
                 Outcomes::BrokeOff(error)
             }
             BrokeOff::ClientStalled => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+                let retires = Verdict::Retire(CloseReason::ClientGone);
+                desk.record.note_kept(lent.give_back(retires));
                 Outcomes::ClientStalled
             }
             BrokeOff::ClientReset => {
@@ -320,10 +318,6 @@ pub(super) enum Broken {
 }
 
 /// What follows a failed attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub(super) enum Next {
     /// Nothing: this is how it ends.
     Stop(Outcomes),
@@ -434,7 +428,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
         }
         // How much is left is too much, or not known: where in a chunk we are is not kept.
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
         }
     }
 }
@@ -444,14 +439,15 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
 fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     // An origin that is still owed a part of the request would read the next one as that part.
     let Upload::Whole(_) = rest.upload else {
-        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+        let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+        return desk.record.note_kept(lent.give_back(retires));
     };
     let mut input = std::mem::take(&mut desk.origin_in);
     let settings = Arc::clone(&upstream.settings);
     crate::net::worker::spawn(async move {
         let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
+            Some(stream) => discard::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
         let kind = match rest.framing {

@@ -5,6 +5,7 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod pulse;
 pub mod endpoint;
 pub mod tend;
 pub mod lent;
@@ -18,6 +19,10 @@ pub mod replay;
 pub mod outlet;
 pub mod relay;
 pub mod held;
+pub mod discard;
+pub mod progress;
+pub mod answer;
+mod answer_head;
 pub mod origin;
 pub mod tunnel;
 pub mod client;
@@ -31,5 +36,6 @@ mod failure;
 mod attempts;
 pub mod serve;
 mod pipeline;
+pub mod booth;
 pub mod converse;
 pub mod accept;

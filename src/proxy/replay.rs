@@ -33,9 +33,7 @@ impl Replay {
             self.kept = Kept::TooLarge;
             return;
         }
-        if octets.capacity() == 0 {
-            *octets = buffer::lend();
-        }
+        buffer::furnish(octets);
         octets.extend_from_slice(content);
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -40,6 +41,8 @@ pub struct Service {
     pub errors: Arc<ErrorLog>,
     /// Whether `Server-Timing` is sent.
     pub server_timing: ServerTiming,
+    /// How often the TCP of connections to origins is sampled; `None`: never.
+    pub tcp_info_interval: Option<Duration>,
     /// Client connections of all listeners, now.
     pub clients: AtomicU32,
     /// Most client connections of all listeners.
@@ -139,6 +142,7 @@ impl Service {
             access_log: parts.access_log,
             errors: parts.errors,
             server_timing: parts.server_timing,
+            tcp_info_interval: parts.tcp_info_interval,
             clients: AtomicU32::new(0),
             max_connections: parts.max_connections,
             plan: ArcSwap::from_pointee(plan),
@@ -235,6 +239,8 @@ pub struct Parts {
     pub errors: Arc<ErrorLog>,
     /// Whether `Server-Timing` is sent.
     pub server_timing: ServerTiming,
+    /// How often the TCP of connections to origins is sampled; `None`: never.
+    pub tcp_info_interval: Option<Duration>,
     /// Most client connections.
     pub max_connections: u32,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::names::Name;
 use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
+use crate::net::quickack::QuickAck;
 use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
@@ -56,6 +57,8 @@ pub struct ListenerSettings {
     pub linger_bytes: u64,
     /// What `Retry-After` says on a refusal.
     pub retry_after: Duration,
+    /// When a client's octets are acknowledged.
+    pub quickack: QuickAck,
 }
 
 /// Whether connections begin with a PROXY protocol header.

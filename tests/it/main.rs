@@ -30,6 +30,7 @@ mod retry_matrix;
 mod last_answer;
 mod errors;
 mod closing;
+mod segments;
 mod tunnels;
 mod balance;
 mod routes;
@@ -40,5 +41,10 @@ mod admin;
 mod access_log;
 mod shutdown;
 mod settings;
+mod gateway;
+mod nonce_echo;
 mod review;
+mod reasons;
+#[cfg(target_os = "linux")]
+mod tcp;
 mod real;

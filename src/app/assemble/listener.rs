@@ -22,6 +22,8 @@ use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::Pipelining;
 use crate::proxy::settings::ProxyProtocol;
 
+use super::tcp;
+
 /// A listener that nobody is connected to yet.
 #[must_use]
 pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Listener {
@@ -95,6 +97,7 @@ fn treatment(settings: &settings::Listener) -> ListenerSettings {
         linger_timeout: settings.linger_timeout,
         linger_bytes: settings.linger_bytes.0,
         retry_after: settings.retry_after,
+        quickack: tcp::options(&settings.tcp).quickack,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod logs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use crate::app::resolve::Addresses;
 use crate::config::Settings;
@@ -65,7 +66,7 @@ pub fn assemble(
 ) -> Result<Assembled, String> {
     let workers = workers(settings.server.workers);
     let metrics = Metrics::new(&shape(settings, workers));
-    let live = LiveTable::new(workers);
+    let live = LiveTable::telling(workers, Some(Arc::clone(&errors)));
     let access_log = AccessLog::open(
         logs::access(&settings.log),
         workers,
@@ -82,6 +83,7 @@ pub fn assemble(
             true => ServerTiming::Sent,
             false => ServerTiming::Omitted,
         },
+        tcp_info_interval: sampled_every(settings),
         max_connections: settings.server.max_connections,
     };
     let listeners = settings.listeners.iter().zip(&metrics.listeners);
@@ -104,6 +106,12 @@ fn workers(workers: Workers) -> usize {
         Workers::Auto => available_parallelism().map_or(1, usize::from),
         Workers::Count(count) => count.get(),
     }
+}
+
+/// How often the TCP of origins' connections is sampled, where the system can tell of it at all.
+fn sampled_every(settings: &Settings) -> Option<Duration> {
+    let asked = settings.metrics.tcp_info_interval.value();
+    asked.filter(|_| cfg!(target_os = "linux"))
 }
 
 /// What there is to count.
@@ -138,6 +146,7 @@ fn plan(
     workers: usize,
     (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
 ) -> Result<Plan, String> {
+    let sampled = sampled_every(settings).is_some();
     let upstreams: Vec<_> = settings
         .upstreams
         .iter()
@@ -145,6 +154,9 @@ fn plan(
         .zip(&metrics.upstreams)
         .map(|((settings, found), own)| {
             let shapes = upstream::endpoints(settings, found, workers);
+            if sampled {
+                metrics.sample_tcp(&settings.name, own);
+            }
             let of = (Arc::clone(own), Arc::clone(live));
             Arc::new(upstream::upstream(settings, shapes, metrics, of))
         })

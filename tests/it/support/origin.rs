@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use super::Gate;
 use super::eventually;
 use super::wire::End;
 use super::wire::Head;
@@ -104,6 +105,32 @@ impl Origin {
         Self::answering(OK)
     }
 
+    /// Answers every request with these octets, but none before the gate is open.
+    pub fn gated(gate: &Gate, octets: impl Into<Vec<u8>>) -> Self {
+        let (gate, octets) = (gate.clone(), octets.into());
+        Self::playing(move |peer| {
+            while peer.request().is_some() {
+                gate.wait();
+                peer.send(&octets);
+            }
+        })
+    }
+
+    /// Says these octets to the first request of a connection and no more; the end is the proxy's.
+    pub fn saying_only(octets: impl Into<Vec<u8>>) -> Self {
+        let octets = octets.into();
+        Self::playing(move |peer| {
+            peer.request();
+            peer.send(&octets);
+            peer.until_closed();
+        })
+    }
+
+    /// Takes a request and never answers; the end is the proxy's.
+    pub fn silent() -> Self {
+        Self::saying_only("")
+    }
+
     /// Answers every request with its name.
     pub fn named(name: &str) -> Self {
         Self::answering(answer(name))
@@ -144,6 +171,13 @@ impl Origin {
 
     pub fn request_count(&self) -> usize {
         self.record.requests.lock().unwrap().len()
+    }
+
+    /// The request lines so far, in order of their requests' end.
+    pub fn request_lines(&self) -> Vec<String> {
+        let requests = self.record.requests.lock().unwrap();
+        let lines = requests.iter().map(|seen| seen.message.head.start.clone());
+        lines.collect()
     }
 
     /// The one request that came.
