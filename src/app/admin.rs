@@ -33,6 +33,8 @@ pub type Act = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct AdminPlane {
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Sets the gauges that are set only when somebody looks.
+    pub measure: Box<dyn Fn() + Send + Sync>,
     /// What `/connections` shows.
     pub live: Arc<LiveTable>,
     /// The clock of the live table: microseconds since the process began.
@@ -87,11 +89,14 @@ impl AdminPlane {
     fn serve(&self, resource: Resource, request: &Request) -> Response {
         match resource {
             Resource::Page => html(),
-            Resource::Metrics => text(
-                StatusCode::Ok,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics.expose(),
-            ),
+            Resource::Metrics => {
+                (self.measure)();
+                text(
+                    StatusCode::Ok,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    self.metrics.expose(),
+                )
+            }
             Resource::Livez => text(StatusCode::Ok, PLAIN, "alive\n".to_owned()),
             Resource::Readyz => self.readyz(),
             Resource::Connections => match Filter::parse(request.url()) {
@@ -251,6 +256,7 @@ mod tests {
     fn plane() -> AdminPlane {
         AdminPlane {
             metrics: Metrics::new(&Shape::default()),
+            measure: Box::new(|| ()),
             live: LiveTable::new(1),
             now_micros: || 0,
             upstreams: Box::new(|| json!({ "upstreams": [] })),

@@ -27,6 +27,7 @@ use crate::app::config_view;
 use crate::app::descriptors;
 use crate::app::names;
 use crate::app::names::Names;
+use crate::app::ports;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
 use crate::app::refresh;
@@ -84,6 +85,7 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let names = Arc::new(Mutex::new(Names::new(settings, &service, workers)));
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
+    ports::warn(&service);
     let sockets = workers::bind(&listeners, workers)?;
     let admin = settings.admin.bind.map(bind_admin).transpose()?;
     let listening = Listening {
@@ -290,6 +292,7 @@ fn plane(
     let said = Said::of(&settings.upstreams, names);
     let config = config_view::show(&loaded.tree);
     let of = Arc::clone(service);
+    let measured = Arc::clone(service);
     let drain = move || {
         order
             .unbounded_send(Order::Drain)
@@ -297,6 +300,7 @@ fn plane(
     };
     Ok(AdminPlane {
         metrics: Arc::clone(&service.metrics),
+        measure: Box::new(move || ports::tell(&measured)),
         live: Arc::clone(&service.live),
         now_micros: || clock::micros(clock::now()),
         upstreams: Box::new(move || upstreams_view::show(&of, &said)),

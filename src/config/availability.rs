@@ -128,11 +128,6 @@ const NOT_YET: &[NotYet] = &[
         because: "new endpoints get their whole share at once",
     },
     NotYet {
-        key: "upstreams.*.pool.max_connections_total",
-        accepts: Accepts::Only(&["off"]),
-        because: "connections are counted for each endpoint only",
-    },
-    NotYet {
         key: "upstreams.*.pool.rebalance",
         accepts: Accepts::Only(&["false"]),
         because: "connections are not rebalanced",
@@ -141,21 +136,6 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.pool.queue",
         accepts: Accepts::Only(&["fifo"]),
         because: "the oldest waiter is next",
-    },
-    NotYet {
-        key: "upstreams.*.connect.source_addresses",
-        accepts: Accepts::Nothing,
-        because: "the kernel chooses the source address",
-    },
-    NotYet {
-        key: "upstreams.*.connect.bind_no_port",
-        accepts: Accepts::Only(&["true"]),
-        because: "without source addresses the kernel chooses the port at connect",
-    },
-    NotYet {
-        key: "upstreams.*.connect.port_reserve",
-        accepts: Accepts::Nothing,
-        because: "local ports are not counted",
     },
     NotYet {
         key: "upstreams.*.health.failures",

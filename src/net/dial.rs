@@ -1,6 +1,7 @@
 //! Connecting to an origin within a deadline, with failures sorted into kinds.
 
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -50,8 +51,8 @@ pub enum Switch {
 pub struct DialOptions {
     /// The socket's options.
     pub tcp: TcpOptions,
-    /// The address to connect from.
-    pub source: Option<SocketAddr>,
+    /// The addresses to connect from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Whether the port is chosen by connect() rather than bind() (`IP_BIND_ADDRESS_NO_PORT`).
     pub bind_no_port: Switch,
 }
@@ -73,23 +74,24 @@ pub enum DialError {
     Io(io::Error),
 }
 
-/// Connects. Cancel: the socket closes.
+/// Connects, from `source` if there is one. Cancel: the socket closes.
 ///
 /// # Errors
 /// [`DialError`].
 pub async fn dial(
     to: SocketAddr,
     options: &DialOptions,
+    source: Option<IpAddr>,
     deadline: Deadline,
 ) -> Result<Stream, DialError> {
     let socket = socket::tcp(to).map_err(DialError::from)?;
     options.tcp.apply(&socket).map_err(DialError::from)?;
-    if let Some(source) = options.source {
+    if let Some(source) = source {
         if options.bind_no_port == Switch::On {
             sys::bind_address_no_port(socket.as_fd());
         }
         socket
-            .bind(&SockAddr::from(source))
+            .bind(&SockAddr::from(SocketAddr::new(source, 0)))
             .map_err(DialError::from)?;
     }
     match socket.connect(&SockAddr::from(to)) {
@@ -113,6 +115,15 @@ pub async fn dial(
             Ok(stream)
         }
         Ok(Some(error)) | Err(error) => Err(error.into()),
+    }
+}
+
+impl DialOptions {
+    /// The addresses from which this endpoint can be reached: those of its family.
+    #[must_use]
+    pub fn sources_to(&self, to: IpAddr) -> Vec<IpAddr> {
+        let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
+        self.sources.iter().filter(fits).copied().collect()
     }
 }
 

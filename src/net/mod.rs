@@ -25,6 +25,7 @@ pub mod shelf;
 pub mod buffer;
 pub mod splice;
 pub mod dial;
+pub mod port_range;
 pub mod listen;
 pub mod linger;
 pub mod control;

@@ -427,6 +427,7 @@ upstream_idle_limit_seconds source config hint learned floor
 upstream_stale_connections_total found checkout write read
 upstream_stale_connections_total result replaced retried failed
 upstream_connect_errors_total reason refused timeout unreachable no_port dns other
+local_ports state in_use time_wait available
 upstream_queue_rejected_total reason full timeout client_gone
 upstream_retries_total result success failure
 upstream_retries_denied_total reason budget unsafe_method body_not_buffered attempts

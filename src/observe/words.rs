@@ -123,6 +123,13 @@ words! {
         Canary,     "canary",     "It waits to learn when the origin closes.";
     }
 
+    /// What a local port is doing.
+    PortState {
+        InUse,     "in_use",    "A connection has it.";
+        TimeWait,  "time_wait", "TIME_WAIT holds it after a connection that we ended.";
+        Available, "available", "Neither; the reserve is among these.";
+    }
+
     /// Where an idle limit comes from.
     IdleLimitSource {
         Config,  "config",  "The configuration.";
@@ -258,7 +265,7 @@ mod tests {
         assert!(is_in_order::<CodeClass>() && is_in_order::<UpstreamState>());
         assert!(is_in_order::<RetryReason>() && is_in_order::<RetryDenied>());
         assert!(is_in_order::<ConnectError>() && is_in_order::<QueueReject>());
-        assert!(is_in_order::<DnsResult>());
+        assert!(is_in_order::<DnsResult>() && is_in_order::<PortState>());
         assert!(is_in_order::<CloseReason>() && is_in_order::<ProxyError>());
     }
 

@@ -12,6 +12,7 @@ use crate::policy::balance::Dice;
 use crate::policy::balance::Tried;
 use crate::policy::retry::MethodClass;
 use crate::pool::ledger::Fresh;
+use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
@@ -83,19 +84,20 @@ impl Exchange<'_> {
                     tried.note(at);
                     return Err(NotServed::Dial(error));
                 }
-                Some(Err(NotAcquired::QueueFull)) => {
+                Some(Err(NotAcquired::QueueFull(lack))) => {
                     upstream.metrics.queue_rejected.of(QueueReject::Full).inc();
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
-                    return Err(NotServed::Error(ProxyError::QueueFull));
+                    return Err(NotServed::Error(in_vain(lack, ProxyError::QueueFull)));
                 }
-                Some(Err(NotAcquired::QueueTimeout)) => {
+                Some(Err(NotAcquired::QueueTimeout { lack, queued })) => {
+                    desk.record.timeline.queue += micros(queued);
                     upstream
                         .metrics
                         .queue_rejected
                         .of(QueueReject::Timeout)
                         .inc();
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
-                    return Err(NotServed::Error(ProxyError::QueueTimeout));
+                    return Err(NotServed::Error(in_vain(lack, ProxyError::QueueTimeout)));
                 }
                 Some(Err(NotAcquired::Closed)) => {
                     looked.note(at);
@@ -221,9 +223,20 @@ fn note_origin(
         idle: acquired.idle,
         kept: Kept::Persists,
     });
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     desk.record.timeline.queue += micros(acquired.queued);
     desk.record.timeline.connect += micros(acquired.connecting);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a request is told that waited in vain or might not wait.
+fn in_vain(lack: Lack, otherwise: ProxyError) -> ProxyError {
+    match lack {
+        Lack::Connection => otherwise,
+        Lack::Port => ProxyError::LocalPorts,
+    }
 }
 
 /// The dice of the data plane: quick and good enough to choose among endpoints.

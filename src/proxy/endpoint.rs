@@ -9,8 +9,11 @@ use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::clock;
+use crate::net::port_range::PortRange;
 use crate::net::reactor::Seen;
 use crate::net::stream::Detached;
+use crate::net::stream::Peeked;
 use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
 use crate::observe::LiveTable;
@@ -27,7 +30,13 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use crate::pool::ports::Parting;
+use crate::pool::ports::PortCounts;
+use crate::pool::ports::PortShape;
+use crate::pool::ports::Seat;
+use crate::pool::total::Total;
 use crate::proxy::pulse::Pulse;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -46,6 +55,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its address as text, for `Host`.
     pub host: String,
+    /// The addresses it is connected to from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Its connections.
     pub pool: Pool,
     /// Whether it is passed over for a moment, because connects to it failed.
@@ -70,6 +81,10 @@ pub struct EndpointSettings {
     pub name: Name,
     /// How connections are made.
     pub dial: crate::net::dial::DialOptions,
+    /// Local ports left to others.
+    pub port_reserve: u32,
+    /// What the system says of local ports.
+    pub port_range: PortRange,
     /// How long a connect may take.
     pub connect_timeout: std::time::Duration,
     /// How old a connection may grow.
@@ -121,6 +136,9 @@ impl Holddown {
 /// One endpoint's pool.
 pub struct Pool {
     pub(super) state: Mutex<State>,
+    total: Arc<Total>,
+    /// Serves those who wait for the total, at whichever endpoint.
+    share_out: ShareOut,
     /// The origin's last word on its idle timeout, in microseconds, 0 before any: asked before the
     /// lock is taken, since most answers repeat it.
     pub(super) hinted: AtomicU64,
@@ -146,6 +164,8 @@ pub(super) struct Facts {
     pub(super) opened_at: Instant,
     pub(super) why: OpenReason,
     pub(super) counted: Counted,
+    /// The local port it uses.
+    pub(super) seat: Seat,
     /// Octets already counted, received and sent.
     pub(super) told: (u64, u64),
     /// How many requests its origin lets it carry, counted from its first, by the last word on it.
@@ -163,15 +183,22 @@ pub(super) struct Counted {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: PoolLimits, idle: IdleSettings) -> Self {
+    pub fn new(
+        limits: PoolLimits,
+        idle: IdleSettings,
+        ports: PortShape,
+        (total, share_out): (Arc<Total>, ShareOut),
+    ) -> Self {
         let mut state = State {
-            ledger: Ledger::new(limits),
+            ledger: Ledger::under(Arc::clone(&total), limits, ports),
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
         state.apply_idle_limit();
         Self {
             state: Mutex::new(state),
+            total,
+            share_out,
             hinted: AtomicU64::new(0),
         }
     }
@@ -205,6 +232,31 @@ impl Pool {
         }
     }
 
+    /// Its local ports now, and how long they last at the present rate.
+    #[must_use]
+    pub fn ports(&self) -> (PortCounts, Option<Duration>) {
+        let mut state = self.lock();
+        let (woken, ports) = {
+            let woken = state.ledger.look_for_ports(clock::now());
+            let book = state.ledger.ports();
+            (woken, (book.counts(), book.exhaustion()))
+        };
+        drop(state);
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        ports
+    }
+
+    /// Lets those connect for whom ports came free meanwhile; when to look again.
+    pub(super) fn look_for_ports(&self) -> Option<Instant> {
+        let now = clock::now();
+        let (woken, due) = {
+            let ledger = &mut self.lock().ledger;
+            (ledger.look_for_ports(now), ledger.ports_due(now))
+        };
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        due
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,8 +266,19 @@ impl Pool {
         if let Some(waker) = waker {
             waker.wake();
         }
+        self.after_change();
+    }
+
+    /// The pool has changed: that may be what somebody at another endpoint waits for.
+    pub(super) fn after_change(&self) {
+        if self.total.is_waited_for() {
+            (self.share_out)();
+        }
     }
 }
+
+/// What serves those who wait for the total: the endpoints' household, which is made of pools.
+pub type ShareOut = Box<dyn Fn() + Send + Sync>;
 
 /// A pool's counts at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -309,6 +372,7 @@ impl From<&Detached> for Moved {
 pub(super) struct Leaving {
     pub(super) moved: Moved,
     pub(super) heard: Heard,
+    pub(super) parting: Parting,
 }
 
 impl From<&Stream> for Leaving {
@@ -321,6 +385,7 @@ impl From<&Stream> for Leaving {
         Self {
             moved: stream.into(),
             heard,
+            parting: parting(stream.peek()),
         }
     }
 }
@@ -331,7 +396,17 @@ impl From<&Detached> for Leaving {
         Self {
             moved: stream.into(),
             heard: Heard::Nothing,
+            parting: parting(stream.peek()),
         }
+    }
+}
+
+/// How a socket that is about to close leaves its port. Unread octets make the kernel send a reset
+/// (RFC 2525 §2.17), after which there is no TIME_WAIT.
+fn parting(peeked: Peeked) -> Parting {
+    match peeked {
+        Peeked::Nothing => Parting::OursFirst,
+        Peeked::Octets | Peeked::Fin | Peeked::Broken => Parting::Free,
     }
 }
 

@@ -11,8 +11,10 @@ use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::h1::persistence::KeepAliveHint;
+use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::clock;
+use crate::net::stream::Peeked;
 use crate::net::worker;
 use crate::observe::record::Kept;
 use crate::observe::words::Direction;
@@ -21,6 +23,7 @@ use crate::pool::Lease;
 use crate::pool::Verdict;
 use crate::pool::lease::Allowance;
 use crate::pool::ledger::Returned;
+use crate::pool::ports::Parting;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
 use crate::proxy::endpoint::Leaving;
@@ -131,9 +134,38 @@ impl Lent {
     /// Answers the lease: the connection is parked, handed on, or closed with its reason. Says
     /// which, for the account.
     pub fn give_back(mut self, verdict: Verdict) -> Kept {
+        if let Some(close) = self.origin_may_close_first(verdict) {
+            worker::spawn(self.close_second(verdict));
+            return Kept::Closed(close);
+        }
         match self.conn.take() {
             Some(conn) => self.answer(conn, verdict),
             None => Kept::Persists,
+        }
+    }
+
+    /// The close to come, where the origin has announced it and has yet to send its FIN while ports
+    /// are scarce: if ours were the first, TIME_WAIT would keep a port of ours (RFC 9293 §3.6.1).
+    fn origin_may_close_first(&self, verdict: Verdict) -> Option<Close> {
+        let Verdict::Retire(reason @ (CloseReason::UpstreamCloseHeader | CloseReason::Http10)) =
+            verdict
+        else {
+            return None;
+        };
+        let (stream, facts, _) = self.conn.as_ref()?;
+        let scarce = self.endpoint.pool.lock().ledger.ports().is_scarce();
+        let waits = scarce && stream.peek() == Peeked::Nothing;
+        waits.then(|| Close::of_origin(reason, Heard::Fin, facts.live.phase()))
+    }
+
+    /// Waits a little for the origin's FIN, then closes. Cancel: it closes at once.
+    async fn close_second(mut self, verdict: Verdict) {
+        if let Some(stream) = self.stream() {
+            // However this ends, what follows is the same.
+            stream.readable(Deadline::after(FIN_PATIENCE)).await.ok();
+        }
+        if let Some(conn) = self.conn.take() {
+            self.answer(conn, verdict);
         }
     }
 
@@ -208,7 +240,10 @@ impl Drop for Lent {
 impl Endpoint {
     pub(super) fn settle(&self, returned: Returned<Parked>) -> Kept {
         match returned {
-            Returned::Parked => Kept::Persists,
+            Returned::Parked => {
+                self.pool.after_change();
+                Kept::Persists
+            }
             Returned::Handed(ticket) => {
                 self.pool.wake(Some(ticket));
                 Kept::Persists
@@ -221,6 +256,10 @@ impl Endpoint {
         }
     }
 }
+
+/// How long an origin may take to send the FIN it has announced while ports are scarce. It costs a
+/// place in the pool meanwhile; the close follows the answer at once in most servers.
+const FIN_PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
@@ -246,9 +285,17 @@ impl Endpoint {
         if let Some(pulse) = &facts.pulse {
             pulse.take(); // the last one, so that nothing is lost
         }
+        self.port_left(&facts, of.parting);
         let close = Close::of_origin(reason, of.heard, facts.live.phase());
         self.tell_close(&facts, close);
         close
+    }
+
+    pub(super) fn port_left(&self, facts: &Facts, parting: Parting) {
+        let mut state = self.pool.lock();
+        let ticket = state.ledger.port_left(facts.seat, parting, clock::now());
+        drop(state);
+        self.pool.wake(ticket);
     }
 
     pub(super) fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {

@@ -7,6 +7,7 @@
 pub mod settings;
 pub mod pulse;
 pub mod endpoint;
+pub mod household;
 pub mod tend;
 pub mod lent;
 pub mod checkout;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::names::Name;
 use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
+use crate::net::port_range::PortRange;
 use crate::net::quickack::QuickAck;
 use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
@@ -142,6 +143,10 @@ pub struct UpstreamSettings {
     pub abort_drain_bytes: u64,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// Local ports left to others.
+    pub port_reserve: u32,
+    /// What the system says of local ports.
+    pub port_range: PortRange,
     /// How connections are made.
     pub dial: DialOptions,
     /// How long an answer may take to begin.

@@ -16,10 +16,13 @@ use crate::policy::balance::Unfit;
 use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
+use crate::pool::ports::PortShape;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::ShareOut;
+use crate::proxy::household::Household;
 use crate::proxy::settings::UpstreamSettings;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -77,22 +80,37 @@ struct Mould {
     metrics: Arc<UpstreamMetrics>,
     process: Arc<Metrics>,
     live: Arc<LiveTable>,
+    household: Arc<Household>,
 }
 
 impl Mould {
     fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
+        let sources = self.shared.dial.sources_to(shape.address.ip());
+        let range = &self.shared.port_range;
+        let ports = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(shape.address.ip()),
+        );
+        let household = Arc::clone(&self.household);
+        let total = Arc::clone(&household.total);
+        let share_out: ShareOut = Box::new(move || household.share_out());
+        let endpoint = Arc::new(Endpoint {
+            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits, self.shared.idle),
+            pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             holddown: Holddown::default(),
             in_flight: AtomicU64::new(0),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
             upstream: Arc::clone(&self.shared),
-        })
+        });
+        self.household.enter(&endpoint);
+        endpoint
     }
 }
 
@@ -111,6 +129,8 @@ impl Upstream {
         let shared = Arc::new(EndpointSettings {
             name: settings.name.clone(),
             dial: settings.dial.clone(),
+            port_reserve: settings.port_reserve,
+            port_range: settings.port_range,
             connect_timeout: settings.connect_timeout,
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
@@ -133,6 +153,7 @@ impl Upstream {
                 metrics: own_metrics,
                 process: Arc::clone(metrics),
                 live,
+                household: Arc::new(Household::new(settings.max_connections_total)),
             }),
             settings: Arc::new(settings),
         };

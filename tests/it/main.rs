@@ -35,6 +35,8 @@ mod tunnels;
 mod balance;
 mod routes;
 mod limits;
+mod ports;
+mod total;
 mod proxy_protocol;
 mod names;
 mod admin;

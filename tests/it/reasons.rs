@@ -196,7 +196,9 @@ fn error(error: ProxyError) -> Seen {
         ),
         ProxyError::QueueFull => In("reuse::who_finds_the_queue_full_gets_503_at_once"),
         ProxyError::QueueTimeout => In("reuse::who_waits_too_long_gets_503_and_the_reason"),
-        ProxyError::LocalPorts => NotYet("local ports are not counted yet"),
+        ProxyError::LocalPorts => {
+            In("ports::a_source_address_that_is_not_ours_is_no_fault_of_the_endpoint")
+        }
         ProxyError::Descriptors => In("reasons::descriptors_that_ran_out_are_told_as_such"),
         ProxyError::ConnectRefused => In("errors::a_refused_connection_is_a_502"),
         ProxyError::ConnectTimeout => {
