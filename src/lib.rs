@@ -35,7 +35,7 @@
 //!           proxy/choose      an endpoint (policy/balance), a place there or in line
 //!             proxy/checkout    the ledger (pool/ledger): reuse, dial (net/dial), wait or refuse
 //!           proxy/attempt     the head written afresh (policy/hops, h1/encode); both directions
-//!             proxy/origin      the answer, 1xx included (h1/exchange)
+//!             proxy/origin      the answer, 1xx included (h1/exchange); a listed one is held (proxy/held)
 //!             proxy/relay       content in constant memory (h1/body)
 //!           proxy/failure     what broke, and whether once more (policy/retry)
 //!         pool/verdict      may the connection carry another? proxy/lent parks or closes it

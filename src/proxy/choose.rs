@@ -35,28 +35,31 @@ impl Exchange<'_> {
         desk: &mut Desk,
         upstream: &Upstream,
         tried: &mut Tried,
-        retry: bool,
+        occasion: Occasion,
     ) -> Result<(Acquired, usize, InFlight), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
-        let only = upstream.endpoints.len() == 1;
+        let only = match upstream.endpoints.len() {
+            1 => IfFull::Wait,
+            _ => IfFull::LookElsewhere,
+        };
         loop {
             let held_down = match full {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
             let picked = upstream.pick(&looked, held_down, &mut Fast);
-            let (at, endpoint, may_wait) = match (picked, full) {
+            let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
-                (None, Some((at, endpoint))) => (at, endpoint, true),
+                (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
                 (None, None) => return Err(NotServed::NoneLeft),
             };
             let in_flight = InFlight::at(endpoint);
-            let want = self.want(upstream, endpoint, (retry, may_wait));
+            let want = self.want(upstream, endpoint, (occasion, if_full));
             let acquired = self.while_client_stays(endpoint.acquire(want)).await;
             match acquired {
                 None => {
-                    if may_wait {
+                    if if_full == IfFull::Wait {
                         upstream
                             .metrics
                             .queue_rejected
@@ -104,17 +107,17 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn want(
+    fn want(
         &self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        (retry, may_wait): (bool, bool),
+        (occasion, if_full): (Occasion, IfFull),
     ) -> Want {
         let settings = &upstream.settings;
         let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
         let unsafe_method = self.method == MethodClass::Unsafe;
         let (fresh, why) = match settings.reuse {
-            _ if retry => (Fresh::Only, Some(OpenReason::Retry)),
+            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
             Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe | Reuse::Always if unsafe_method => {
@@ -122,8 +125,8 @@ impl Exchange<'_> {
             }
             Reuse::Safe | Reuse::Always => (Fresh::Any, None),
         };
-        let queue = match may_wait {
-            true => {
+        let queue = match if_full {
+            IfFull::Wait => {
                 let elsewhere = match upstream.endpoints.len() {
                     1 => 0,
                     _ => upstream.waiting_elsewhere(endpoint),
@@ -132,7 +135,7 @@ impl Exchange<'_> {
                     max_pending: settings.max_pending.saturating_sub(elsewhere),
                 }
             }
-            false => Queueing::Refused,
+            IfFull::LookElsewhere => Queueing::Refused,
         };
         let inspect = if unsafe_method {
             Inspect::Socket
@@ -147,6 +150,25 @@ impl Exchange<'_> {
             inspect,
         }
     }
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// For an attempt of which nothing is known yet, or whose request was never sent: any will do.
+    First,
+    /// For a request that was sent already: only a fresh one will do, since a second stale one
+    /// would teach nothing.
+    Retry,
+}
+
+/// What a request does at an endpoint that has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfFull {
+    /// It stands in line.
+    Wait,
+    /// It goes to another endpoint first.
+    LookElsewhere,
 }
 
 /// Why no connection was had.
