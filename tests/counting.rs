@@ -5,6 +5,7 @@
 //! counts by thread, so that tests and their origins do not count each other. Absent on purpose: a
 //! gate on time, which a busy machine would fail; the time is printed.
 
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[path = "bench/stage.rs"]
 mod stage;
 
@@ -12,6 +13,7 @@ use std::alloc::GlobalAlloc;
 use std::alloc::Layout;
 use std::alloc::System;
 use std::cell::Cell;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
@@ -21,6 +23,7 @@ use holdfast::base::names::Name;
 use holdfast::base::reason::By;
 use holdfast::base::reason::Phase;
 use holdfast::base::reason::Side;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 use holdfast::net::worker;
 use holdfast::observe::ExchangeRecord;
 use holdfast::observe::Metrics;
@@ -89,6 +92,8 @@ fn an_exchange_is_counted_and_formatted_without_an_allocation() {
     assert_eq!(metrics.routes[0].in_flight.value(), 0);
 }
 
+/// The portable form has a timer for each sleep and pays for it.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn an_exchange_allocates_nothing_in_its_worker() {
     let log = std::env::temp_dir().join(format!("holdfast-counting-{}.log", std::process::id()));
@@ -113,6 +118,8 @@ fn an_exchange_allocates_nothing_in_its_worker() {
 }
 
 /// Asks the worker's own thread.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[expect(clippy::unwrap_used, reason = "a test's helper")]
 fn allocations_of_the_worker() -> u64 {
     let (tell, told) = mpsc::channel();
     let worker = worker::all().first().copied().unwrap();
@@ -146,6 +153,8 @@ fn one_exchange(metrics: &Metrics, record: &mut ExchangeRecord, lines: &mut Vec<
 const EXCHANGES: u32 = 10_000;
 
 /// The log's buffers are a part of it: three hundred lines fill some of them.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 const WARM_UP: u32 = 300;
 
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 const REQUESTS: u32 = 200;

@@ -5,6 +5,12 @@
 //! for a moment and its time is printed; and how long the program takes from its start to the first
 //! octet of an answer. Absent on purpose: statistics. Instructions need none, and time on a machine
 //! that others use has none worth having.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program of its own, which shows what it found or ends"
+)]
 
 mod stage;
 

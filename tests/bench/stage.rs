@@ -3,6 +3,10 @@
 //! The origin and the client allocate nothing per exchange and cost a few hundred instructions, so
 //! what is counted around them is the proxy's. Absent on purpose: any other behaviour, for which
 //! `tests/it` is.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a stage that does not stand ends the program"
+)]
 
 use std::io::Read;
 use std::io::Write;
