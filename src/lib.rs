@@ -35,7 +35,7 @@
 //!           proxy/choose      an endpoint (policy/balance), a place there or in line
 //!             proxy/checkout    the ledger (pool/ledger): reuse, dial (net/dial), wait or refuse
 //!           proxy/attempt     the head written afresh (policy/hops, h1/encode); both directions
-//!             proxy/origin      the answer, 1xx included (h1/exchange)
+//!             proxy/origin      the answer, 1xx included (h1/exchange); a listed one is held (proxy/held)
 //!             proxy/relay       content in constant memory (h1/body)
 //!           proxy/failure     what broke, and whether once more (policy/retry)
 //!         pool/verdict      may the connection carry another? proxy/lent parks or closes it
@@ -70,7 +70,8 @@
 //! - *Whatever a peer can grow is limited*, and every await on a peer has a deadline. Back-pressure
 //!   is by not reading. An idle connection owns no buffer.
 //! - *Locks are held for a few instructions*, never across an await; wakers are woken after.
-//! - *Storage is lent and used again.* Nothing is allocated for a field, nor to count or to log.
+//! - *Storage is lent and used again.* Nothing is allocated for a request, a field, or to count and
+//!   log it (`tests/counting.rs`); what a burst needed is let go within seconds (`net/shelf`).
 //! - *One home each*: the runtime under `net` alone, the clock in `net/clock`, `unsafe` in `net/sys`.
 //! - *Nothing that comes from a network panics.* Should a task do so all the same, its connection
 //!   ends, the panic is counted, and the process goes on.

@@ -250,6 +250,14 @@ impl RequestHead {
         self.octets = 0;
     }
 
+    /// An empty line before this head was taken off its connection already, and one is
+    /// all that is skipped.
+    pub fn on_empty_line(&mut self) {
+        if self.stage == Stage::Start {
+            self.stage = Stage::AfterEmptyLine;
+        }
+    }
+
     /// Makes ready for the next message and gives the memory back, for a connection that idles.
     pub fn shrink_to_idle(&mut self) {
         self.reset();
@@ -610,6 +618,20 @@ mod tests {
             request(&padded(257)[..256]),
             Err(MessageError::HeadTooLong { limit })
         );
+    }
+
+    #[test]
+    fn one_empty_line_is_skipped_also_one_that_was_taken_off_before() {
+        let parsed = |octets: &[u8]| {
+            let mut head = RequestHead::new();
+            head.on_empty_line();
+            head.parse(octets, &LIMITS)
+        };
+        let empty_lines = Err(MessageError::EmptyLines);
+        assert_eq!(request(b"\r\nGET / HTTP/1.0\r\n\r\n"), Ok(Parsed::Complete));
+        assert_eq!(request(b"\r\n\r\n"), empty_lines);
+        assert_eq!(parsed(b"GET / HTTP/1.0\r\n\r\n"), Ok(Parsed::Complete));
+        assert_eq!(parsed(b"\r\n"), empty_lines);
     }
 
     #[test]

@@ -197,7 +197,7 @@ words! {
     RetryDenied {
         Budget,          "budget",            "Too large a share of requests are retries.";
         UnsafeMethod,    "unsafe_method",     "Its method is not safe to repeat.";
-        BodyNotBuffered, "body_not_buffered", "Its body is no longer at hand.";
+        BodyNotBuffered, "body_not_buffered", "A body is larger than what is kept for a retry.";
         Attempts,        "attempts",          "It had all its attempts.";
     }
 

@@ -19,6 +19,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::net::reactor::Gone;
 use crate::observe::Counter;
 use crate::policy::hops;
+use crate::proxy::held::Holding;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::progress::Progress;
 use crate::proxy::relay::Stuck;
@@ -95,8 +96,18 @@ pub enum NoAnswer {
     Malformed(MessageError),
     /// The head is larger than we take.
     HeadTooLarge,
-    /// It is one that the upstream wants tried again; its body, so framed, was not read.
-    Unwanted(Framing, Persistence),
+    /// It is one that the upstream wants tried again: it came whole, and waits in `out` as it would
+    /// go to the client.
+    Unwanted(Answer),
+    /// It would have been that, but broke off before anything of it went to the client.
+    UnwantedBrokeOff {
+        /// Its status code.
+        status: u16,
+        /// How its end was to be known.
+        framing: Framing,
+        /// How it broke off.
+        stuck: Stuck,
+    },
     /// The client left.
     ClientGone,
     /// The client took nothing of an interim answer for too long.
@@ -173,21 +184,12 @@ pub struct Answering<'a> {
     pub service: &'a Service,
     /// How long the body may pause.
     pub body_idle: Duration,
-    /// Which answers are wanted.
-    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// Which answers are held back for another attempt.
+    pub holding: &'a Holding<'a>,
     /// A field line to add, pre-encoded.
     pub extra: &'a [u8],
     /// Shows what both connections are doing now.
     pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
-}
-
-/// Whether an answer is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// It is.
-    Yes,
-    /// It is tried again instead.
-    TryAgain,
 }

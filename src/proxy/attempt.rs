@@ -38,8 +38,8 @@ use crate::proxy::answer::AnswerKind;
 use crate::proxy::answer::Answering;
 use crate::proxy::answer::NoAnswer;
 use crate::proxy::answer::Upgrade;
-use crate::proxy::answer::Wanted;
 use crate::proxy::client::Client;
+use crate::proxy::held::Holding;
 use crate::proxy::judge::Judged;
 use crate::proxy::origin;
 use crate::proxy::outlet::Outlet;
@@ -116,8 +116,8 @@ pub struct Attempt<'a> {
     pub origin_out: &'a mut Vec<u8>,
     /// The request's content.
     pub content: &'a mut Content,
-    /// Which answers are wanted.
-    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// Which answers are held back for another attempt.
+    pub holding: &'a Holding<'a>,
     /// A field line to add to the answer.
     pub extra: &'a [u8],
     /// Shows what both connections are doing now.
@@ -150,7 +150,7 @@ impl Attempt<'_> {
                 .of(HalfClose::Finish),
             service: &self.client.service,
             body_idle: upstream.body_idle,
-            wanted: self.wanted,
+            holding: self.holding,
             extra: self.extra,
             phase: self.phase,
             progress,

@@ -33,33 +33,36 @@ use std::time::Duration;
 
 impl Exchange<'_> {
     /// Takes a connection: at a chosen endpoint, else wherever there is room, else in line.
-    pub(super) async fn acquire(
+    pub(super) async fn acquire<'u>(
         &mut self,
         desk: &mut Desk,
-        upstream: &Upstream,
+        upstream: &'u Upstream,
         tried: &mut Tried,
-        retry: bool,
-    ) -> Result<(Acquired, usize, InFlight), NotServed> {
+        occasion: Occasion,
+    ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
-        let only = upstream.endpoints.len() == 1;
+        let only = match upstream.endpoints.len() {
+            1 => IfFull::Wait,
+            _ => IfFull::LookElsewhere,
+        };
         loop {
             let held_down = match full {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
             let picked = upstream.pick(&looked, held_down, self.key, &mut Fast);
-            let (at, endpoint, may_wait) = match (picked, full) {
+            let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
-                (None, Some((at, endpoint))) => (at, endpoint, true),
+                (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
                 (None, None) => return Err(NotServed::NoneLeft),
             };
             let in_flight = InFlight::at(endpoint);
-            let want = self.want(upstream, endpoint, (retry, may_wait));
+            let want = self.want(upstream, endpoint, (occasion, if_full));
             let acquired = self.while_client_stays(endpoint.acquire(want)).await;
             match acquired {
                 None => {
-                    if may_wait {
+                    if if_full == IfFull::Wait {
                         upstream
                             .metrics
                             .queue_rejected
@@ -107,17 +110,17 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn want(
+    fn want(
         &self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        (retry, may_wait): (bool, bool),
+        (occasion, if_full): (Occasion, IfFull),
     ) -> Want {
         let settings = &upstream.settings;
         let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
         let unsafe_method = self.method == MethodClass::Unsafe;
         let (fresh, why) = match settings.reuse {
-            _ if retry => (Fresh::Only, Some(OpenReason::Retry)),
+            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
             Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe | Reuse::Always if unsafe_method => {
@@ -125,8 +128,8 @@ impl Exchange<'_> {
             }
             Reuse::Safe | Reuse::Always => (Fresh::Any, None),
         };
-        let queue = match may_wait {
-            true => {
+        let queue = match if_full {
+            IfFull::Wait => {
                 let elsewhere = match upstream.endpoints.len() {
                     1 => 0,
                     _ => upstream.waiting_elsewhere(endpoint),
@@ -135,7 +138,7 @@ impl Exchange<'_> {
                     max_pending: settings.max_pending.saturating_sub(elsewhere),
                 }
             }
-            false => Queueing::Refused,
+            IfFull::LookElsewhere => Queueing::Refused,
         };
         let inspect = if unsafe_method {
             Inspect::Socket
@@ -166,6 +169,25 @@ fn turn_of(client: IpAddr) -> ClientTurn {
             u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX) ^ (1 << 63)
         }
     })
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// For an attempt of which nothing is known yet, or whose request was never sent: any will do.
+    First,
+    /// For a request that was sent already: only a fresh one will do, since a second stale one
+    /// would teach nothing.
+    Retry,
+}
+
+/// What a request does at an endpoint that has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfFull {
+    /// It stands in line.
+    Wait,
+    /// It goes to another endpoint first.
+    LookElsewhere,
 }
 
 /// Why no connection was had.

@@ -181,6 +181,9 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         }
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
+            if client.skipped_before.get() == Some(client.nth.get()) {
+                desk.request.on_empty_line();
+            }
             client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
             account::begin(&mut desk.record, client);
@@ -257,7 +260,8 @@ enum Skipped {
 }
 
 /// Old clients send an empty line behind a body (RFC 9112 §2.2). If nothing follows it, no request
-/// has begun, and the connection idles. One is skipped before each request; another begins one.
+/// has begun, and the connection idles. One is skipped before each request; another is
+/// refused, as it is when both come in one segment.
 fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
     let served = client.nth.get();
     if desk.input.unread() != b"\r\n" || client.skipped_before.replace(Some(served)) == Some(served)

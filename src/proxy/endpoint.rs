@@ -63,7 +63,7 @@ pub struct Endpoint {
     /// Idle connections beyond its share, to be closed bit by bit.
     pub surplus: AtomicU32,
     /// Requests under way at it.
-    pub in_flight: AtomicU64,
+    pub in_flight: Apart<AtomicU64>,
     /// The metrics of its upstream.
     pub metrics: Arc<UpstreamMetrics>,
     /// The metrics of the process.
@@ -102,7 +102,21 @@ pub struct EndpointSettings {
     pub min_idle: u32,
 }
 
-/// One endpoint's pool.
+/// What all workers write all the time, on cache lines of its own (two, since processors fetch lines
+/// in pairs): what lies beside it is only read, and would be fetched anew after each write.
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
+
+impl<T> std::ops::Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// One endpoint's pool, apart for the same reason.
+#[repr(align(128))]
 pub struct Pool {
     pub(super) state: Mutex<State>,
     total: Arc<Total>,

@@ -4,8 +4,12 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
+use crate::net::buffer;
 use crate::observe::record::Kept;
+use crate::observe::record::OriginRecord;
 use crate::policy::retry::MethodClass;
+use crate::pool::Verdict;
 use crate::proxy::account;
 use crate::proxy::answer::Answer;
 use crate::proxy::attempt;
@@ -17,6 +21,7 @@ use crate::proxy::lent::Lent;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
+use crate::proxy::settings::Reuse;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -42,13 +47,35 @@ pub struct Exchange<'a> {
     pub sent: u32,
     /// What it is balanced by, where that is its key.
     pub key: Option<u64>,
+    /// The last real answer that was to be tried again: if all fails, it is the client's.
+    pub last: Option<Box<LastAnswer>>,
+}
+
+/// An answer that was held back whole while its request was tried again.
+pub struct LastAnswer {
+    /// What is known of it.
+    pub answer: Answer,
+    /// How far the request was when it came.
+    pub upload: Upload,
+    /// Its octets, framed for the client. Lent by the worker.
+    pub octets: Vec<u8>,
+    /// Who gave it, for the log.
+    pub origin: Option<OriginRecord>,
+}
+
+impl Drop for LastAnswer {
+    fn drop(&mut self) {
+        buffer::give_back(std::mem::take(&mut self.octets));
+    }
 }
 
 /// How the attempts ended.
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),
-    /// With none; nothing went to the client.
+    /// With an answer that was held back, and whose connection was given back.
+    Held(Box<LastAnswer>),
+    /// With none in the last attempt; nothing went to the client.
     Failed(ProxyError),
     /// In the middle of an answer.
     BrokeOff(ProxyError),
@@ -87,6 +114,7 @@ impl<'a> Exchange<'a> {
             method,
             sent: 0,
             key: None,
+            last: None,
         }
     }
 }
@@ -110,4 +138,24 @@ impl Exchange<'_> {
         desk.record.bytes_in = self.content.count;
         account::finish(&mut desk.record, self.client, route, (self.began, kept));
     }
+}
+
+/// Gives back the connection of an answer that came whole.
+pub(super) fn settle(
+    desk: &mut Desk,
+    mut lent: Lent,
+    (answer, upload): (&Answer, Upload),
+    reuse: Reuse,
+) {
+    lent.on_hint(answer.hint);
+    let verdict = attempt::verdict_after(
+        (answer.origin, answer.kind),
+        upload,
+        (desk.origin_in.unread(), attempt::wire(lent.stream())),
+        (reuse, lent.allowance()),
+    );
+    if let Verdict::Retire(_) = verdict {
+        lent.enter(Phase::Idle); // the exchange is over: it closes between two
+    }
+    desk.record.note_kept(lent.give_back(verdict));
 }

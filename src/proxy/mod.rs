@@ -21,6 +21,7 @@ pub mod reply;
 pub mod replay;
 pub mod outlet;
 pub mod relay;
+pub mod held;
 pub mod discard;
 pub mod progress;
 pub mod answer;

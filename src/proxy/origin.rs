@@ -41,7 +41,8 @@ use crate::proxy::answer::Answering;
 use crate::proxy::answer::Ended;
 use crate::proxy::answer::NoAnswer;
 use crate::proxy::answer::Upgrade;
-use crate::proxy::answer::Wanted;
+use crate::proxy::held::Held;
+use crate::proxy::held::Worth;
 use crate::proxy::progress::Begun;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
@@ -77,12 +78,6 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
                 worker::yield_now().await;
             }
             Arrival::Final(framing) => {
-                if with.progress.begun() == Begun::No
-                    && (with.wanted)(with.head.status) == Wanted::TryAgain
-                {
-                    let origin = response_persistence(with.head, framing, with.input.unread());
-                    return Err(NoAnswer::Unwanted(framing, origin));
-                }
                 return with.pass_final(framing, awaited).await;
             }
         }
@@ -221,12 +216,18 @@ impl Answering<'_> {
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
         self.input.consume(self.head.octets);
+        let mut body = (BodyReader::new(framing), writer);
         let mut content = 0;
-        if framing != Framing::None {
+        let held = match self.worth(framing) {
+            Worth::PassingOn => Held::Partly,
+            // Boxed: the usual way does not come by.
+            Worth::AnotherTry => Box::pin(self.hold(framing, &mut body, &mut content)).await?,
+        };
+        if held == Held::Partly && framing != Framing::None {
             (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
-            let passed = self.pass_body(framing, writer, &mut content).await;
+            let passed = self.pass_body(&mut body, &mut content).await;
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
                 relay::flush(self.client, self.out, self.listener.write_timeout)
@@ -248,20 +249,57 @@ impl Answering<'_> {
         };
         let mut answer = self.answered(kind, (origin, client), content, removed);
         answer.hint = hint;
-        Ok(answer)
+        match held {
+            Held::Partly => Ok(answer),
+            Held::Whole => Err(NoAnswer::Unwanted(answer)),
+        }
+    }
+
+    /// Whether this answer is held back: not once an interim one went to the client, which has
+    /// heard of this attempt then.
+    fn worth(&self, framing: Framing) -> Worth {
+        match self.progress.begun() {
+            Begun::No => self.holding.begins(self.head.status, framing),
+            Begun::Interim | Begun::Yes => Worth::PassingOn,
+        }
+    }
+
+    async fn hold(
+        &mut self,
+        framing: Framing,
+        (reader, writer): &mut (BodyReader, BodyWriter),
+        content: &mut u64,
+    ) -> Result<Held, NoAnswer> {
+        let mut source = Source {
+            stream: self.origin,
+            buffer: self.input,
+            reader,
+            patience: Patience::Idle {
+                limit: self.body_idle,
+                recipient: self.client.stream(),
+                gone: self.asked.gone,
+            },
+        };
+        let held = self
+            .holding
+            .gather(&mut source, (self.out, writer), content)
+            .await;
+        held.map_err(|stuck| NoAnswer::UnwantedBrokeOff {
+            status: self.head.status,
+            framing,
+            stuck,
+        })
     }
 
     async fn pass_body(
         &mut self,
-        framing: Framing,
-        writer: BodyWriter,
+        (reader, writer): &mut (BodyReader, BodyWriter),
         content: &mut u64,
     ) -> Result<(), Stuck> {
-        let mut reader = BodyReader::new(framing);
         let mut source = Source {
             stream: self.origin,
             buffer: self.input,
-            reader: &mut reader,
+            reader,
             patience: Patience::Idle {
                 limit: self.body_idle,
                 recipient: self.client.stream(),
@@ -271,7 +309,7 @@ impl Answering<'_> {
         let mut sink = Sink {
             outlet: self.client,
             out: self.out,
-            writer: SinkWriter::Framed(writer),
+            writer: SinkWriter::Framed(*writer),
             patience: self.listener.write_timeout,
         };
         let mut meter = Meter {

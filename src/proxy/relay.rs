@@ -214,7 +214,11 @@ async fn pass_by(
 }
 
 impl Source<'_> {
-    async fn read_more(&mut self) -> Result<(), Stuck> {
+    /// Reads once, waiting as long as the sender may be silent.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub async fn read_more(&mut self) -> Result<(), Stuck> {
         let stream = self.stream;
         self.read(|buffer| buffer.try_fill(stream, BODY_AHEAD_MAX))
             .await

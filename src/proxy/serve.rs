@@ -26,12 +26,13 @@ use crate::pool::Verdict;
 use crate::proxy::account;
 use crate::proxy::answer::Answer;
 use crate::proxy::answer::AnswerKind;
-use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
 use crate::proxy::discard;
+use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
@@ -192,7 +193,11 @@ impl Exchange<'_> {
                     }
                 }
             }
-            Outcomes::Failed(error) => Box::pin(self.fail(desk, error)).await,
+            Outcomes::Held(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+            Outcomes::Failed(error) => match self.last.take() {
+                Some(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+                None => Box::pin(self.fail(desk, error)).await,
+            },
             Outcomes::ClientFailed(error, reason) => {
                 desk.record.bytes_in = self.content.count;
                 Box::pin(refuse_for(
@@ -244,22 +249,34 @@ impl Exchange<'_> {
         &mut self,
         desk: &mut Desk,
         route: &Arc<Route>,
-        (answer, mut lent, upload): (Answer, Lent, Upload),
+        (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
-        let settings = &route.upstream.settings;
-        lent.on_hint(answer.hint);
-        let allowance = lent.allowance();
-        let leftover = desk.origin_in.unread();
-        let verdict = attempt::verdict_after(
-            (answer.origin, answer.kind),
-            upload,
-            (leftover, attempt::wire(lent.stream())),
-            (settings.reuse, allowance),
-        );
-        if let Verdict::Retire(_) = verdict {
-            lent.enter(Phase::Idle); // the exchange is over: it closes between two
-        }
-        desk.record.note_kept(lent.give_back(verdict));
+        exchange::settle(desk, lent, (&answer, upload), route.upstream.settings.reuse);
+        self.write_rest(desk, route, (&answer, upload)).await
+    }
+
+    /// All further attempts failed: the last real answer is the client's after all.
+    async fn answer_held(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        mut last: LastAnswer,
+    ) -> After {
+        std::mem::swap(&mut desk.out, &mut last.octets);
+        desk.record.status = Some(last.answer.status);
+        desk.record.origin = last.origin.take();
+        account::count_removed(&self.client.listener.metrics, &last.answer.removed);
+        let LastAnswer { answer, upload, .. } = &last;
+        self.write_rest(desk, route, (answer, *upload)).await
+    }
+
+    /// Writes what is left of an answer, and ends the exchange.
+    async fn write_rest(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        (answer, upload): (&Answer, Upload),
+    ) -> After {
         self.client.enter(Phase::ResponseBody);
         let patience = self.client.listener.settings.write_timeout;
         let flushed = conclude(self.outlet, &mut desk.out, patience).await;

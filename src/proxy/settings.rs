@@ -169,7 +169,8 @@ pub struct UpstreamSettings {
     pub tunnel_idle: Duration,
     /// Retries.
     pub retry: RetrySettings,
-    /// Most octets of a request's content kept for another attempt.
+    /// Most octets of a request's content kept for another attempt, and of an answer's held during
+    /// one.
     pub retry_buffer: u64,
 }
 

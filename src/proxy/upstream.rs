@@ -24,6 +24,7 @@ use crate::pool::ports::PortShape;
 use crate::proxy::condition::Condition;
 use crate::proxy::condition::Trial;
 use crate::proxy::condition::Ward;
+use crate::proxy::endpoint::Apart;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Pool;
@@ -115,7 +116,7 @@ impl Mould {
             pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             condition: Condition::new(&self.ward, shape.address.to_string(), joined),
             surplus: AtomicU32::new(0),
-            in_flight: AtomicU64::new(0),
+            in_flight: Apart(AtomicU64::new(0)),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
@@ -350,18 +351,18 @@ impl Upstream {
 }
 
 /// Counts a request at an endpoint while it lives.
-pub struct InFlight(Arc<Endpoint>, Trial);
+pub struct InFlight<'a>(&'a Endpoint, Trial);
 
-impl InFlight {
+impl<'a> InFlight<'a> {
     /// One more request at the endpoint.
     #[must_use]
-    pub fn at(endpoint: &Arc<Endpoint>) -> Self {
+    pub fn at(endpoint: &'a Endpoint) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(endpoint), endpoint.condition.begin())
+        Self(endpoint, endpoint.condition.begin())
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.0.condition.end(&self.1);

@@ -6,8 +6,8 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::config::Raw;
+use crate::support::origin::Nowhere;
 use crate::support::origin::answer;
-use crate::support::origin::nowhere;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -97,8 +97,9 @@ fn a_backup_is_used_only_when_the_primaries_are_down() {
 #[test]
 fn a_backup_stands_in_for_primaries_that_refuse() {
     let backup = Origin::named("backup");
+    let nowhere = Nowhere::new();
     let proxy = Proxy::configured(|c| {
-        let primary = format!("{{ address = \"{}\" }}", nowhere());
+        let primary = format!("{{ address = \"{}\" }}", nowhere.address);
         servers(c, &[primary, table(&backup, "backup = true")]);
     });
     let mut client = proxy.client();

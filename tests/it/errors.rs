@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::support::Origin;
 use crate::support::Proxy;
-use crate::support::origin::nowhere;
+use crate::support::origin::Nowhere;
 use crate::support::wire::Framing;
 use crate::support::wire::Message;
 
@@ -33,7 +33,8 @@ fn in_front_of(address: SocketAddr) -> Proxy {
 
 #[test]
 fn a_refused_connection_is_a_502() {
-    let proxy = in_front_of(nowhere());
+    let nowhere = Nowhere::new();
+    let proxy = in_front_of(nowhere.address);
     let mut client = proxy.client();
     for _ in 0..2 {
         told(&client.get("/"), 502, "connection_refused");
@@ -422,7 +423,8 @@ fn after_an_error_the_clients_connection_goes_on() {
 
 #[test]
 fn an_error_in_answer_to_head_has_no_body() {
-    let proxy = in_front_of(nowhere());
+    let nowhere = Nowhere::new();
+    let proxy = in_front_of(nowhere.address);
     let mut client = proxy.client();
     for _ in 0..2 {
         client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");

@@ -141,19 +141,20 @@ fn an_empty_line_behind_a_request_is_no_request_that_is_late() {
 }
 
 #[test]
-fn empty_lines_without_end_begin_a_request_that_is_late() {
-    let origin = Origin::ok();
-    let proxy = Proxy::with(&origin, |c| {
-        c.listener("header_timeout", "200ms");
-    });
-    let mut client = proxy.client();
-    client.send("\r\n");
-    // The first one is skipped and the connection idles again; a second one is not.
-    let labels = [("side", "client"), ("direction", "rx")];
-    proxy.metric_becomes("holdfast_bytes_total", &labels, 2.0);
-    client.send("\r\n");
-    assert_eq!(client.response().status(), 408);
-    client.sees_a_clean_end();
+fn a_second_empty_line_is_refused_also_if_the_first_came_by_itself() {
+    for rest in ["\r\n", "\r\nGET / HTTP/1.1\r\nHost: it.test\r\n\r\n"] {
+        let origin = Origin::ok();
+        let proxy = Proxy::to(&origin);
+        let mut client = proxy.client();
+        client.send("\r\n");
+        // It is skipped and the connection idles again.
+        let labels = [("side", "client"), ("direction", "rx")];
+        proxy.metric_becomes("holdfast_bytes_total", &labels, 2.0);
+        client.send(rest);
+        assert_eq!(client.response().status(), 400);
+        client.sees_a_clean_end();
+        assert_eq!(origin.request_count(), 0);
+    }
 }
 
 #[test]

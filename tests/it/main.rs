@@ -26,6 +26,8 @@ mod bodies;
 mod pipelining;
 mod truncation;
 mod retries;
+mod retry_matrix;
+mod last_answer;
 mod errors;
 mod closing;
 mod segments;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
+use crate::support::origin::Nowhere;
 use crate::support::origin::OK;
 use crate::support::origin::Peer;
-use crate::support::origin::nowhere;
 use crate::support::wire::Message;
 
 /// How an origin ends a connection that it should have answered on.
@@ -202,7 +202,8 @@ fn a_second_stale_connection_is_not_met_since_the_second_attempt_is_fresh() {
 fn refused_connections_send_every_request_to_the_next_endpoint() {
     let origin = Origin::ok();
     let good = origin.address();
-    let proxy = Proxy::configured(|c| app(c, &[nowhere(), good]));
+    let nowhere = Nowhere::new();
+    let proxy = Proxy::configured(|c| app(c, &[nowhere.address, good]));
     let mut client = proxy.client();
     for _ in 0..5 {
         assert_eq!(client.get("/").status(), 200);

@@ -291,10 +291,25 @@ impl Peer {
     }
 }
 
-/// An address where nobody listens: it was the kernel's to give a moment ago.
-pub fn nowhere() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// An address where nobody listens, nor will while this lives: bound, so that no other test gets it.
+pub struct Nowhere {
+    pub address: SocketAddr,
+    _bound: socket2::Socket,
+}
+
+impl Nowhere {
+    pub fn new() -> Self {
+        let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+        let bound = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+        bound
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        let address = bound.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            address,
+            _bound: bound,
+        }
+    }
 }
 
 /// A 200 with this text.

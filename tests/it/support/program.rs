@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
@@ -82,7 +83,8 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
 
 /// A port that was free a moment ago, for programs that cannot take port 0.
 pub fn free_port() -> u16 {
-    super::origin::nowhere().port()
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 impl Program {
