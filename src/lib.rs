@@ -69,7 +69,8 @@
 //! - *Whatever a peer can grow is limited*, and every await on a peer has a deadline. Back-pressure
 //!   is by not reading. An idle connection owns no buffer.
 //! - *Locks are held for a few instructions*, never across an await; wakers are woken after.
-//! - *Storage is lent and used again.* Nothing is allocated for a field, nor to count or to log.
+//! - *Storage is lent and used again.* Nothing is allocated for a request, a field, or to count and
+//!   log it (`tests/counting.rs`); what a burst needed is let go within seconds (`net/shelf`).
 //! - *One home each*: the runtime under `net` alone, the clock in `net/clock`, `unsafe` in `net/sys`.
 //! - *Nothing that comes from a network panics.* Should a task do so all the same, its connection
 //!   ends, the panic is counted, and the process goes on.

@@ -6,6 +6,8 @@
 //! Absent on purpose: percent-decoding, case changes, ordering.
 
 use std::fmt;
+use std::io::Write;
+use std::net::IpAddr;
 
 use crate::h1::fields::Field;
 use crate::h1::fields::FieldLine;
@@ -95,6 +97,27 @@ pub fn content_length(out: &mut Vec<u8>, length: u64) {
             b"\r\n",
         ],
     );
+}
+
+/// An IP address as text. It is in every request and every log line, so the usual kind goes without the formatter's
+/// machinery, which costs ten times as much.
+pub fn address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing into memory cannot fail.
+        return write!(out, "{address}").unwrap_or(());
+    };
+    for (at, number) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        if number >= 100 {
+            out.push(b'0' + number / 100);
+        }
+        if number >= 10 {
+            out.push(b'0' + number / 10 % 10);
+        }
+        out.push(b'0' + number % 10);
+    }
 }
 
 /// `Transfer-Encoding: chunked CRLF`
@@ -189,6 +212,21 @@ mod tests {
         assert!(request_line(&mut out, b"GET", b"/ HTTP/1.1").is_err());
         assert!(status_line(&mut out, 99, b"").is_err());
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn an_address_reads_as_everybody_writes_it() {
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.20.30.99",
+            "255.100.9.200",
+            "2001:db8::7",
+        ] {
+            let mut out = Vec::new();
+            address(&mut out, text.parse().unwrap());
+            assert_eq!(out, text.as_bytes());
+        }
     }
 
     #[test]

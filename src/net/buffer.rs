@@ -129,12 +129,7 @@ impl ReadBuffer {
 
     /// Takes larger storage, for a body that is worth larger reads.
     pub fn widen(&mut self) {
-        if self.octets.capacity() >= WIDE_OCTETS {
-            return;
-        }
-        let mut wide = lend_wide();
-        wide.extend_from_slice(&self.octets);
-        give_back(std::mem::replace(&mut self.octets, wide));
+        widen(&mut self.octets);
     }
 
     /// Whether nothing is unread and nothing held.
@@ -214,6 +209,16 @@ pub fn furnish(storage: &mut Vec<u8>) {
     if storage.capacity() == 0 {
         *storage = lend();
     }
+}
+
+/// Moves what is in storage to larger storage of the worker's, if there is any larger.
+pub fn widen(storage: &mut Vec<u8>) {
+    if storage.capacity() >= WIDE_OCTETS {
+        return;
+    }
+    let mut wide = lend_wide();
+    wide.extend_from_slice(storage);
+    give_back(std::mem::replace(storage, wide));
 }
 
 /// Gives storage back to the worker.

@@ -41,23 +41,19 @@ pub fn write_line(out: &mut Vec<u8>, record: &ExchangeRecord, format: Format) {
 
 fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
     line.time("time", record.began);
-    match record.client.port() {
-        // A field named the client and said no port.
-        0 => line.shown("client", record.client.ip()),
-        _ => line.shown("client", record.client),
-    }
+    line.address("client", record.client);
     line.number("client_conn", record.client_conn.0);
     line.number("client_nth", record.client_nth);
     if let Some(listener) = &record.listener {
-        line.shown("listener", listener);
+        line.word("listener", listener.as_str());
     }
     if let Some(route) = &record.route {
-        line.shown("route", route);
+        line.word("route", route.as_str());
     }
     octets(&mut line, "method", "method_cut", &record.method);
     octets(&mut line, "host", "host_cut", &record.host);
     octets(&mut line, "target", "target_cut", &record.target);
-    line.shown("version", version(record.minor_version));
+    line.word("version", version(record.minor_version));
     if let Some(status) = record.status {
         line.number("status", u64::from(status));
     }
@@ -77,9 +73,9 @@ fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
 }
 
 fn origin_side(line: &mut Line<'_>, origin: &OriginRecord) {
-    line.shown("upstream", &origin.upstream);
+    line.word("upstream", origin.upstream.as_str());
     if let Some(endpoint) = origin.endpoint {
-        line.shown("endpoint", endpoint);
+        line.address("endpoint", endpoint);
     }
     if let Some(conn) = origin.conn {
         line.number("upstream_conn", conn.0);

@@ -4,7 +4,6 @@
 //! request is continued only if the peer that sent it is trusted. Absent on purpose: deciding who
 //! is, and dropping what is not believed, which `hops` does.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use crate::h1::encode;
@@ -99,7 +98,7 @@ impl Introduction<'_> {
         if self.style.says_x() {
             if is_ours(Field::XForwardedFor) {
                 begin_list(out, fields, octets, Field::XForwardedFor, self.trust);
-                write_address(out, self.client.to_canonical());
+                encode::address(out, self.client.to_canonical());
                 out.extend_from_slice(b"\r\n");
             }
             if is_ours(Field::XForwardedProto) && !is_kept(Field::XForwardedProto) {
@@ -123,11 +122,11 @@ impl Introduction<'_> {
         match self.client.to_canonical() {
             IpAddr::V4(client) => {
                 out.extend_from_slice(b"for=");
-                write_address(out, IpAddr::V4(client));
+                encode::address(out, IpAddr::V4(client));
             }
             IpAddr::V6(client) => {
                 out.extend_from_slice(b"for=\"[");
-                write_address(out, IpAddr::V6(client));
+                encode::address(out, IpAddr::V6(client));
                 out.extend_from_slice(b"]\"");
             }
         }
@@ -150,36 +149,6 @@ fn begin_list(out: &mut Vec<u8>, fields: &FieldSection, octets: &[u8], field: Fi
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
-    }
-}
-
-/// Writes an address. It is in every request, so the usual kind goes without the formatter's
-/// machinery, which costs ten times as much.
-fn write_address(out: &mut Vec<u8>, address: IpAddr) {
-    let IpAddr::V4(address) = address else {
-        // Writing into memory cannot fail.
-        return write!(out, "{address}").unwrap_or(());
-    };
-    // Four times three digits and a dot; the last dot is not written.
-    let mut text = [0; 16];
-    let mut rest = text.as_mut_slice();
-    for number in address.octets() {
-        let digits = [number / 100, number / 10 % 10, number % 10];
-        let leading = usize::from(number < 100) + usize::from(number < 10);
-        for digit in digits.into_iter().skip(leading) {
-            put(&mut rest, b'0' + digit);
-        }
-        put(&mut rest, b'.');
-    }
-    let unused = rest.len();
-    out.extend_from_slice(text.get(..text.len() - unused - 1).unwrap_or_default());
-}
-
-/// Writes an octet at the front of what is left of a text.
-fn put(rest: &mut &mut [u8], octet: u8) {
-    if let Some((first, tail)) = std::mem::take(rest).split_first_mut() {
-        *first = octet;
-        *rest = tail;
     }
 }
 

@@ -30,13 +30,13 @@ use std::time::Duration;
 
 impl Exchange<'_> {
     /// Takes a connection: at a chosen endpoint, else wherever there is room, else in line.
-    pub(super) async fn acquire(
+    pub(super) async fn acquire<'u>(
         &mut self,
         desk: &mut Desk,
-        upstream: &Upstream,
+        upstream: &'u Upstream,
         tried: &mut Tried,
         occasion: Occasion,
-    ) -> Result<(Acquired, usize, InFlight), NotServed> {
+    ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
         let only = match upstream.endpoints.len() {

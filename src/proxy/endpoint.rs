@@ -62,7 +62,7 @@ pub struct Endpoint {
     /// Whether it is passed over for a moment, because connects to it failed.
     pub holddown: Holddown,
     /// Requests under way at it.
-    pub in_flight: AtomicU64,
+    pub in_flight: Apart<AtomicU64>,
     /// The metrics of its upstream.
     pub metrics: Arc<UpstreamMetrics>,
     /// The metrics of the process.
@@ -133,7 +133,21 @@ impl Holddown {
     }
 }
 
-/// One endpoint's pool.
+/// What all workers write all the time, on cache lines of its own (two, since processors fetch lines
+/// in pairs): what lies beside it is only read, and would be fetched anew after each write.
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
+
+impl<T> std::ops::Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// One endpoint's pool, apart for the same reason.
+#[repr(align(128))]
 pub struct Pool {
     pub(super) state: Mutex<State>,
     total: Arc<Total>,

@@ -34,6 +34,9 @@ impl Replay {
             return;
         }
         buffer::furnish(octets);
+        if octets.capacity() - octets.len() < content.len() {
+            buffer::widen(octets); // storage that is kept, instead of storage that grows
+        }
         octets.extend_from_slice(content);
     }
 

@@ -17,6 +17,7 @@ use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
 use crate::pool::ports::PortShape;
+use crate::proxy::endpoint::Apart;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
@@ -103,7 +104,7 @@ impl Mould {
             address: shape.address,
             pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             holddown: Holddown::default(),
-            in_flight: AtomicU64::new(0),
+            in_flight: Apart(AtomicU64::new(0)),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
@@ -283,18 +284,18 @@ impl Upstream {
 }
 
 /// Counts a request at an endpoint while it lives.
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight<'a>(&'a Endpoint);
 
-impl InFlight {
+impl<'a> InFlight<'a> {
     /// One more request at the endpoint.
     #[must_use]
-    pub fn at(endpoint: &Arc<Endpoint>) -> Self {
+    pub fn at(endpoint: &'a Endpoint) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(endpoint))
+        Self(endpoint)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
