@@ -151,7 +151,7 @@ impl Exchange<'_> {
                 )
             }
             NoAnswer::Unwanted(answer) => {
-                self.after_unwanted(desk, upstream, lent, (answer, upload))
+                self.after_unwanted(desk, upstream, lent, (*answer, upload))
             }
             NoAnswer::UnwantedBrokeOff {
                 status,
