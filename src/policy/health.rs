@@ -58,7 +58,7 @@ pub enum Symptom {
     Late,
     /// The answer broke the rules of HTTP/1.1, or was larger than is taken.
     Illegible,
-    /// The answer's content ended or stalled before it was whole.
+    /// The answer ended or stalled before it was whole.
     CutShort,
     /// 502, 503 or 504: by its own word it could not serve. Other 5xx are answers to a request and
     /// say nothing about the next one.

@@ -331,9 +331,8 @@ pub(super) fn symptom(broken: &Broken, wear: Wear) -> Option<Symptom> {
             NoAnswer::UnwantedBrokeOff { status, stuck, .. } => {
                 Symptom::of_status(*status).or_else(|| symptom_of(stuck))
             }
-            NoAnswer::Malformed(_) | NoAnswer::HeadTooLarge | NoAnswer::HeadCutShort(_) => {
-                Some(Symptom::Illegible)
-            }
+            NoAnswer::Malformed(_) | NoAnswer::HeadTooLarge => Some(Symptom::Illegible),
+            NoAnswer::HeadCutShort(_) => Some(Symptom::CutShort),
             NoAnswer::BrokeOff { stuck, .. } => symptom_of(stuck),
             NoAnswer::Ended(_)
             | NoAnswer::ClientGone
