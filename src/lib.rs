@@ -45,9 +45,10 @@
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
 //! ```
 //!
-//! Beside it `proxy/tend` watches the parked connections and takes the pulse of all (`proxy/pulse`),
-//! `app/refresh` looks names up and `proxy/replan` puts what changed into service, and `app/run`
-//! lives the process's life.
+//! How each attempt went is the endpoint's health (`policy/health`, `proxy/condition`,
+//! `proxy/heed`); `app/checks` asks endpoints besides. Beside it `proxy/tend` watches the parked
+//! connections and takes the pulse of all (`proxy/pulse`), `app/refresh` looks names up and
+//! `proxy/replan` puts what changed into service, and `app/run` lives the process's life.
 //!
 //! # What is always true
 //!

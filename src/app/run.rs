@@ -23,6 +23,7 @@ use crate::app::admin::Changes;
 use crate::app::assemble;
 use crate::app::assemble::Assembled;
 use crate::app::assemble::logs;
+use crate::app::checks;
 use crate::app::config_view;
 use crate::app::descriptors;
 use crate::app::names;
@@ -109,12 +110,18 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let mut news = News { asks, told, orders };
     let admin = pin!(serve_admin(admin, plane, &errors));
     let life = pin!(serve(&service, &readiness, settings, &mut news));
+    let checks = pin!(checks::run(settings, &service));
     let refresh = pin!(refresh.run());
-    let beside = select(admin, refresh);
+    let beside = select(admin, select(refresh, checks));
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
         Either::Right((Either::Left(_), _)) => Err("the admin listener has ended".to_owned()),
-        Either::Right((Either::Right(_), _)) => Err("names are no longer looked up".to_owned()),
+        Either::Right((Either::Right((Either::Left(_), _)), _)) => {
+            Err("names are no longer looked up".to_owned())
+        }
+        Either::Right((Either::Right((Either::Right(_), _)), _)) => {
+            Err("endpoints are no longer checked".to_owned())
+        }
     };
     drop((tell, order));
     ended

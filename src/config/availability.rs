@@ -46,8 +46,6 @@ enum Accepts {
     Nothing,
     /// These, which say what happens anyway.
     Only(&'static [&'static str]),
-    /// All but these.
-    AllBut(&'static [&'static str]),
     /// All that do not begin so.
     NoPrefix(&'static [&'static str]),
 }
@@ -112,46 +110,6 @@ const NOT_YET: &[NotYet] = &[
         accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
         because: "listeners accept on TCP only",
     },
-    NotYet {
-        key: "upstreams.*.balance",
-        accepts: Accepts::AllBut(&["ewma", "hash"]),
-        because: "there is no such balancer",
-    },
-    NotYet {
-        key: "upstreams.*.hash_key",
-        accepts: Accepts::Nothing,
-        because: "there is no hash balancer",
-    },
-    NotYet {
-        key: "upstreams.*.slow_start",
-        accepts: Accepts::Only(&["off"]),
-        because: "new endpoints get their whole share at once",
-    },
-    NotYet {
-        key: "upstreams.*.pool.rebalance",
-        accepts: Accepts::Only(&["false"]),
-        because: "connections are not rebalanced",
-    },
-    NotYet {
-        key: "upstreams.*.pool.queue",
-        accepts: Accepts::Only(&["fifo"]),
-        because: "the oldest waiter is next",
-    },
-    NotYet {
-        key: "upstreams.*.health.failures",
-        accepts: Accepts::Only(&["off"]),
-        because: "endpoints are not ejected",
-    },
-    NotYet {
-        key: "upstreams.*.health.active_path",
-        accepts: Accepts::Only(&["off"]),
-        because: "endpoints are not probed",
-    },
-    NotYet {
-        key: "upstreams.*.health.*",
-        accepts: Accepts::Nothing,
-        because: "endpoints are neither ejected nor probed",
-    },
 ];
 
 impl NotYet {
@@ -173,7 +131,6 @@ impl Accepts {
         match self {
             Self::Nothing => false,
             Self::Only(values) => values.contains(&text.as_str()),
-            Self::AllBut(values) => !values.contains(&text.as_str()),
             Self::NoPrefix(prefixes) => !prefixes.iter().any(|prefix| text.starts_with(prefix)),
         }
     }
@@ -182,7 +139,6 @@ impl Accepts {
         match self {
             Self::Nothing => "leave the key out".to_owned(),
             Self::Only(values) => format!("{}, or leave the key out", values.join(", ")),
-            Self::AllBut(values) => format!("anything but {}", values.join(", ")),
             Self::NoPrefix(prefixes) => format!("nothing that begins with {}", prefixes.join(", ")),
         }
     }

@@ -532,14 +532,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
         ("drain.websocket_close", "true"),
         ("drain.at_deadline", "'reset'"),
         ("listeners.web.bind", "'unix:/a'"),
-        ("upstreams.app.balance", "'hash'"),
-        ("upstreams.app.hash_key", "'path'"),
-        ("upstreams.app.slow_start", "'10s'"),
-        ("upstreams.app.pool.rebalance", "true"),
-        ("upstreams.app.pool.queue", "'fair'"),
-        ("upstreams.app.health.failures", "5"),
-        ("upstreams.app.health.active_path", "'/'"),
-        ("upstreams.app.health.eject", "'15s'"),
     ];
     for (key, value) in cases {
         let said = not_available(&format!("{key} = {value}\n"));
@@ -554,13 +546,7 @@ fn what_does_not_act_yet_is_refused_by_name() {
 
 #[test]
 fn what_happens_anyway_may_be_written() {
-    for (key, value) in [
-        ("server.watch_config", "false"),
-        ("drain.delay", "'0s'"),
-        ("upstreams.app.balance", "'round_robin'"),
-        ("upstreams.app.pool.queue", "'fifo'"),
-        ("upstreams.app.health.failures", "'off'"),
-    ] {
+    for (key, value) in [("server.watch_config", "false"), ("drain.delay", "'0s'")] {
         assert_eq!(
             not_available(&format!("{key} = {value}\n")),
             Vec::<String>::new()

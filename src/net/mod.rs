@@ -29,6 +29,7 @@ pub mod port_range;
 pub mod listen;
 pub mod linger;
 pub mod control;
+pub mod probe;
 pub mod admin_serve;
 pub mod admin_client;
 pub mod demo_origin;

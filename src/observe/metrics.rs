@@ -55,7 +55,6 @@ pub struct UpstreamShape {
 }
 
 /// Everything that is counted. The vectors are in the order of the shape.
-#[derive(Debug)]
 pub struct Metrics {
     /// The client side.
     pub listeners: Vec<Arc<ListenerMetrics>>,
@@ -83,7 +82,11 @@ pub struct Metrics {
     pub panics: Counter,
     process: ProcessMetrics,
     registry: Arc<Mutex<Registry>>,
+    looks: Mutex<Vec<Look>>,
 }
+
+/// Brings up to date what is only looked at when somebody asks.
+type Look = Box<dyn Fn() + Send + Sync>;
 
 impl Metrics {
     /// Everything at 0.
@@ -144,6 +147,7 @@ impl Metrics {
             panics: r.counter(PANICS, &[]),
             process: ProcessMetrics::new(r),
             registry: Arc::clone(&registry),
+            looks: Mutex::default(),
         };
         drop(locked);
         Arc::new(metrics)
@@ -154,6 +158,12 @@ impl Metrics {
     pub fn dns(&self, upstream: &Name) -> DnsMetrics {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         DnsMetrics::new(&mut registry, upstream.as_str())
+    }
+
+    /// Has `look` called before all of it is exposed.
+    pub fn look_first(&self, look: impl Fn() + Send + Sync + 'static) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.push(Box::new(look));
     }
 
     /// The connections of this upstream are sampled from now on.
@@ -175,6 +185,9 @@ impl Metrics {
     #[must_use]
     pub fn expose(&self) -> String {
         self.process.refresh();
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.iter().for_each(|look| look());
+        drop(looks);
         self.registry
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -55,6 +55,7 @@ use crate::proxy::upstream::Upstream;
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
         let upstream = &route.upstream;
+        self.key = upstream.key((&desk.request, desk.input.held()), self.client.address.ip());
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
         let mut last_error = upstream.none_left();
@@ -86,7 +87,7 @@ impl<'a> Exchange<'a> {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
                     if upstream
-                        .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                        .pick(&tried, HeldDown::RatherThanNone, self.key, &mut Fast)
                         .is_none()
                     {
                         return Outcomes::Failed(last_error);
@@ -107,11 +108,17 @@ impl<'a> Exchange<'a> {
             let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
             let broken = match tried_once {
                 Ok((answer, upload)) => {
+                    let timeline = &desk.record.timeline;
+                    let took = timeline.send + timeline.wait;
+                    lent.endpoint().on_answer(answer.status, took);
                     self.count_retry(upstream, again, RetryResult::Success);
                     return Outcomes::Answered(answer, lent, upload);
                 }
                 Err(broken) => broken,
             };
+            if let Some(symptom) = failure::symptom(&broken.0, wear) {
+                lent.endpoint().on_symptom(symptom);
+            }
             self.count_retry(upstream, again, RetryResult::Failure);
             let after = self.after_failure(desk, route, (lent, wear), broken);
             match Box::pin(after).await {
@@ -121,7 +128,7 @@ impl<'a> Exchange<'a> {
                         tried.note(at);
                         // Where there is no other, the same one is better than none.
                         if upstream
-                            .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                            .pick(&tried, HeldDown::RatherThanNone, self.key, &mut Fast)
                             .is_none()
                         {
                             tried = Tried::default();

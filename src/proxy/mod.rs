@@ -5,11 +5,13 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod condition;
 pub mod pulse;
 pub mod endpoint;
 pub mod household;
 pub mod tend;
 pub mod lent;
+pub mod heed;
 pub mod checkout;
 pub mod upstream;
 pub mod service;

@@ -25,6 +25,7 @@ use crate::policy::admission::ClientTable;
 use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
 use crate::proxy::endpoint::Endpoint;
+use crate::proxy::heed::Leaves;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
 use crate::proxy::upstream::Upstream;
@@ -209,6 +210,20 @@ impl Service {
             .iter()
             .flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving).cloned())
             .collect()
+    }
+
+    /// Shows how every endpoint stands.
+    pub fn show_endpoints(&self) {
+        for upstream in &self.plan.load().upstreams {
+            upstream
+                .endpoints
+                .iter()
+                .for_each(|at| at.show(Leaves::Staying));
+            upstream
+                .leaving
+                .iter()
+                .for_each(|at| at.show(Leaves::Going));
+        }
     }
 
     /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a

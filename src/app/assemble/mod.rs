@@ -73,7 +73,7 @@ pub fn assemble(
         metrics.log_lines_dropped,
     )
     .map_err(|error| format!("log.access_file: {error}"))?;
-    let plan = plan(settings, addresses, workers, (&metrics, &live))?;
+    let plan = plan(settings, addresses, workers, (&metrics, &live, &errors))?;
     let parts = Parts {
         metrics: Arc::clone(&metrics),
         live,
@@ -93,9 +93,17 @@ pub fn assemble(
         backlog: settings.backlog,
         tcp: tcp::options(&settings.tcp),
     });
+    let listeners = listeners.collect();
+    let service = Arc::new(Service::new(parts, plan));
+    let shown = Arc::downgrade(&service);
+    metrics.look_first(move || {
+        if let Some(service) = shown.upgrade() {
+            service.show_endpoints();
+        }
+    });
     Ok(Assembled {
-        listeners: listeners.collect(),
-        service: Arc::new(Service::new(parts, plan)),
+        listeners,
+        service,
         workers,
     })
 }
@@ -144,7 +152,7 @@ fn plan(
     settings: &Settings,
     addresses: &[Addresses],
     workers: usize,
-    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
+    (metrics, live, errors): (&Arc<Metrics>, &Arc<LiveTable>, &Arc<ErrorLog>),
 ) -> Result<Plan, String> {
     let sampled = sampled_every(settings).is_some();
     let upstreams: Vec<_> = settings
@@ -154,10 +162,10 @@ fn plan(
         .zip(&metrics.upstreams)
         .map(|((settings, found), own)| {
             let shapes = upstream::endpoints(settings, found, workers);
+            let of = (Arc::clone(own), Arc::clone(live), Arc::clone(errors));
             if sampled {
                 metrics.sample_tcp(&settings.name, own);
             }
-            let of = (Arc::clone(own), Arc::clone(live));
             Arc::new(upstream::upstream(settings, shapes, metrics, of))
         })
         .collect();
