@@ -41,6 +41,8 @@ pub struct AdminPlane {
     pub upstreams: Show,
     /// What `/config` shows.
     pub config: Show,
+    /// What `/drain` shows.
+    pub drain: Show,
     /// What `/readyz` says.
     pub readiness: Arc<Readiness>,
     /// Asked for on everything but the probes, if there is one.
@@ -100,6 +102,7 @@ impl AdminPlane {
             },
             Resource::Upstreams => show(&(self.upstreams)()),
             Resource::Config => show(&(self.config)()),
+            Resource::Drain if request.method() != Method::Post => show(&(self.drain)()),
             Resource::Drain | Resource::Reload => self.change(resource, request),
         }
     }
@@ -186,7 +189,8 @@ impl Resource {
 
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Drain | Self::Reload => &[Method::Post],
+            Self::Drain => &[Method::Get, Method::Head, Method::Post],
+            Self::Reload => &[Method::Post],
             _ => &[Method::Get, Method::Head],
         }
     }
@@ -255,6 +259,7 @@ mod tests {
             now_micros: || 0,
             upstreams: Box::new(|| json!({ "upstreams": [] })),
             config: Box::new(|| json!({})),
+            drain: Box::new(|| json!({ "stage": "serving" })),
             readiness: Arc::new(Readiness::new()),
             token: None,
             changes: Changes::Refused,
@@ -334,7 +339,8 @@ mod tests {
         assert_eq!(status(&plane, Method::Head, "/metrics"), 200);
         let response = plane.answer(&request(Method::Post, "/metrics"));
         assert_eq!(response.header("allow").unwrap().as_str(), "GET, HEAD");
-        let response = plane.answer(&request(Method::Get, "/drain"));
+        assert_eq!(status(&plane, Method::Get, "/drain"), 200);
+        let response = plane.answer(&request(Method::Get, "/reload"));
         assert_eq!(u16::from(response.status()), 405);
         assert_eq!(response.header("allow").unwrap().as_str(), "POST");
     }

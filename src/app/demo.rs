@@ -74,9 +74,10 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
 /// Lines for eyes rather than programs, without those that say what the greeting says. A limit, so
 /// that a dashboard has something to compare with. The origins close connections that are idle for
 /// 60 s; we close earlier, so that no request meets that.
-const TASTE: [(&str, &str); 4] = [
+const TASTE: [(&str, &str); 5] = [
     ("HOLDFAST_LOG__FORMAT", "logfmt"),
     ("HOLDFAST_LOG__LEVEL", "warn"),
+    ("HOLDFAST_DRAIN__DELAY", "0s"), // no balancer needs to hear of it
     ("HOLDFAST_LISTENERS__DEMO__MAX_CONNECTIONS", "1000"),
     ("HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT", "45s"),
 ];

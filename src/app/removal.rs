@@ -60,7 +60,8 @@ fn get(client: &mut TcpStream) -> String {
 }
 
 fn closed(service: &Service) -> u64 {
-    let closed = &service.metrics.upstreams[0].closed;
+    let plan = service.plan();
+    let closed = &plan.upstreams[0].metrics.closed;
     closed
         .of(By::Holdfast, CloseReason::EndpointRemoved)
         .value()

@@ -33,7 +33,7 @@ use crate::app::refresh;
 use crate::app::refresh::Refresh;
 use crate::app::resolve;
 use crate::app::shutdown;
-use crate::app::shutdown::Drained;
+use crate::app::shutdown::Shutdown;
 use crate::app::token::Token;
 use crate::app::upstreams_view;
 use crate::app::upstreams_view::Said;
@@ -106,7 +106,7 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
 
     let mut news = News { asks, told, orders };
     let admin = pin!(serve_admin(admin, plane, &errors));
-    let life = pin!(serve(&service, &readiness, settings, &mut news));
+    let life = pin!(serve(&service, &readiness, &mut news));
     let refresh = pin!(refresh.run());
     let beside = select(admin, refresh);
     let ended = match select(life, beside).await {
@@ -119,26 +119,23 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
 }
 
 /// Serves until it is time to go, and goes.
-async fn serve(
-    service: &Service,
-    readiness: &Readiness,
-    settings: &Settings,
-    news: &mut News,
-) -> Result<(), String> {
+async fn serve(service: &Service, readiness: &Readiness, news: &mut News) -> Result<(), String> {
     until_stop(service, news).await?;
-    shutdown::begin(service, readiness);
-    let finish = pin!(shutdown::finish(service, settings.drain.timeout));
-    let again = pin!(until_stop(service, news));
-    let drained = match select(finish, again).await {
-        Either::Left((drained, _)) => drained,
-        Either::Right((asked, _)) => {
-            asked?;
-            let left = service.clients.load(std::sync::atomic::Ordering::Relaxed);
-            Drained::Hurried { left }
+    let mut shutdown = Shutdown::begin(service, readiness);
+    let asked = {
+        let finish = pin!(shutdown.finish());
+        let again = pin!(until_stop(service, news));
+        match select(finish, again).await {
+            Either::Left(((), _)) => None,
+            Either::Right((asked, _)) => Some(asked),
         }
     };
-    shutdown::end(service, drained);
-    Ok(())
+    if let Some(asked) = asked {
+        asked?;
+        shutdown.hurry();
+        shutdown.finish().await;
+    }
+    shutdown.end()
 }
 
 /// Does what is asked until that is to stop. Errors: a worker has ended.
@@ -301,6 +298,10 @@ fn plane(
         now_micros: || clock::micros(clock::now()),
         upstreams: Box::new(move || upstreams_view::show(&of, &said)),
         config: Box::new(move || config.clone()),
+        drain: {
+            let of = Arc::clone(service);
+            Box::new(move || shutdown::show(&of))
+        },
         readiness: Arc::clone(readiness),
         token,
         changes: match settings.admin.allow_changes {

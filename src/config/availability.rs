@@ -65,36 +65,6 @@ const NOT_YET: &[NotYet] = &[
         because: "TCP_INFO is not sampled",
     },
     NotYet {
-        key: "drain.delay",
-        accepts: Accepts::Only(&["0s"]),
-        because: "a drain is not announced",
-    },
-    NotYet {
-        key: "drain.idle_grace",
-        accepts: Accepts::Only(&["0s"]),
-        because: "idle clients are closed at once",
-    },
-    NotYet {
-        key: "drain.spread",
-        accepts: Accepts::Only(&["0s"]),
-        because: "idle clients are closed at once",
-    },
-    NotYet {
-        key: "drain.tunnel_timeout",
-        accepts: Accepts::Nothing,
-        because: "tunnels share drain.timeout",
-    },
-    NotYet {
-        key: "drain.websocket_close",
-        accepts: Accepts::Only(&["false"]),
-        because: "WebSockets are not told of a drain",
-    },
-    NotYet {
-        key: "drain.at_deadline",
-        accepts: Accepts::Nothing,
-        because: "a drain has one way to end",
-    },
-    NotYet {
         key: "listeners.*.bind",
         accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
         because: "listeners accept on TCP only",

@@ -526,12 +526,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
     let cases = [
         ("server.watch_config", "true"),
         ("metrics.tcp_info_interval", "'15s'"),
-        ("drain.delay", "'3s'"),
-        ("drain.idle_grace", "'1s'"),
-        ("drain.spread", "'2s'"),
-        ("drain.tunnel_timeout", "'20s'"),
-        ("drain.websocket_close", "true"),
-        ("drain.at_deadline", "'reset'"),
         ("listeners.web.bind", "'unix:/a'"),
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
@@ -559,7 +553,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
 fn what_happens_anyway_may_be_written() {
     for (key, value) in [
         ("server.watch_config", "false"),
-        ("drain.delay", "'0s'"),
         ("upstreams.app.balance", "'round_robin'"),
         ("upstreams.app.pool.queue", "'fifo'"),
         ("upstreams.app.health.failures", "'off'"),

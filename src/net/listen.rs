@@ -153,6 +153,23 @@ impl Listener {
         self.stream.heard();
     }
 
+    /// Hands over what is in the queue now, before the socket closes: those clients are connected,
+    /// as they see it.
+    pub fn accept_the_rest(&mut self, mut take: impl FnMut(Accepted)) {
+        for _ in 0..QUEUE_MOST {
+            match self.try_accept() {
+                Ok(Some((socket, peer))) => take(Accepted::Connection(socket, peer)),
+                Ok(None) => return,
+                Err(trouble) => {
+                    take(Accepted::Trouble(trouble));
+                    if trouble.wants_pause() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     async fn pause_accepting(&mut self) {
         self.stream.mute();
         worker::sleep_until(Deadline::after(self.pause)).await;
@@ -206,6 +223,9 @@ const PAUSE_LEAST: Duration = Duration::from_millis(10);
 
 /// Longest pause: the time after which new connections are served again once descriptors are free.
 const PAUSE_MOST: Duration = Duration::from_millis(500);
+
+/// Most connections taken from a queue that is about to be closed: the longest queue there is.
+const QUEUE_MOST: usize = 65_536;
 
 /// Most connections accepted before others get their turn.
 const BATCH_MOST: usize = 64;

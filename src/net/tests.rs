@@ -17,7 +17,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::net::Deadline;
@@ -279,27 +278,6 @@ fn a_place_given_back_is_not_mistaken_for_its_former_tenant() {
         assert_ne!(second.key(), former);
         assert_eq!(second.look(), Seen::Quiet);
         exchange(&second, &mut peer).await;
-    });
-}
-
-#[test]
-fn readers_are_woken_when_something_changed() {
-    on_a_worker(|| async {
-        let (stream, _peer) = pair();
-        worker::spawn(async {
-            worker::sleep_until(Deadline::after(Duration::from_millis(20))).await;
-            worker::reactor().unwrap().stir_readers();
-        });
-        let mut polls = 0;
-        poll_fn(|context| {
-            polls += 1;
-            if polls == 2 {
-                return Poll::Ready(());
-            }
-            stream.poll_readable(context, Deadline::NEVER).map(|_| ())
-        })
-        .await;
-        assert_eq!(polls, 2);
     });
 }
 

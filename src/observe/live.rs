@@ -83,13 +83,19 @@ impl LiveConn {
         &self.facts
     }
 
+    /// What it is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        let phase = usize::from(self.phase.load(Ordering::Relaxed));
+        Phase::ALL.get(phase).copied().unwrap_or(Phase::Closing)
+    }
+
     /// Everything as it is now.
     #[must_use]
     pub fn view(&self) -> LiveView {
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
         LiveView {
             facts: self.facts.clone(),
-            phase: Phase::ALL.get(phase).copied().unwrap_or(Phase::Closing),
+            phase: self.phase(),
             nth: self.nth.load(Ordering::Relaxed),
             rx: self.rx.load(Ordering::Relaxed),
             tx: self.tx.load(Ordering::Relaxed),
@@ -192,6 +198,14 @@ pub struct LiveHandle {
     table: Arc<LiveTable>,
     shard: usize,
     key: usize,
+}
+
+impl LiveHandle {
+    /// What it shows, for another who looks.
+    #[must_use]
+    pub fn shared(&self) -> Arc<LiveConn> {
+        Arc::clone(&self.conn)
+    }
 }
 
 impl std::ops::Deref for LiveHandle {

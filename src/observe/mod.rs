@@ -18,6 +18,7 @@ pub mod endpoint_metrics;
 pub mod upstream_metrics;
 pub mod dns_metrics;
 pub mod process;
+pub mod drain_metrics;
 pub mod metrics;
 pub mod live;
 pub mod record;

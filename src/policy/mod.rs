@@ -9,6 +9,7 @@ pub mod answers;
 pub mod admission;
 pub mod timeouts;
 pub mod drain;
+pub mod websocket;
 pub mod idle_learning;
 pub mod header_rules;
 pub mod forwarded;

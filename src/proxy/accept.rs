@@ -34,12 +34,13 @@ use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
+use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::introduce::Known;
+use crate::proxy::rouse;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
-use crate::proxy::service::Standing;
 use crate::proxy::service::Taken;
 use crate::proxy::tend;
 
@@ -64,7 +65,7 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
     });
 }
 
-/// Accepts on this worker's socket until the process drains.
+/// Accepts on this worker's socket until the process closes its listeners.
 pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>) {
     let address = bound.address;
     let mut socket = match bound.attach() {
@@ -79,35 +80,14 @@ pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>
             return;
         }
     };
-    while service.standing() == Standing::Serving {
-        let accepting = socket.accept(|accepted| match accepted {
-            Accepted::Connection(socket, peer) => admit(socket, peer, &listener, &service),
-            Accepted::Trouble(trouble) => tell(trouble, &listener, &service),
-        });
-        until_drain(accepting, &service).await;
-    }
-}
-
-/// Wakes every idle connection and every accepting task of every worker: the drain has begun.
-pub fn announce_drain() {
-    for address in worker::all() {
-        address.post(|| {
-            if let Ok(reactor) = worker::reactor() {
-                reactor.stir_readers();
-            }
-        });
-    }
-}
-
-async fn until_drain(accepting: impl Future<Output = ()>, service: &Service) {
-    let mut accepting = std::pin::pin!(accepting);
-    std::future::poll_fn(|context| {
-        if service.standing() == Standing::Draining {
-            return std::task::Poll::Ready(());
-        }
-        accepting.as_mut().poll(context)
-    })
-    .await;
+    let take = |accepted| match accepted {
+        Accepted::Connection(socket, peer) => admit(socket, peer, &listener, &service),
+        Accepted::Trouble(trouble) => tell(trouble, &listener, &service),
+    };
+    let closes = || (service.standing() >= Standing::Closing).then_some(());
+    while rouse::unless(closes, socket.accept(take)).await.is_ok() {}
+    // Their handshakes are over: a close would reset them.
+    socket.accept_the_rest(take);
 }
 
 fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &Arc<Service>) {
@@ -205,7 +185,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
             return;
         };
         let deadline = Deadline::after(places.idle_timeout());
-        while !deadline.passed() && places.standing() == Standing::Serving {
+        while !deadline.passed() && places.standing() < Standing::Closing {
             if let Some(place) = places.enter(peer) {
                 return converse_on(stream, peer, places.with(place), Admitted::Yes).await;
             }

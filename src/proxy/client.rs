@@ -31,10 +31,11 @@ use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
 use crate::policy::admission::ClientPlace;
+use crate::policy::drain::AtDeadline;
 use crate::policy::forwarded::Trust;
+use crate::proxy::draining::Standing;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
-use crate::proxy::service::Standing;
 use crate::proxy::service::Taken;
 use crate::proxy::settings::ProxyProtocol;
 
@@ -117,6 +118,8 @@ pub enum Leave {
     Linger,
     /// By reset, once what it may have is sent: the client must see that its answer is not whole.
     Abort,
+    /// By reset, now: it is cut at the end of a drain, and nobody waits any more.
+    Cut,
 }
 
 impl Ending {
@@ -147,6 +150,19 @@ impl Ending {
             leave: Leave::Abort,
             by: By::Holdfast,
             reason,
+        }
+    }
+
+    /// The drain ends it, whatever it is doing.
+    #[must_use]
+    pub const fn cut(how: AtDeadline) -> Self {
+        Self {
+            leave: match how {
+                AtDeadline::Reset => Leave::Cut,
+                AtDeadline::Fin => Leave::Close,
+            },
+            by: By::Holdfast,
+            reason: CloseReason::Drain,
         }
     }
 
@@ -269,6 +285,7 @@ impl Client {
                 sent_out(&self.stream, deadline).await;
                 self.stream.reset();
             }
+            Leave::Cut => self.stream.reset(),
         }
     }
 
@@ -294,7 +311,7 @@ impl Ending {
     #[must_use]
     pub const fn told(self, phase: Phase) -> Close {
         let how = match (self.reason, self.leave) {
-            (CloseReason::PeerRst, _) | (_, Leave::Abort) => How::Rst,
+            (CloseReason::PeerRst, _) | (_, Leave::Abort | Leave::Cut) => How::Rst,
             (
                 CloseReason::IdleTimeout
                 | CloseReason::HeaderTimeout

@@ -5,6 +5,7 @@
 //! desk's buffer and is served in order.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::observe::words::ClientState;
+use crate::observe::words::Drained;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
 use crate::proxy::client::Admitted;
@@ -28,55 +30,77 @@ use crate::proxy::client::Ending;
 use crate::proxy::client::Opening;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
+use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::pipeline;
+use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
-use crate::proxy::service::Standing;
 use crate::proxy::settings::Pipelining;
 
 /// Serves a client until its connection ends.
 pub async fn converse(mut client: Client) {
-    let ending = loop {
-        if let Err(ending) = introduce::check_peer(&client) {
-            break ending;
+    let (service, live) = (Arc::clone(&client.service), client.live.shared());
+    // A cut drops whatever is under way, wherever it waits.
+    let cut = || match service.standing() {
+        Standing::Ended => Some(()),
+        Standing::Tunnels if live.phase() != Phase::Tunnel => Some(()),
+        _ => None,
+    };
+    let (ending, drained) = match rouse::unless(cut, exchanges_to_the_end(&mut client)).await {
+        Ok(ended) => ended,
+        Err(()) => {
+            let drained = match live.phase() {
+                Phase::Idle => Drained::Idle,
+                _ => Drained::Cut,
+            };
+            (Ending::cut(service.draining.at_deadline()), drained)
         }
-        if let Err(ending) = await_octets(&mut client).await {
-            break ending;
+    };
+    if service.standing() != Standing::Serving {
+        service.metrics.drain_closed.of(drained).inc();
+    }
+    Box::pin(client.end(ending)).await;
+}
+
+/// How it ends, and as what a drain counts that.
+async fn exchanges_to_the_end(client: &mut Client) -> (Ending, Drained) {
+    loop {
+        if let Err(ending) = introduce::check_peer(client) {
+            return (ending, Drained::Idle);
+        }
+        if let Err(ending) = await_octets(client).await {
+            return (ending, Drained::Idle);
         }
         // Boxed: an idle connection then holds the small future of waiting, not the large one of
         // serving.
-        if let Err(ending) = Box::pin(serve_what_came(&mut client)).await {
-            break ending;
+        if let Err(ending) = Box::pin(serve_what_came(client)).await {
+            return (ending, Drained::Finished);
         }
-    };
-    Box::pin(client.end(ending)).await;
+    }
 }
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     let idle_until = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
-    // A connection that has not been used may have its first request on the way when a drain
-    // begins: it gets a grace.
-    let grace_until = match client.nth.get() {
-        0 => Deadline::after(UNUSED_GRACE),
-        _ => Deadline::after(Duration::ZERO),
-    };
+    let (idle_since, mut place) = (Deadline::after(Duration::ZERO), None);
     poll_fn(|context| {
-        // Asked anew each time: a drain may have begun, and its deadline is nearer.
-        let standing = service.standing();
-        let deadline = match standing {
-            Standing::Serving => idle_until,
-            Standing::Draining => idle_until.min(grace_until),
+        // Asked anew each time: a drain may have come to the closing, and its deadline is nearer.
+        let drain_until = match service.standing() {
+            Standing::Serving | Standing::Announced => Deadline::NEVER,
+            _ => {
+                let place = *place.get_or_insert_with(|| fastrand::u32(0..1000));
+                service.draining.idle_deadline(idle_since, place)
+            }
         };
-        match stream.poll_readable(context, deadline) {
+        match stream.poll_readable(context, idle_until.min(drain_until)) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(match standing {
-                Standing::Serving => introduce::on_silence(client),
-                Standing::Draining => Ending::linger(CloseReason::Drain),
-            })),
+            Poll::Ready(Err(TimedOut)) if drain_until <= idle_until => {
+                Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
+            }
+            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(introduce::on_silence(client))),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -207,10 +231,6 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         }
     }
 }
-
-/// How long a connection without a request is left alone when a drain begins: as long as
-/// `drain.idle_grace` is by default.
-const UNUSED_GRACE: Duration = Duration::from_secs(1);
 
 /// Octets beyond the head's own limit that may be read ahead before the parser has had its say.
 const HEAD_SLACK_OCTETS: usize = 1024;

@@ -16,9 +16,9 @@ use crate::net::reactor::Gone;
 use crate::policy::hops;
 use crate::policy::hops::MaxForwards;
 use crate::proxy::client::Client;
+use crate::proxy::draining::Standing;
 use crate::proxy::origin::Asked;
 use crate::proxy::origin::Upgrade;
-use crate::proxy::service::Standing;
 use crate::proxy::settings::HalfClose;
 use crate::proxy::settings::Http10;
 use crate::proxy::settings::Pipelining;
@@ -174,7 +174,7 @@ fn persistence(
     {
         return Persistence::Close(CloseReason::MaxAge);
     }
-    if client.service.standing() == Standing::Draining {
+    if client.service.standing() != Standing::Serving {
         return Persistence::Close(CloseReason::Drain);
     }
     let ahead = framing == Framing::None && !unread.is_empty();

@@ -5,6 +5,8 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod rouse;
+pub mod draining;
 pub mod endpoint;
 pub mod tend;
 pub mod lent;

@@ -43,6 +43,7 @@ use crate::net::worker;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::policy::hops::Upgrading;
+use crate::proxy::draining::Standing;
 use crate::proxy::outlet::Behind;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::relay;
@@ -54,7 +55,6 @@ use crate::proxy::relay::Source;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
 use crate::proxy::service::Service;
-use crate::proxy::service::Standing;
 use crate::proxy::settings::KeepAliveField;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
@@ -539,8 +539,7 @@ impl Answering<'_> {
             return Persistence::Close(reason);
         }
         // What is in line behind it was begun already, so the last of the line says it.
-        if self.service.standing() == Standing::Draining && self.client.behind() == Behind::Nothing
-        {
+        if self.service.standing() != Standing::Serving && self.client.behind() == Behind::Nothing {
             return Persistence::Close(CloseReason::Drain);
         }
         if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {

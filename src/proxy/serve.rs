@@ -13,8 +13,10 @@
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::Phase;
+use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::Version;
+use crate::h1::octets;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::reactor::Gone;
@@ -28,6 +30,7 @@ use crate::proxy::attempt;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::draining::Standing;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::judge;
@@ -335,6 +338,10 @@ impl Exchange<'_> {
     fn afterwards(&self) -> (Persistence, Afterwards) {
         let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
         let keeps = match (self.judged.asked.persistence, whole) {
+            // The drain may have begun since the request was judged.
+            (Persistence::Persist, true) if self.client.service.standing() != Standing::Serving => {
+                Persistence::Close(CloseReason::Drain)
+            }
             (Persistence::Persist, true) => Persistence::Persist,
             (Persistence::Persist, false) => Persistence::Close(CloseReason::ErrorAnswer),
             (closes @ Persistence::Close(_), _) => closes,
@@ -385,8 +392,12 @@ impl Exchange<'_> {
         let end = match lent.stream() {
             Some(stream) => {
                 let early = (desk.input.unread(), desk.origin_in.unread());
-                let idle = settings.tunnel_idle;
-                tunnel::tunnel(&self.client.stream, stream, early, idle, &carried).await
+                let terms = tunnel::Terms {
+                    idle: settings.tunnel_idle,
+                    protocol: protocol(desk),
+                    draining: &self.client.service.draining,
+                };
+                tunnel::tunnel(&self.client.stream, stream, early, terms, &carried).await
             }
             None => tunnel::TunnelEnd::OriginBroke,
         };
@@ -398,12 +409,25 @@ impl Exchange<'_> {
         desk.record.end = End::Tunnelled;
         let ending = match end {
             tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
+            tunnel::TunnelEnd::GoneAway => Ending::linger(CloseReason::Drain),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
             tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
         };
         self.account(desk, Some(route), Kept::Closed(ending.reason));
         After::End(ending)
+    }
+}
+
+/// What was switched to: one of what was asked for (RFC 9110 §7.8), so it is known if only one was.
+fn protocol(desk: &Desk) -> tunnel::Protocol {
+    let octets = desk.input.held();
+    let mut asked = desk.request.fields.list(Field::Upgrade, octets);
+    match (asked.next(), asked.next()) {
+        (Some(only), None) if octets::eq_ignore_case(only, b"websocket") => {
+            tunnel::Protocol::WebSocket
+        }
+        _ => tunnel::Protocol::Opaque,
     }
 }
 

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -20,9 +19,14 @@ use crate::observe::Metrics;
 use crate::observe::RouteMetrics;
 use crate::observe::access_log::AccessLog;
 use crate::observe::error_log::ErrorLog;
+use crate::observe::words::ClientState;
 use crate::policy::admission::ClientTable;
+use crate::policy::drain::DrainSettings;
+use crate::policy::drain::Open;
 use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
+use crate::proxy::draining::Draining;
+use crate::proxy::draining::Standing;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
@@ -44,9 +48,10 @@ pub struct Service {
     pub clients: AtomicU32,
     /// Most client connections of all listeners.
     pub max_connections: u32,
+    /// The drain.
+    pub draining: Draining,
     plan: ArcSwap<Plan>,
     version: AtomicU64,
-    standing: AtomicU8,
 }
 
 /// Whether the timeline is told to clients.
@@ -120,15 +125,6 @@ pub enum LimitAction {
     Hold,
 }
 
-/// Whether the process takes new work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It does.
-    Serving,
-    /// It finishes what it has.
-    Draining,
-}
-
 impl Service {
     /// A service that carries out `plan`.
     #[must_use]
@@ -141,24 +137,47 @@ impl Service {
             server_timing: parts.server_timing,
             clients: AtomicU32::new(0),
             max_connections: parts.max_connections,
+            draining: Draining::new(parts.drain),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
-            standing: AtomicU8::new(0),
         }
     }
 
     /// Whether new work is taken.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.standing.load(Ordering::Relaxed) {
-            0 => Standing::Serving,
-            _ => Standing::Draining,
-        }
+        self.draining.standing()
     }
 
-    /// Takes no new work from now on.
-    pub fn drain(&self) {
-        self.standing.store(1, Ordering::Relaxed);
+    /// Client connections whose conversation is not over; closes in stages are.
+    #[must_use]
+    pub fn unended(&self) -> usize {
+        let each = self.metrics.listeners();
+        let states = each
+            .iter()
+            .map(|at| at.connections.of(ClientState::Closing));
+        let closing: i64 = states.map(|closing| closing.value()).sum();
+        let total = self.clients.load(Ordering::Acquire) as usize;
+        total.saturating_sub(usize::try_from(closing).unwrap_or(0))
+    }
+
+    /// What clients have open. Gauges may be askew for a moment, but the whole is exact, and what
+    /// is neither idle nor a tunnel counts as an exchange: a close in stages must not be cut either.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        let total = self.clients.load(Ordering::Acquire) as usize;
+        let of = |state| {
+            let each = self.metrics.listeners();
+            let sum: i64 = each.iter().map(|at| at.connections.of(state).value()).sum();
+            usize::try_from(sum).unwrap_or(0)
+        };
+        let tunnels = of(ClientState::Tunnel).min(total);
+        let idle = of(ClientState::Idle).min(total - tunnels);
+        Open {
+            idle,
+            exchanges: total - tunnels - idle,
+            tunnels,
+        }
     }
 
     /// The plan, for threads that are no workers.
@@ -237,6 +256,8 @@ pub struct Parts {
     pub server_timing: ServerTiming,
     /// Most client connections.
     pub max_connections: u32,
+    /// How a drain goes.
+    pub drain: DrainSettings,
 }
 
 impl Listener {

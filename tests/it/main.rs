@@ -37,6 +37,7 @@ mod names;
 mod admin;
 mod access_log;
 mod shutdown;
+mod drain;
 mod settings;
 mod review;
 mod real;

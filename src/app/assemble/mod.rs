@@ -9,6 +9,7 @@ pub mod listener;
 pub mod upstream;
 pub mod route;
 pub mod logs;
+pub mod drain;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,10 +84,13 @@ pub fn assemble(
             false => ServerTiming::Omitted,
         },
         max_connections: settings.server.max_connections,
+        drain: drain::settings(&settings.drain),
     };
-    let listeners = settings.listeners.iter().zip(&metrics.listeners);
-    let listeners = listeners.map(|(settings, metrics)| Placed {
-        listener: Arc::new(listener::listener(settings, Arc::clone(metrics))),
+    let listeners = settings.listeners.iter().map(|settings| Placed {
+        listener: Arc::new(listener::listener(
+            settings,
+            metrics.listener(&settings.name),
+        )),
         bind: settings.bind.iter().filter_map(tcp_address).collect(),
         backlog: settings.backlog,
         tcp: tcp::options(&settings.tcp),
@@ -142,15 +146,15 @@ fn plan(
         .upstreams
         .iter()
         .zip(addresses)
-        .zip(&metrics.upstreams)
-        .map(|((settings, found), own)| {
+        .zip(shape(settings, workers).upstreams)
+        .map(|((settings, found), shape)| {
             let shapes = upstream::endpoints(settings, found, workers);
-            let of = (Arc::clone(own), Arc::clone(live));
+            let of = (metrics.upstream(&shape), Arc::clone(live));
             Arc::new(upstream::upstream(settings, shapes, metrics, of))
         })
         .collect();
     let mut routes = Vec::new();
-    for (settings, own) in settings.routes.iter().zip(&metrics.routes) {
+    for settings in &settings.routes {
         let leads = upstreams
             .iter()
             .find(|upstream| upstream.settings.name == settings.upstream);
@@ -159,7 +163,7 @@ fn plan(
         routes.push(Arc::new(route::route(
             settings,
             Arc::clone(leads),
-            Arc::clone(own),
+            metrics.route(&settings.name),
         )?));
     }
     let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();

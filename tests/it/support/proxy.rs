@@ -94,6 +94,10 @@ impl Proxy {
         let mut config = Config::default();
         config.set("admin.bind", "127.0.0.1:0");
         config.set("server.watch_config", false);
+        // What ends a test ends at once; the tests of the drain say what it waits for.
+        for wait in ["drain.delay", "drain.idle_grace", "drain.spread"] {
+            config.set(wait, "0s");
+        }
         config.listener("bind", "127.0.0.1:0");
         change(&mut config);
         Self::start(&config)
