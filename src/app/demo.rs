@@ -24,9 +24,9 @@ pub fn demo(demo: Demo) -> Result<(), String> {
         // On the control plane's runtime, which outlives this call.
         control::run(async { origin.start() });
     }
-    let loaded =
-        config::load(&sources(demo, servers)).map_err(|complaints| complaints.to_string())?;
-    run::run(&loaded, |listening| {
+    let sources = sources(demo, servers);
+    let loaded = config::load(&sources).map_err(|complaints| complaints.to_string())?;
+    run::run(loaded, sources, |listening| {
         let mut out = std::io::stdout().lock();
         // Who does not read it can still be served.
         out.write_all(greeting(listening).as_bytes())
@@ -130,6 +130,7 @@ mod tests {
     use crate::base::names::Name;
     use crate::config::settings::words::LogFormat;
     use crate::config::source::Variables;
+    use crate::net::listen::Local;
 
     fn settings(variables: Variables) -> config::Settings {
         let demo = Demo {
@@ -160,7 +161,7 @@ mod tests {
         let listening = Listening {
             listeners: vec![(
                 Name::parse("demo").unwrap(),
-                "127.0.0.1:8080".parse().unwrap(),
+                Local::Ip("127.0.0.1:8080".parse().unwrap()),
             )],
             admin: Some("127.0.0.1:9901".parse().unwrap()),
         };

@@ -1,53 +1,54 @@
 //! A process's life: everything is put in its place and bound, then it serves, then it drains.
 //!
-//! The main thread is the control plane: signals, the admin listener, and what the workers tell.
-//! Requests are the workers' alone.
+//! The main thread is the control plane: signals, the admin listener, what the workers tell, and
+//! the files of the configuration. Requests are the workers' alone.
 
-use std::future::Future;
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc;
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::channel::mpsc::UnboundedSender;
+use futures::channel::oneshot;
 use futures::future::Either;
 use futures::future::select;
 
-use crate::app::admin::AdminPlane;
-use crate::app::admin::Changes;
 use crate::app::assemble;
 use crate::app::assemble::Assembled;
 use crate::app::assemble::logs;
-use crate::app::config_view;
 use crate::app::descriptors;
 use crate::app::names;
 use crate::app::names::Names;
+use crate::app::plane;
+use crate::app::plane::Order;
+use crate::app::plane::Shown;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
-use crate::app::refresh;
 use crate::app::refresh::Refresh;
+use crate::app::reload;
+use crate::app::reload::Applied;
+use crate::app::reload::Reloader;
 use crate::app::resolve;
-use crate::app::shutdown;
 use crate::app::shutdown::Shutdown;
-use crate::app::token::Token;
-use crate::app::upstreams_view;
-use crate::app::upstreams_view::Said;
+use crate::app::sockets::Sockets;
 use crate::app::workers;
 use crate::app::workers::Told;
 use crate::base::names::Name;
 use crate::config::Loaded;
 use crate::config::Settings;
+use crate::config::Sources;
+use crate::config::watch::Alike;
 use crate::net::admin_serve::AdminListener;
-use crate::net::admin_serve::Trouble;
 use crate::net::clock;
 use crate::net::control;
 use crate::net::control::Asked;
 use crate::net::control::Asks;
+use crate::net::inherit::Inherited;
+use crate::net::listen::Local;
 use crate::observe::ErrorLog;
 use crate::observe::error_log::Severity;
 use crate::proxy::service::Service;
@@ -56,20 +57,31 @@ use crate::proxy::service::Service;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listening {
     /// Its listeners' addresses.
-    pub listeners: Vec<(Name, SocketAddr)>,
+    pub listeners: Vec<(Name, Local)>,
     /// The admin listener's.
     pub admin: Option<SocketAddr>,
 }
 
-/// Serves until it is told to stop. `started` is called when everything listens.
+/// Serves until it is told to stop. `started` is called when everything listens. The sources are
+/// what a reload reads again.
 ///
 /// # Errors
-/// What keeps it from starting, or from going on.
-pub fn run(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), String> {
-    control::run(live(loaded, started))
+/// What keeps it from starting, or from going on; or what had to be cut at the end.
+pub fn run(
+    loaded: Loaded,
+    sources: Sources,
+    started: impl FnOnce(&Listening),
+) -> Result<(), String> {
+    let inherited = Inherited::take_from_environment()?;
+    control::run(live(loaded, sources, inherited, started))
 }
 
-async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), String> {
+async fn live(
+    loaded: Loaded,
+    sources: Sources,
+    inherited: Inherited,
+    started: impl FnOnce(&Listening),
+) -> Result<(), String> {
     let settings = &loaded.settings;
     let errors = logs::errors(&settings.log);
     let addresses = names::unresolved(&settings.upstreams);
@@ -84,30 +96,55 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let names = Arc::new(Mutex::new(Names::new(settings, &service, workers)));
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
-    let sockets = workers::bind(&listeners, workers)?;
+    let mut sockets = Sockets::new(workers, inherited);
+    let fresh = sockets.bind(&listeners)?;
     let admin = settings.admin.bind.map(bind_admin).transpose()?;
+    let posts = sockets.take(fresh, &listeners);
+    let of_listeners = sockets.addresses();
     let listening = Listening {
-        listeners: sockets.addresses,
+        listeners: of_listeners
+            .map(|(name, local)| (name.clone(), local.clone()))
+            .collect(),
         admin: admin.as_ref().map(AdminListener::local),
     };
     tell_where(&errors, &listening);
 
     let (tell, mut told) = mpsc::unbounded();
-    workers::start(sockets.posts, &service, &tell)?;
+    workers::start(posts, &service, &tell)?;
     all_began(&mut told, workers).await?;
     // Kept to the end, as `tell` is: a receiver without senders would have nothing more to wait for.
     let (order, orders) = mpsc::unbounded();
-    // The admin plane keeps its end only where it may change things; a closed end would read as Stop.
-    let _orders_stay_open = order.clone();
+    let (renew, renewed) = mpsc::unbounded();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
-    let plane = plane(loaded, &names, &service, (&readiness, order.clone()))?;
+    let of_admin = settings.admin.clone();
+    let parts = reload::Parts {
+        service: Arc::clone(&service),
+        names: Arc::clone(&names),
+        sockets,
+        listeners,
+        workers,
+        renewed: renew,
+    };
+    let reloader = Reloader::new(sources, loaded, parts);
+    let shown = Shown {
+        service: Arc::clone(&service),
+        names,
+        config: Box::new(reloader.shown()),
+        readiness: Arc::clone(&readiness),
+    };
+    let plane = plane::plane(&of_admin, shown, order.clone())?;
     started(&listening);
 
-    let mut news = News { asks, told, orders };
-    let admin = pin!(serve_admin(admin, plane, &errors));
-    let life = pin!(serve(&service, &readiness, &mut news));
-    let refresh = pin!(refresh.run());
+    let mut life = Life {
+        service,
+        readiness,
+        reloader,
+        news: News { asks, told, orders },
+    };
+    let admin = pin!(plane::serve(admin, plane, &errors));
+    let life = pin!(life.live());
+    let refresh = pin!(refresh.run_with(renewed));
     let beside = select(admin, refresh);
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
@@ -118,55 +155,94 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     ended
 }
 
-/// Serves until it is time to go, and goes.
-async fn serve(service: &Service, readiness: &Readiness, news: &mut News) -> Result<(), String> {
-    until_stop(service, news).await?;
-    let mut shutdown = Shutdown::begin(service, readiness);
-    let asked = {
-        let finish = pin!(shutdown.finish());
-        let again = pin!(until_stop(service, news));
-        match select(finish, again).await {
-            Either::Left(((), _)) => None,
-            Either::Right((asked, _)) => Some(asked),
-        }
-    };
-    if let Some(asked) = asked {
-        asked?;
-        shutdown.hurry();
-        shutdown.finish().await;
-    }
-    shutdown.end()
+/// A process that serves, and what it acts with.
+struct Life {
+    service: Arc<Service>,
+    readiness: Arc<Readiness>,
+    reloader: Reloader,
+    news: News,
 }
 
-/// Does what is asked until that is to stop. Errors: a worker has ended.
-async fn until_stop(service: &Service, news: &mut News) -> Result<(), String> {
-    loop {
-        match news.next().await {
-            New::Stop => return Ok(()),
-            New::Reopen => reopen(service),
-            New::WorkerEnded { index, why } => {
-                let says = format!("worker {index} has ended: {why}");
-                let errors = &service.errors;
-                errors.log(
-                    clock::wall(),
-                    Severity::Error,
-                    "worker_ended",
-                    &says,
-                    &[("worker", &index)],
-                );
-                return Err(says);
+impl Life {
+    /// Serves until it is time to go, and goes.
+    async fn live(&mut self) -> Result<(), String> {
+        self.until_stop().await?;
+        let Self {
+            service,
+            readiness,
+            reloader,
+            news,
+        } = self;
+        let sockets = &mut reloader.sockets;
+        let mut shutdown = Shutdown::begin(service, readiness, Box::new(|| sockets.close()));
+        let asked = {
+            let finish = pin!(shutdown.finish());
+            let again = pin!(news.until_asked_again(service));
+            match select(finish, again).await {
+                Either::Left(((), _)) => None,
+                Either::Right((asked, _)) => Some(asked),
+            }
+        };
+        if let Some(asked) = asked {
+            asked?;
+            shutdown.hurry();
+            shutdown.finish().await;
+        }
+        shutdown.end()
+    }
+
+    /// Does what is asked until that is to stop. Errors: a worker has ended.
+    async fn until_stop(&mut self) -> Result<(), String> {
+        loop {
+            let new = {
+                let news = pin!(self.news.next());
+                let look = pin!(control::sleep(LOOK_AT_FILES));
+                match select(news, look).await {
+                    Either::Left((new, _)) => Some(new),
+                    Either::Right(((), _)) => None,
+                }
+            };
+            match new {
+                Some(New::Stop) => return Ok(()),
+                Some(New::Reload) => {
+                    reopen(&self.service);
+                    // The log has told; nobody waits for the answer.
+                    self.reloader.reload().await.ok();
+                }
+                Some(New::ReloadFor(tell)) => {
+                    let result = self.reloader.reload().await;
+                    tell.send(result).ok(); // who asked may have left
+                }
+                Some(New::WorkerEnded { index, why }) => {
+                    return Err(worker_ended(&self.service, index, &why));
+                }
+                None if self.reloader.look() == Alike::Different => {
+                    self.reloader.reload().await.ok();
+                }
+                None => {}
             }
         }
     }
 }
 
-/// Files are opened anew. The configuration stays as it is, and the log says so.
+fn worker_ended(service: &Service, index: usize, why: &str) -> String {
+    let says = format!("worker {index} has ended: {why}");
+    let facts: [(&str, &dyn std::fmt::Display); 1] = [("worker", &index)];
+    let errors = &service.errors;
+    errors.log(
+        clock::wall(),
+        Severity::Error,
+        "worker_ended",
+        &says,
+        &facts,
+    );
+    says
+}
+
+/// Files are opened anew.
 fn reopen(service: &Service) {
     let (severity, says) = match service.access_log.reopen() {
-        Ok(()) => (
-            Severity::Info,
-            "files were reopened; the configuration was not read again".to_owned(),
-        ),
+        Ok(()) => (Severity::Info, "files were reopened".to_owned()),
         Err(error) => (
             Severity::Error,
             format!("the access log cannot be reopened and goes on in its old file: {error}"),
@@ -184,15 +260,11 @@ struct News {
     orders: UnboundedReceiver<Order>,
 }
 
-/// What the admin plane passes on.
-enum Order {
-    Drain,
-}
-
 /// One thing that the control plane has heard.
 enum New {
     Stop,
-    Reopen,
+    Reload,
+    ReloadFor(oneshot::Sender<Result<Applied, String>>),
     WorkerEnded { index: usize, why: String },
 }
 
@@ -203,14 +275,32 @@ impl News {
             let inside = select(self.told.next(), self.orders.next());
             match select(pin!(self.asks.next()), inside).await {
                 Either::Left((Asked::Stop, _)) => return New::Stop,
-                Either::Left((Asked::Reload, _)) => return New::Reopen,
-                Either::Right((Either::Left((Some(Told::Ended { index, why }), _)), _)) => {
-                    return New::WorkerEnded { index, why };
+                Either::Left((Asked::Reload, _)) => return New::Reload,
+                Either::Right((Either::Left((told, _)), _)) => match told {
+                    Some(Told::Ended { index, why }) => return New::WorkerEnded { index, why },
+                    // `live` holds a sender, so that it does not end.
+                    Some(Told::Began) | None => {}
+                },
+                Either::Right((Either::Right((order, _)), _)) => match order {
+                    Some(Order::Drain) => return New::Stop,
+                    Some(Order::Reload(tell)) => return New::ReloadFor(tell),
+                    // As above: there may be nobody to order.
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// During a drain: until it is asked for a second time. Errors: a worker has ended.
+    async fn until_asked_again(&mut self, service: &Service) -> Result<(), String> {
+        loop {
+            match self.next().await {
+                New::Stop => return Ok(()),
+                New::Reload => reopen(service),
+                New::ReloadFor(tell) => drop(tell), // what ends takes no other configuration
+                New::WorkerEnded { index, why } => {
+                    return Err(worker_ended(service, index, &why));
                 }
-                Either::Right((Either::Right((Some(Order::Drain), _)), _)) => return New::Stop,
-                Either::Right((Either::Left((Some(Told::Began), _)), _)) => {}
-                // `live` holds a sender of each, so that neither ends: there may be nobody to order.
-                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {}
             }
         }
     }
@@ -247,106 +337,21 @@ fn make_room(settings: &Settings, service: &Service, workers: usize) {
 
 fn bind_admin(address: SocketAddr) -> Result<AdminListener, String> {
     AdminListener::bind(address)
-        .map_err(|error: io::Error| format!("admin: {}", workers::refused(address, &error)))
+        .map_err(|error: io::Error| format!("admin: {}", workers::refused(&address, &error)))
 }
 
 fn tell_where(errors: &ErrorLog, listening: &Listening) {
-    let listeners = listening
-        .listeners
-        .iter()
-        .map(|(name, address)| (name.as_str(), address));
-    let admin = listening.admin.iter().map(|address| ("admin", address));
+    let listeners = listening.listeners.iter();
+    let listeners = listeners.map(|(name, local)| (name.as_str(), local.to_string()));
+    let admin = listening.admin.iter();
+    let admin = admin.map(|address| ("admin", address.to_string()));
     for (name, address) in listeners.chain(admin) {
         let facts: [(&str, &dyn std::fmt::Display); 2] =
-            [("listener", &name), ("address", address)];
-        errors.log(
-            clock::wall(),
-            Severity::Info,
-            "listening",
-            "connections are accepted",
-            &facts,
-        );
+            [("listener", &name), ("address", &address)];
+        let says = "connections are accepted";
+        errors.log(clock::wall(), Severity::Info, "listening", says, &facts);
     }
 }
 
-fn plane(
-    loaded: &Loaded,
-    names: &refresh::Shared,
-    service: &Arc<Service>,
-    (readiness, order): (&Arc<Readiness>, UnboundedSender<Order>),
-) -> Result<AdminPlane, String> {
-    let settings = &loaded.settings;
-    let token = settings
-        .admin
-        .token
-        .as_ref()
-        .map(|secret| Token::parse(secret.expose()));
-    let token = token
-        .transpose()
-        .map_err(|clause| format!("admin.token_file: {clause}"))?;
-    let said = Said::of(&settings.upstreams, names);
-    let config = config_view::show(&loaded.tree);
-    let of = Arc::clone(service);
-    let drain = move || {
-        order
-            .unbounded_send(Order::Drain)
-            .map_err(|_| "it has ended".to_owned())
-    };
-    Ok(AdminPlane {
-        metrics: Arc::clone(&service.metrics),
-        live: Arc::clone(&service.live),
-        now_micros: || clock::micros(clock::now()),
-        upstreams: Box::new(move || upstreams_view::show(&of, &said)),
-        config: Box::new(move || config.clone()),
-        drain: {
-            let of = Arc::clone(service);
-            Box::new(move || shutdown::show(&of))
-        },
-        readiness: Arc::clone(readiness),
-        token,
-        changes: match settings.admin.allow_changes {
-            true => Changes::Allowed {
-                drain: Box::new(drain),
-                reload: None,
-            },
-            false => Changes::Refused,
-        },
-    })
-}
-
-/// Serves the admin listener for ever, if there is one.
-fn serve_admin(
-    listener: Option<AdminListener>,
-    plane: AdminPlane,
-    errors: &ErrorLog,
-) -> impl Future<Output = ()> {
-    let plane = Arc::new(plane);
-    let metrics = Arc::clone(&plane.metrics);
-    let trouble = move |trouble| match trouble {
-        Trouble::Accept(error) => {
-            let says = "a connection of the admin listener could not be accepted";
-            errors.log(
-                clock::wall(),
-                Severity::Error,
-                "admin_accept",
-                says,
-                &[("error", &error)],
-            );
-        }
-        Trouble::Panicked => {
-            metrics.panics.inc();
-            let says = "a request to the admin listener ended in a panic";
-            errors.log(clock::wall(), Severity::Error, "admin_panic", says, &[]);
-        }
-    };
-    async move {
-        let answer = |request| {
-            let plane = Arc::clone(&plane);
-            async move { plane.answer(&request) }
-        };
-        match listener {
-            Some(listener) => listener.serve(answer, trouble).await,
-            None => pending().await,
-        }
-    }
-}
+/// Between two looks at the files of the configuration: soon enough for people.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);

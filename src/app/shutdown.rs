@@ -28,17 +28,24 @@ use crate::proxy::service::Service;
 /// A drain under way.
 pub struct Shutdown<'s> {
     service: &'s Service,
+    /// What is done when the listeners close, before the workers do.
+    close: Option<Box<dyn FnOnce() + 's>>,
     began: Instant,
     shown: Standing,
 }
 
 impl<'s> Shutdown<'s> {
     /// Takes new work no longer than `drain.delay` from now on.
-    pub fn begin(service: &'s Service, readiness: &Readiness) -> Self {
+    pub fn begin(
+        service: &'s Service,
+        readiness: &Readiness,
+        close: Box<dyn FnOnce() + 's>,
+    ) -> Self {
         readiness.set(Ready::Draining);
         service.draining.begin();
         let mut begun = Self {
             service,
+            close: Some(close),
             began: clock::real(),
             shown: Standing::Serving,
         };
@@ -114,9 +121,16 @@ impl<'s> Shutdown<'s> {
         let open = self.service.open();
         let machine = self.service.draining.advance(open);
         self.show_open(open);
-        let standing = self.service.standing();
+        let standing = Standing::of(machine.stage());
         if standing != self.shown {
             self.shown = standing;
+            // Before the workers close theirs, so that none is left that nobody accepts from.
+            if standing >= Standing::Closing
+                && let Some(close) = self.close.take()
+            {
+                close();
+            }
+            self.service.draining.show();
             rouse::everyone();
             self.tell(&machine, open);
         }
@@ -214,7 +228,7 @@ mod tests {
     }
 
     fn drained(service: &Service, readiness: &Readiness) -> Result<(), String> {
-        let mut shutdown = Shutdown::begin(service, readiness);
+        let mut shutdown = Shutdown::begin(service, readiness, Box::new(|| ()));
         control::run(shutdown.finish());
         shutdown.end()
     }
@@ -241,7 +255,7 @@ mod tests {
     fn the_second_order_to_stop_does_not_wait_for_the_deadline() {
         let service = service("1h");
         service.clients.store(1, Ordering::Relaxed);
-        let mut shutdown = Shutdown::begin(&service, &Readiness::new());
+        let mut shutdown = Shutdown::begin(&service, &Readiness::new(), Box::new(|| ()));
         shutdown.hurry();
         assert_eq!(service.standing(), Standing::Ended);
         control::run(shutdown.finish());

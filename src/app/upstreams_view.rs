@@ -1,6 +1,5 @@
 //! `/upstreams`: every pool against its limit, as JSON.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -12,8 +11,6 @@ use crate::app::names::Name;
 use crate::app::refresh;
 use crate::app::refresh::Shared;
 use crate::base::units::show_duration;
-use crate::config::settings;
-use crate::config::settings::words::Word as _;
 use crate::observe::stamp;
 use crate::policy::balance::Rank;
 use crate::policy::idle_learning::Known;
@@ -21,35 +18,16 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Upstream;
 
-/// What a plan does not keep: the words of the configuration, and what is known of names.
-pub struct Said {
-    balance: Vec<&'static str>,
-    names: Shared,
-}
-
-impl Said {
-    /// What is said, in the order in which a plan has it.
-    #[must_use]
-    pub fn of(upstreams: &[settings::Upstream], names: &Shared) -> Self {
-        let balance = upstreams.iter().map(|upstream| upstream.balance.word());
-        Self {
-            balance: balance.collect(),
-            names: Arc::clone(names),
-        }
-    }
-}
-
 /// The upstreams as they are now.
 #[must_use]
-pub fn show(service: &Service, said: &Said) -> Value {
+pub fn show(service: &Service, names: &Shared) -> Value {
     let plan = service.plan();
-    let names = refresh::lock(&said.names);
-    let upstreams = plan.upstreams.iter().zip(&said.balance);
-    let upstreams = upstreams.map(|(upstream, balance)| {
+    let names = refresh::lock(names);
+    let upstreams = plan.upstreams.iter().map(|upstream| {
         let name = upstream.settings.name.as_str();
         json!({
             "name": name,
-            "balance": balance,
+            "balance": names.balance(name),
             "max_pending": upstream.settings.max_pending,
             "endpoints": endpoints(upstream),
             "names": names.of(name).map(show_name).collect::<Vec<_>>(),
@@ -129,6 +107,7 @@ mod tests {
     use crate::observe::ErrorLog;
     use crate::observe::error_log::Severity;
     use crate::observe::line::Style;
+    use std::sync::Arc;
     use std::sync::Mutex;
 
     #[test]
@@ -142,7 +121,7 @@ mod tests {
         let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, Style::Json);
         let service = assemble(&settings, &addresses, quiet).unwrap().service;
         let names = Arc::new(Mutex::new(Names::new(&settings, &service, 1)));
-        let shown = show(&service, &Said::of(&settings.upstreams, &names));
+        let shown = show(&service, &names);
         let app = &shown["upstreams"][0];
         assert_eq!(
             (&app["name"], &app["balance"]),

@@ -48,26 +48,14 @@ enum Accepts {
     Only(&'static [&'static str]),
     /// All but these.
     AllBut(&'static [&'static str]),
-    /// All that do not begin so.
-    NoPrefix(&'static [&'static str]),
 }
 
 /// The table. The first line that fits a key decides about it.
 const NOT_YET: &[NotYet] = &[
     NotYet {
-        key: "server.watch_config",
-        accepts: Accepts::Only(&["false"]),
-        because: "files are not watched",
-    },
-    NotYet {
         key: "metrics.tcp_info_interval",
         accepts: Accepts::Only(&["off"]),
         because: "TCP_INFO is not sampled",
-    },
-    NotYet {
-        key: "listeners.*.bind",
-        accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
-        because: "listeners accept on TCP only",
     },
     NotYet {
         key: "upstreams.*.balance",
@@ -151,7 +139,6 @@ impl Accepts {
             Self::Nothing => false,
             Self::Only(values) => values.contains(&text.as_str()),
             Self::AllBut(values) => !values.contains(&text.as_str()),
-            Self::NoPrefix(prefixes) => !prefixes.iter().any(|prefix| text.starts_with(prefix)),
         }
     }
 
@@ -160,7 +147,6 @@ impl Accepts {
             Self::Nothing => "leave the key out".to_owned(),
             Self::Only(values) => format!("{}, or leave the key out", values.join(", ")),
             Self::AllBut(values) => format!("anything but {}", values.join(", ")),
-            Self::NoPrefix(prefixes) => format!("nothing that begins with {}", prefixes.join(", ")),
         }
     }
 }

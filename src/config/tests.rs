@@ -524,9 +524,7 @@ fn a_field_that_a_route_sets_has_a_legal_name_and_value() {
 #[test]
 fn what_does_not_act_yet_is_refused_by_name() {
     let cases = [
-        ("server.watch_config", "true"),
         ("metrics.tcp_info_interval", "'15s'"),
-        ("listeners.web.bind", "'unix:/a'"),
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
         ("upstreams.app.slow_start", "'10s'"),
@@ -552,7 +550,6 @@ fn what_does_not_act_yet_is_refused_by_name() {
 #[test]
 fn what_happens_anyway_may_be_written() {
     for (key, value) in [
-        ("server.watch_config", "false"),
         ("upstreams.app.balance", "'round_robin'"),
         ("upstreams.app.pool.queue", "'fifo'"),
         ("upstreams.app.health.failures", "'off'"),

@@ -23,6 +23,7 @@ pub mod stream;
 pub mod buffer;
 pub mod dial;
 pub mod listen;
+pub mod inherit;
 pub mod linger;
 pub mod control;
 pub mod admin_serve;

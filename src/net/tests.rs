@@ -30,6 +30,8 @@ use crate::net::dial::Switch;
 use crate::net::dial::TcpOptions;
 use crate::net::listen;
 use crate::net::listen::Accepted;
+use crate::net::listen::Beside;
+use crate::net::listen::Local;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Seen;
@@ -296,8 +298,10 @@ fn a_letter_wakes_a_worker_that_sleeps_without_a_deadline() {
 fn every_connection_reaches_one_of_the_workers_that_share_an_address() {
     const COUNT: usize = 40;
     let (tell, told) = mpsc::channel();
-    let sockets = listen::bind(loopback(), 2, 128, &options().tcp).unwrap();
-    let address = sockets[0].address;
+    let sockets = listen::bind(loopback(), 2, (128, &options().tcp), Beside::Nobody).unwrap();
+    let Local::Ip(address) = sockets[0].local.clone() else {
+        panic!("it was bound to an address");
+    };
     let workers: Vec<Address> = sockets
         .into_iter()
         .map(|bound| {
@@ -342,7 +346,7 @@ fn every_connection_reaches_one_of_the_workers_that_share_an_address() {
 fn an_address_in_use_is_an_error() {
     let taken = TcpListener::bind(loopback()).unwrap();
     let address = taken.local_addr().unwrap();
-    assert!(listen::bind(address, 2, 128, &options().tcp).is_err());
+    assert!(listen::bind(address, 2, (128, &options().tcp), Beside::Nobody).is_err());
 }
 
 #[test]

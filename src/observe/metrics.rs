@@ -21,6 +21,7 @@ use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::process::ProcessMetrics;
 use crate::observe::registry::Info;
 use crate::observe::registry::Registry;
+use crate::observe::reload_metrics::ReloadMetrics;
 use crate::observe::route_metrics::RouteMetrics;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
@@ -71,6 +72,8 @@ pub struct Metrics {
     pub drain: DrainMetrics,
     /// Client connections that ended in a drain.
     pub drain_closed: Table<Drained, Counter>,
+    /// Reloads of the configuration.
+    pub reloads: ReloadMetrics,
     /// Access log lines given up because the writer could not keep pace.
     pub log_lines_dropped: Counter,
     /// Tasks that panicked; each cost one connection.
@@ -127,6 +130,7 @@ impl Metrics {
             }),
             drain: DrainMetrics::new(r),
             drain_closed: DrainMetrics::closed(r),
+            reloads: ReloadMetrics::new(r),
             log_lines_dropped: r.counter(LOG_DROPPED, &[]),
             panics: r.counter(PANICS, &[]),
             process: ProcessMetrics::new(r),
@@ -432,6 +436,7 @@ connection_resets_total side client upstream
 connection_resets_total origin peer holdfast
 graceful_closes_total outcome clean timed_out reset
 bytes_total direction rx tx
+config_reloads_total result applied refused
 drain_connections kind idle exchange tunnel
 drain_closed_total how idle finished cut";
 }

@@ -19,6 +19,7 @@ pub mod upstream_metrics;
 pub mod dns_metrics;
 pub mod process;
 pub mod drain_metrics;
+pub mod reload_metrics;
 pub mod metrics;
 pub mod live;
 pub mod record;

@@ -103,6 +103,12 @@ words! {
         Tunnel,   "tunnel",   "It is a tunnel.";
     }
 
+    /// What became of a configuration that was read again.
+    ReloadResult {
+        Applied, "applied", "It is in effect.";
+        Refused, "refused", "It is wrong, or cannot be had; the one before stays.";
+    }
+
     /// How pipelined requests were served.
     PipelineMode {
         Serial,     "serial",     "One after the other.";

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -38,6 +40,7 @@ use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::introduce::Known;
 use crate::proxy::rouse;
+use crate::proxy::service::Door;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
@@ -65,9 +68,32 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
     });
 }
 
-/// Accepts on this worker's socket until the process closes its listeners.
-pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>) {
-    let address = bound.address;
+/// A listening socket with what belongs to it.
+pub struct Post {
+    /// The socket.
+    pub bound: Bound,
+    /// Whose it is.
+    pub door: Arc<Door>,
+    /// Whether it is given up.
+    pub shut: Arc<Shut>,
+}
+
+/// Whether a listening socket is given up before the process ends. [`rouse::everyone`] has those
+/// who accept look.
+#[derive(Debug, Default)]
+pub struct Shut(AtomicBool);
+
+impl Shut {
+    /// It is, from now on.
+    pub fn shut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Accepts on this worker's socket until it is given up or the process closes its listeners.
+pub async fn accept(post: Post, service: Arc<Service>) {
+    let Post { bound, door, shut } = post;
+    let address = bound.local.clone();
     let mut socket = match bound.attach() {
         Ok(socket) => socket,
         Err(error) => {
@@ -81,10 +107,13 @@ pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>
         }
     };
     let take = |accepted| match accepted {
-        Accepted::Connection(socket, peer) => admit(socket, peer, &listener, &service),
-        Accepted::Trouble(trouble) => tell(trouble, &listener, &service),
+        Accepted::Connection(socket, peer) => admit(socket, peer, &door.listener(), &service),
+        Accepted::Trouble(trouble) => tell(trouble, &door.listener(), &service),
     };
-    let closes = || (service.standing() >= Standing::Closing).then_some(());
+    let closes = || {
+        let closes = service.standing() >= Standing::Closing || shut.0.load(Ordering::Acquire);
+        closes.then_some(())
+    };
     while rouse::unless(closes, socket.accept(take)).await.is_ok() {}
     // Their handshakes are over: a close would reset them.
     socket.accept_the_rest(take);
@@ -92,13 +121,12 @@ pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>
 
 fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &Arc<Service>) {
     listener.metrics.accepted.inc();
-    if Listener::take_place(&service.clients, Some(service.max_connections)) == Taken::Full {
+    let most = service.max_connections.load(Ordering::Relaxed);
+    if Listener::take_place(&service.clients, Some(most)) == Taken::Full {
         return reject(socket, peer, RejectReason::GlobalLimit, (listener, service));
     }
     if Listener::take_place(&listener.connections, listener.max_connections) == Taken::Full {
-        service
-            .clients
-            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        service.clients.fetch_sub(1, Ordering::Relaxed);
         return reject(
             socket,
             peer,

@@ -24,7 +24,9 @@ use crate::observe::words::StaleFound;
 use crate::observe::words::StaleResult;
 use crate::observe::words::UpstreamState;
 use crate::policy::idle_learning::IdleLimit;
+use crate::policy::idle_learning::IdleSettings;
 use crate::pool::Lease;
+use crate::pool::PoolLimits;
 use crate::pool::Ticket;
 use crate::pool::Verdict;
 use crate::pool::lease::ConnectPermit;
@@ -190,7 +192,7 @@ impl Endpoint {
 
     /// Opens as many connections as `min_idle` wants more of, while there is room and nobody waits.
     pub fn keep_warm(self: &Arc<Self>) {
-        let wanted = self.upstream.min_idle;
+        let wanted = self.upstream.load().min_idle;
         while self.holddown.is_over() {
             let permit = {
                 let ledger = &mut self.pool.lock().ledger;
@@ -208,6 +210,24 @@ impl Endpoint {
                 }
             });
         }
+    }
+
+    /// Holds the pool to other limits from now on: idle connections beyond them end, and requests
+    /// for which there is room now are woken.
+    pub fn hold_to(&self, limits: PoolLimits, idle: IdleSettings) {
+        let mut retired = Vec::new();
+        let woken = {
+            let mut state = self.pool.lock();
+            let woken = state.ledger.set_limits(limits, clock::now(), &mut retired);
+            state.idle.set(idle);
+            state.apply_idle_limit();
+            woken
+        };
+        self.bury(retired);
+        for ticket in woken {
+            self.pool.wake(Some(ticket));
+        }
+        tend::on_parked();
     }
 
     /// Closes the pool: idle connections end, what is in use ends when it is given back.
@@ -488,7 +508,7 @@ impl Drop for Permit {
 
 /// Connects on a permit. Cancel: the place is freed, the socket closes.
 async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, DialError> {
-    let settings = Arc::clone(&endpoint.upstream);
+    let settings = endpoint.upstream.load_full();
     let begun = clock::now();
     let deadline = Deadline::after(settings.connect_timeout);
     let dialled = dial::dial(endpoint.address, &settings.dial, deadline).await;

@@ -67,6 +67,8 @@ pub struct Client {
     pub nth: Cell<u64>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
+    /// The plan's number when it last looked.
+    version: u64,
     state: RefCell<GaugeGuard>,
     told: Cell<(u64, u64)>,
 }
@@ -208,6 +210,7 @@ impl Client {
             age_deadline: age.and_then(|age| now.checked_add(age)),
             nth: Cell::new(0),
             places,
+            version: service.version(),
             state: RefCell::new(state),
             told: Cell::new((0, 0)),
             listener,
@@ -220,6 +223,21 @@ impl Client {
     pub fn becomes(&mut self, source: SocketAddr) {
         self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
         self.trust = self.listener.trust(source.ip());
+    }
+
+    /// Before an exchange: what the configuration says now holds for it. How old the connection may
+    /// grow was decided when it began.
+    pub fn keep_up(&mut self) {
+        let version = self.service.version();
+        if version == self.version {
+            return;
+        }
+        self.version = version;
+        // Without a door its listener is gone: the connection stays what it was.
+        if let Some(door) = self.listener.door.upgrade() {
+            self.listener = door.listener();
+            self.trust = self.listener.trust(self.address.ip());
+        }
     }
 
     /// It does something else now.

@@ -113,6 +113,7 @@ async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
         return Err(Ending::abort(CloseReason::Ours));
     };
     client.show(ClientState::Active);
+    client.keep_up();
     let result = match client.opening {
         Opening::Past => exchanges(client, desk).await,
         Opening::Due => Box::pin(open(client, desk)).await,
@@ -169,6 +170,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     .inc();
                 // Requests that we answer ourselves wait for nobody: others get their turn here.
                 worker::yield_now().await;
+                client.keep_up();
             }
         }
     }

@@ -37,6 +37,21 @@ pub enum Standing {
     Ended,
 }
 
+impl Standing {
+    /// The stage, to those who do not ask how it ended.
+    #[must_use]
+    pub const fn of(stage: Stage) -> Self {
+        match stage {
+            Stage::Serving => Self::Serving,
+            Stage::Announced => Self::Announced,
+            Stage::Closing => Self::Closing,
+            Stage::Waiting => Self::Waiting,
+            Stage::Tunnels => Self::Tunnels,
+            Stage::Ended(_) => Self::Ended,
+        }
+    }
+}
+
 /// The drain, shared by all workers.
 pub struct Draining {
     standing: AtomicU8,
@@ -82,14 +97,18 @@ impl Draining {
         self.show();
     }
 
-    /// Moves on as far as it may; answers the machine as it is then.
+    /// Moves on as far as it may; answers the machine as it is then. Workers see it once it is
+    /// shown.
     pub fn advance(&self, open: Open) -> Drain {
         let mut machine = self.lock();
         machine.advance(clock::real(), open);
-        let now = *machine;
-        drop(machine);
-        self.show();
-        now
+        *machine
+    }
+
+    /// Shows the workers where the machine is.
+    pub fn show(&self) {
+        let standing = Standing::of(self.lock().stage());
+        self.standing.store(standing as u8, Ordering::Relaxed);
     }
 
     /// When an idle connection closes that has been idle since `idle_since`: at its place in the
@@ -124,18 +143,6 @@ impl Draining {
             Standing::Tunnels => self.lock().settings().websockets,
             _ => WebSockets::Untold,
         }
-    }
-
-    fn show(&self) {
-        let standing = match self.lock().stage() {
-            Stage::Serving => Standing::Serving,
-            Stage::Announced => Standing::Announced,
-            Stage::Closing => Standing::Closing,
-            Stage::Waiting => Standing::Waiting,
-            Stage::Tunnels => Standing::Tunnels,
-            Stage::Ended(_) => Standing::Ended,
-        };
-        self.standing.store(standing as u8, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Drain> {
@@ -188,6 +195,8 @@ mod tests {
             idle: 1,
             ..Open::default()
         });
+        assert_eq!(draining.standing(), Standing::Announced, "not shown yet");
+        draining.show();
         assert_eq!(draining.standing(), Standing::Closing);
         let (first, last) = (
             draining.idle_deadline(now, 0),
@@ -227,6 +236,7 @@ mod tests {
         assert_eq!(draining.tells_websockets(), WebSockets::Untold);
         draining.begin();
         draining.advance(tunnels);
+        draining.show();
         assert_eq!(draining.tells_websockets(), WebSockets::Told);
     }
 }

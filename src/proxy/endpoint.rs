@@ -25,6 +25,7 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -56,7 +57,7 @@ pub struct Endpoint {
     /// Where its connections are listed.
     pub live: Arc<LiveTable>,
     /// The settings of its upstream that its connections need.
-    pub upstream: Arc<EndpointSettings>,
+    pub upstream: ArcSwap<EndpointSettings>,
     /// Its own series. Last, so that what its pool holds is counted out before they go.
     pub series: EndpointSeries,
 }

@@ -86,7 +86,7 @@ impl Lent {
     pub fn allowance(&self) -> crate::pool::lease::Allowance {
         self.conn.as_ref().map_or(
             crate::pool::lease::Allowance::RequestsSpent,
-            |(.., lease)| lease.allowance(self.endpoint.upstream.max_requests, clock::now()),
+            |(.., lease)| lease.allowance(self.endpoint.upstream.load().max_requests, clock::now()),
         )
     }
 

@@ -21,6 +21,7 @@ use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
 use crate::proxy::settings::UpstreamSettings;
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Mould {
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
-            upstream: Arc::clone(&self.shared),
+            upstream: ArcSwap::new(Arc::clone(&self.shared)),
         })
     }
 }
@@ -175,6 +176,29 @@ impl Upstream {
         };
         revised.tell_limit();
         revised
+    }
+
+    /// This upstream in the place of `old`, with its metrics: of these endpoints, those that are
+    /// the same as there stay as they are; [`Upstream::apply`] gives them their new limits.
+    #[must_use]
+    pub fn in_place_of(mut self, old: &Self, shapes: Vec<EndpointShape>) -> Self {
+        self.endpoints.clone_from(&old.endpoints);
+        self.leaving.clone_from(&old.leaving);
+        if self.budget.has_terms_of(&old.budget) {
+            self.budget = Arc::clone(&old.budget);
+        }
+        self.revised(shapes)
+    }
+
+    /// Holds the endpoints, which others may have made, to the present settings and these limits.
+    pub fn apply(&self, shapes: &[EndpointShape]) {
+        for (endpoint, shape) in self.endpoints.iter().zip(shapes) {
+            endpoint.upstream.store(Arc::clone(&self.mould.shared));
+            endpoint.hold_to(shape.limits.clone(), self.settings.idle);
+        }
+        self.tell_limit();
+        let most = f64::from(self.settings.max_pending);
+        self.metrics.queue_limit.set(most);
     }
 
     /// This upstream without some of those that leave.

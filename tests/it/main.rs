@@ -38,6 +38,8 @@ mod admin;
 mod access_log;
 mod shutdown;
 mod drain;
+mod reload;
+mod sockets;
 mod settings;
 mod review;
 mod real;

@@ -11,12 +11,13 @@ pub mod route;
 pub mod logs;
 pub mod drain;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use crate::app::resolve::Addresses;
+use crate::base::names::Name;
 use crate::config::Settings;
+use crate::config::settings;
 use crate::config::settings::values::Bind;
 use crate::config::settings::values::Workers;
 use crate::net::dial::TcpOptions;
@@ -27,11 +28,13 @@ use crate::observe::Metrics;
 use crate::observe::Shape;
 use crate::observe::UpstreamShape;
 use crate::policy::route::Routes;
-use crate::proxy::service::Listener;
+use crate::proxy::service::Door;
 use crate::proxy::service::Parts;
 use crate::proxy::service::Plan;
+use crate::proxy::service::Route;
 use crate::proxy::service::ServerTiming;
 use crate::proxy::service::Service;
+use crate::proxy::settings::RouteSettings;
 
 /// A service that is ready to start.
 pub struct Assembled {
@@ -45,10 +48,12 @@ pub struct Assembled {
 
 /// A listener and where it accepts.
 pub struct Placed {
-    /// The listener.
-    pub listener: Arc<Listener>,
+    /// Its name.
+    pub name: Name,
+    /// Where it stands.
+    pub door: Arc<Door>,
     /// Its addresses.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Bind>,
     /// Connections the kernel keeps until they are accepted.
     pub backlog: u32,
     /// Options of its sockets.
@@ -73,7 +78,14 @@ pub fn assemble(
         metrics.log_lines_dropped,
     )
     .map_err(|error| format!("log.access_file: {error}"))?;
-    let plan = plan(settings, addresses, workers, (&metrics, &live))?;
+    let prepared = prepare(settings)?;
+    let plan = plan(
+        settings,
+        (addresses, workers),
+        prepared,
+        (&metrics, &live),
+        None,
+    );
     let parts = Parts {
         metrics: Arc::clone(&metrics),
         live,
@@ -86,14 +98,9 @@ pub fn assemble(
         max_connections: settings.server.max_connections,
         drain: drain::settings(&settings.drain),
     };
-    let listeners = settings.listeners.iter().map(|settings| Placed {
-        listener: Arc::new(listener::listener(
-            settings,
-            metrics.listener(&settings.name),
-        )),
-        bind: settings.bind.iter().filter_map(tcp_address).collect(),
-        backlog: settings.backlog,
-        tcp: tcp::options(&settings.tcp),
+    let listeners = settings.listeners.iter().map(|settings| {
+        let door = listener::door(settings, metrics.listener(&settings.name));
+        placed(settings, door)
     });
     Ok(Assembled {
         listeners: listeners.collect(),
@@ -102,8 +109,21 @@ pub fn assemble(
     })
 }
 
+/// A listener with what its sockets need.
+#[must_use]
+pub fn placed(settings: &settings::Listener, door: Arc<Door>) -> Placed {
+    Placed {
+        name: settings.name.clone(),
+        door,
+        bind: settings.bind.clone(),
+        backlog: settings.backlog,
+        tcp: tcp::options(&settings.tcp),
+    }
+}
+
 /// Worker threads; one where the system does not say how many cores there are.
-fn workers(workers: Workers) -> usize {
+#[must_use]
+pub fn workers(workers: Workers) -> usize {
     match workers {
         Workers::Auto => available_parallelism().map_or(1, usize::from),
         Workers::Count(count) => count.get(),
@@ -136,49 +156,70 @@ fn shape(settings: &Settings, workers: usize) -> Shape {
     }
 }
 
-fn plan(
-    settings: &Settings,
-    addresses: &[Addresses],
-    workers: usize,
-    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
-) -> Result<Plan, String> {
-    let upstreams: Vec<_> = settings
-        .upstreams
-        .iter()
-        .zip(addresses)
-        .zip(shape(settings, workers).upstreams)
-        .map(|((settings, found), shape)| {
-            let shapes = upstream::endpoints(settings, found, workers);
-            let of = (metrics.upstream(&shape), Arc::clone(live));
-            Arc::new(upstream::upstream(settings, shapes, metrics, of))
-        })
-        .collect();
-    let mut routes = Vec::new();
-    for settings in &settings.routes {
-        let leads = upstreams
-            .iter()
-            .find(|upstream| upstream.settings.name == settings.upstream);
-        let leads = leads
-            .ok_or_else(|| format!("route {}: no upstream {}", settings.name, settings.upstream))?;
-        routes.push(Arc::new(route::route(
-            settings,
-            Arc::clone(leads),
-            metrics.route(&settings.name),
-        )?));
-    }
+/// The part of a plan that may turn out to be impossible.
+pub struct Prepared {
+    table: Arc<Routes>,
+    routes: Vec<Arc<RouteSettings>>,
+}
+
+/// Makes the part of a plan that may turn out to be impossible.
+///
+/// # Errors
+/// A clause: a route's fields cannot be encoded.
+pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
     let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();
-    Ok(Plan {
+    let routes = settings.routes.iter().map(route::settings);
+    Ok(Prepared {
         table: Arc::new(Routes::new(&rules)),
-        routes,
-        upstreams,
+        routes: routes
+            .map(|made| made.map(Arc::new))
+            .collect::<Result<_, _>>()?,
     })
 }
 
-/// The address of a TCP listener. The configuration admits no other kind yet.
-fn tcp_address(bind: &Bind) -> Option<SocketAddr> {
-    match bind {
-        Bind::Tcp(address) => Some(*address),
-        Bind::Unix(_) | Bind::Fd(_) => None,
+/// The plan of these settings. Of the plan before it, made of other settings, what is the same
+/// stays; every other upstream of that name hands its endpoints on.
+#[must_use]
+pub fn plan(
+    settings: &Settings,
+    (addresses, workers): (&[Addresses], usize),
+    prepared: Prepared,
+    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
+    old: Option<(&Settings, &Plan)>,
+) -> Plan {
+    let shapes = shape(settings, workers).upstreams;
+    let each = settings.upstreams.iter().zip(addresses).zip(shapes);
+    let upstream = |((settings, found), shape): ((&settings::Upstream, &Addresses), _)| {
+        let former = old.and_then(|(_, plan)| plan.upstream(&settings.name));
+        let same = old.is_some_and(|(old, _)| old.upstreams.contains(settings));
+        if let (Some(former), true) = (former, same) {
+            return Arc::clone(former);
+        }
+        let of = (metrics.upstream(&shape), Arc::clone(live));
+        let endpoints = upstream::endpoints(settings, found, workers);
+        Arc::new(match former {
+            Some(former) => {
+                upstream::upstream(settings, Vec::new(), metrics, of).in_place_of(former, endpoints)
+            }
+            None => upstream::upstream(settings, endpoints, metrics, of),
+        })
+    };
+    let upstreams: Vec<_> = each.map(upstream).collect();
+    let routes = settings.routes.iter().zip(prepared.routes);
+    let routes = routes.filter_map(|(settings, own)| {
+        let mut upstreams = upstreams.iter();
+        // There is one: the configuration was checked.
+        let leads = upstreams.find(|at| at.settings.name == settings.upstream)?;
+        Some(Arc::new(Route {
+            settings: own,
+            upstream: Arc::clone(leads),
+            metrics: metrics.route(&settings.name),
+        }))
+    });
+    Plan {
+        table: prepared.table,
+        routes: routes.collect(),
+        upstreams,
     }
 }
 
@@ -189,6 +230,7 @@ pub(super) mod tests {
     use crate::config::Sources;
     use crate::observe::error_log::Severity;
     use crate::observe::line::Style;
+    use std::sync::atomic::Ordering;
 
     /// The settings of some tables; each variable is a path below `HOLDFAST_` and a value.
     pub(in crate::app) fn settings(said: &[(&str, &str)]) -> Settings {
@@ -241,7 +283,7 @@ pub(super) mod tests {
         ];
         let assembled = assembled(&said).unwrap();
         assert_eq!(assembled.workers, 3);
-        assert_eq!(assembled.service.max_connections, 7);
+        assert_eq!(assembled.service.max_connections.load(Ordering::Relaxed), 7);
         assert_eq!(assembled.service.server_timing, ServerTiming::Sent);
     }
 
