@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedSender;
 use futures::channel::oneshot;
+use futures::future::select;
 
 use crate::app::admin::AdminPlane;
 use crate::app::admin::Changes;
@@ -99,14 +101,22 @@ fn changes(order: UnboundedSender<Order>) -> Changes {
     }
 }
 
+async fn until_told(told: oneshot::Receiver<()>) {
+    if told.await.is_err() {
+        pending().await // nobody will tell
+    }
+}
+
 /// Nobody is there to do it.
 const ENDED: &str = "it is ending";
 
 /// Serves the admin listener for ever, if there is one.
+/// Once `handed_over` is told, another process has its socket.
 pub fn serve(
     listener: Option<AdminListener>,
     plane: AdminPlane,
     errors: &ErrorLog,
+    handed_over: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> {
     let plane = Arc::new(plane);
     let metrics = Arc::clone(&plane.metrics);
@@ -133,7 +143,12 @@ pub fn serve(
             async move { plane.answer(&request).await }
         };
         match listener {
-            Some(listener) => listener.serve(answer, trouble).await,
+            Some(listener) => {
+                let serving = pin!(listener.serve(answer, trouble));
+                let handed_over = pin!(until_told(handed_over));
+                select(serving, handed_over).await;
+                pending().await
+            }
             None => pending().await,
         }
     }

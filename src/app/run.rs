@@ -47,8 +47,12 @@ use crate::net::clock;
 use crate::net::control;
 use crate::net::control::Asked;
 use crate::net::control::Asks;
+use crate::net::handover;
+use crate::net::handover::Program;
 use crate::net::inherit::Inherited;
+use crate::net::listen::Bound;
 use crate::net::listen::Local;
+use crate::net::notify;
 use crate::observe::ErrorLog;
 use crate::observe::error_log::Severity;
 use crate::proxy::service::Service;
@@ -98,7 +102,9 @@ async fn live(
     make_room(settings, &service, workers);
     let mut sockets = Sockets::new(workers, inherited);
     let fresh = sockets.bind(&listeners)?;
-    let admin = settings.admin.bind.map(bind_admin).transpose()?;
+    let admin = settings.admin.bind;
+    let admin = admin.map(|address| bind_admin(address, &mut sockets));
+    let admin = admin.transpose()?;
     let posts = sockets.take(fresh, &listeners);
     let of_listeners = sockets.addresses();
     let listening = Listening {
@@ -118,6 +124,15 @@ async fn live(
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
     let of_admin = settings.admin.clone();
+    let ready = sockets.take_ready();
+    let (hand_admin_over, admin_handed_over) = oneshot::channel();
+    let heirloom = Heirloom {
+        program: Program::own().map_err(|error| format!("its own path: {error}"))?,
+        admin: of_admin
+            .bind
+            .zip(admin.as_ref().and_then(|at| at.shared().ok())),
+        told: Some(hand_admin_over),
+    };
     let parts = reload::Parts {
         service: Arc::clone(&service),
         names: Arc::clone(&names),
@@ -135,14 +150,20 @@ async fn live(
     };
     let plane = plane::plane(&of_admin, shown, order.clone())?;
     started(&listening);
+    notify::tell(notify::News::Ready);
+    if let Some(ready) = ready {
+        // Who waits may have given up; then we are two, and it says so.
+        handover::tell_ready(ready).ok();
+    }
 
     let mut life = Life {
         service,
         readiness,
         reloader,
+        heirloom,
         news: News { asks, told, orders },
     };
-    let admin = pin!(plane::serve(admin, plane, &errors));
+    let admin = pin!(plane::serve(admin, plane, &errors, admin_handed_over));
     let life = pin!(life.live());
     let refresh = pin!(refresh.run_with(renewed));
     let beside = select(admin, refresh);
@@ -160,21 +181,47 @@ struct Life {
     service: Arc<Service>,
     readiness: Arc<Readiness>,
     reloader: Reloader,
+    heirloom: Heirloom,
     news: News,
+}
+
+/// What the next process gets besides the listeners, and how it is started.
+struct Heirloom {
+    program: Program,
+    /// The admin listener, by what it was bound to.
+    admin: Option<(SocketAddr, Bound)>,
+    /// Who is told that the admin listener is another's.
+    told: Option<oneshot::Sender<()>>,
+}
+
+/// Why serving ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// It was asked to.
+    Away,
+    /// Another process has taken over.
+    InFavour,
 }
 
 impl Life {
     /// Serves until it is time to go, and goes.
     async fn live(&mut self) -> Result<(), String> {
-        self.until_stop().await?;
+        let goes = self.until_stop().await?;
         let Self {
             service,
             readiness,
             reloader,
             news,
+            ..
         } = self;
         let sockets = &mut reloader.sockets;
-        let mut shutdown = Shutdown::begin(service, readiness, Box::new(|| sockets.close()));
+        let mut shutdown = match goes {
+            Goes::Away => {
+                notify::tell(notify::News::Stopping);
+                Shutdown::begin(service, readiness, Box::new(|| sockets.close()))
+            }
+            Goes::InFavour => Shutdown::hand_over(service, readiness, Box::new(|| sockets.leave())),
+        };
         let asked = {
             let finish = pin!(shutdown.finish());
             let again = pin!(news.until_asked_again(service));
@@ -192,7 +239,7 @@ impl Life {
     }
 
     /// Does what is asked until that is to stop. Errors: a worker has ended.
-    async fn until_stop(&mut self) -> Result<(), String> {
+    async fn until_stop(&mut self) -> Result<Goes, String> {
         loop {
             let new = {
                 let news = pin!(self.news.next());
@@ -203,25 +250,74 @@ impl Life {
                 }
             };
             match new {
-                Some(New::Stop) => return Ok(()),
+                Some(New::Stop) => return Ok(Goes::Away),
+                Some(New::HandOver) => {
+                    if let Some(goes) = self.hand_over().await {
+                        return Ok(goes);
+                    }
+                }
                 Some(New::Reload) => {
                     reopen(&self.service);
                     // The log has told; nobody waits for the answer.
-                    self.reloader.reload().await.ok();
+                    self.reload().await.ok();
                 }
                 Some(New::ReloadFor(tell)) => {
-                    let result = self.reloader.reload().await;
+                    let result = self.reload().await;
                     tell.send(result).ok(); // who asked may have left
                 }
                 Some(New::WorkerEnded { index, why }) => {
                     return Err(worker_ended(&self.service, index, &why));
                 }
                 None if self.reloader.look() == Alike::Different => {
-                    self.reloader.reload().await.ok();
+                    self.reload().await.ok();
                 }
                 None => {}
             }
         }
+    }
+
+    async fn reload(&mut self) -> Result<Applied, String> {
+        notify::tell(notify::News::Reloading);
+        let result = self.reloader.reload().await;
+        notify::tell(notify::News::Ready);
+        result
+    }
+
+    /// Starts a new process with the sockets. Whatever keeps it from accepting, this one goes on.
+    async fn hand_over(&mut self) -> Option<Goes> {
+        let (now, errors) = (clock::wall(), Arc::clone(&self.service.errors));
+        let says = "a new process is started with the listening sockets";
+        errors.log(now, Severity::Info, "handover", says, &[]);
+        match self.successor().await {
+            Ok(id) => {
+                notify::tell(notify::News::MainProcess(id));
+                if let Some(told) = self.heirloom.told.take() {
+                    told.send(()).ok(); // without an admin listener nobody waits for it
+                }
+                let says = "the new process accepts; this one drains";
+                let facts: [(&str, &dyn std::fmt::Display); 1] = [("successor", &id)];
+                errors.log(clock::wall(), Severity::Info, "handover", says, &facts);
+                Some(Goes::InFavour)
+            }
+            Err(why) => {
+                let says = "the new process does not accept; this one goes on";
+                let facts: [(&str, &dyn std::fmt::Display); 1] = [("error", &why)];
+                errors.log(clock::wall(), Severity::Error, "handover", says, &facts);
+                None
+            }
+        }
+    }
+
+    async fn successor(&self) -> Result<u32, String> {
+        let sockets = self.reloader.sockets.for_successor();
+        let mut sockets = sockets.map_err(|error| error.to_string())?;
+        if let Some((address, bound)) = &self.heirloom.admin {
+            let copy = bound.inheritable().map_err(|error| error.to_string())?;
+            sockets.push((copy, admin_name(*address)));
+        }
+        let started = self.heirloom.program.start(sockets);
+        let successor = started.map_err(|error| format!("it cannot be started: {error}"))?;
+        successor.accepts(SUCCESSOR_TIME_MAX).await
     }
 }
 
@@ -264,6 +360,7 @@ struct News {
 enum New {
     Stop,
     Reload,
+    HandOver,
     ReloadFor(oneshot::Sender<Result<Applied, String>>),
     WorkerEnded { index: usize, why: String },
 }
@@ -276,6 +373,7 @@ impl News {
             match select(pin!(self.asks.next()), inside).await {
                 Either::Left((Asked::Stop, _)) => return New::Stop,
                 Either::Left((Asked::Reload, _)) => return New::Reload,
+                Either::Left((Asked::HandOver, _)) => return New::HandOver,
                 Either::Right((Either::Left((told, _)), _)) => match told {
                     Some(Told::Ended { index, why }) => return New::WorkerEnded { index, why },
                     // `live` holds a sender, so that it does not end.
@@ -298,6 +396,7 @@ impl News {
                 New::Stop => return Ok(()),
                 New::Reload => reopen(service),
                 New::ReloadFor(tell) => drop(tell), // what ends takes no other configuration
+                New::HandOver => {}                 // nor has it anything to hand over
                 New::WorkerEnded { index, why } => {
                     return Err(worker_ended(service, index, &why));
                 }
@@ -335,9 +434,12 @@ fn make_room(settings: &Settings, service: &Service, workers: usize) {
     }
 }
 
-fn bind_admin(address: SocketAddr) -> Result<AdminListener, String> {
-    AdminListener::bind(address)
-        .map_err(|error: io::Error| format!("admin: {}", workers::refused(&address, &error)))
+fn bind_admin(address: SocketAddr, sockets: &mut Sockets) -> Result<AdminListener, String> {
+    let listener = match sockets.take_inherited(&admin_name(address)) {
+        Some(bound) => AdminListener::inherited(bound),
+        None => AdminListener::bind(address),
+    };
+    listener.map_err(|error: io::Error| format!("admin: {}", workers::refused(&address, &error)))
 }
 
 fn tell_where(errors: &ErrorLog, listening: &Listening) {
@@ -352,6 +454,14 @@ fn tell_where(errors: &ErrorLog, listening: &Listening) {
         errors.log(clock::wall(), Severity::Info, "listening", says, &facts);
     }
 }
+
+/// The admin listener's name in a hand-over, by what it was bound to.
+fn admin_name(address: SocketAddr) -> String {
+    format!("admin {address}")
+}
+
+/// How long a new process may take to accept: names have to be looked up first.
+const SUCCESSOR_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Between two looks at the files of the configuration: soon enough for people.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);

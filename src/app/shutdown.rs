@@ -41,8 +41,22 @@ impl<'s> Shutdown<'s> {
         readiness: &Readiness,
         close: Box<dyn FnOnce() + 's>,
     ) -> Self {
-        readiness.set(Ready::Draining);
         service.draining.begin();
+        Self::begun(service, readiness, close)
+    }
+
+    /// The same at once: another process accepts already.
+    pub fn hand_over(
+        service: &'s Service,
+        readiness: &Readiness,
+        close: Box<dyn FnOnce() + 's>,
+    ) -> Self {
+        service.draining.hand_over();
+        Self::begun(service, readiness, close)
+    }
+
+    fn begun(service: &'s Service, readiness: &Readiness, close: Box<dyn FnOnce() + 's>) -> Self {
+        readiness.set(Ready::Draining);
         let mut begun = Self {
             service,
             close: Some(close),

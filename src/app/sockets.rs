@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::app::assemble::Placed;
@@ -121,6 +122,39 @@ impl Sockets {
     /// Lets go of every socket: what the workers still have of them is the last of it.
     pub fn close(&mut self) {
         self.held.drain(..).for_each(Held::give_up);
+    }
+
+    /// Inheritable descriptors of every socket, with the names under which the next process looks
+    /// for them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn for_successor(&self) -> io::Result<Vec<(OwnedFd, String)>> {
+        let each = self.held.iter().flat_map(|held| {
+            let name = held.bind.to_string();
+            held.bound.iter().map(move |bound| (bound, name.clone()))
+        });
+        each.map(|(bound, name)| Ok((bound.inheritable()?, name)))
+            .collect()
+    }
+
+    /// Lets go of every socket, which another process has too: its path stays.
+    pub fn leave(&mut self) {
+        for held in self.held.drain(..) {
+            drop(held.bound);
+            held.shut.shut();
+        }
+    }
+
+    /// What was inherited under this name for something else than a listener.
+    pub fn take_inherited(&mut self, name: &str) -> Option<Bound> {
+        self.inherited.take(name).pop()
+    }
+
+    /// What was inherited and is not wanted is closed; the pipe on which the process before us
+    /// waits, if there is one.
+    pub fn take_ready(&mut self) -> Option<OwnedFd> {
+        std::mem::take(&mut self.inherited).take_ready()
     }
 
     /// Which of what is held serves which address of which listener.

@@ -249,6 +249,12 @@ impl Bound {
         socket2::SockRef::from(&self.socket).listen(backlog)
     }
 
+    /// The socket alone.
+    #[must_use]
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// A descriptor of the same socket that a child of this process inherits.
     ///
     /// # Errors

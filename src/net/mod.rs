@@ -26,6 +26,8 @@ pub mod listen;
 pub mod inherit;
 pub mod linger;
 pub mod control;
+pub mod handover;
+pub mod notify;
 pub mod admin_serve;
 pub mod admin_client;
 pub mod demo_origin;

@@ -127,6 +127,14 @@ impl Drain {
         }
     }
 
+    /// Somebody else has taken over: no balancer needs to hear of it first.
+    pub fn hand_over(&mut self, now: Instant) {
+        self.begin(now);
+        if self.stage == Stage::Announced {
+            self.until = Some(now);
+        }
+    }
+
     /// The second signal: the deadline is now.
     pub fn hurry(&mut self, open: Open) {
         if !matches!(self.stage, Stage::Ended(_)) {
@@ -362,6 +370,15 @@ mod tests {
         assert_eq!(drain.latest_end(), Some(now + secs(15)));
         drain.hurry(open);
         assert_eq!(drain.latest_end(), None);
+    }
+
+    #[test]
+    fn a_hand_over_needs_no_announcement() {
+        let now = start();
+        let mut drain = Drain::new(SETTINGS);
+        drain.hand_over(now);
+        let open = Open { idle: 1, ..NOTHING };
+        assert_eq!(drain.advance(now, open), Stage::Closing);
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Draining {
         self.show();
     }
 
+    /// Begins without an announcement.
+    pub fn hand_over(&self) {
+        self.lock().hand_over(clock::real());
+        self.show();
+    }
+
     /// Jumps to the end.
     pub fn hurry(&self, open: Open) {
         self.lock().hurry(open);

@@ -40,6 +40,7 @@ mod shutdown;
 mod drain;
 mod reload;
 mod sockets;
+mod handover;
 mod settings;
 mod review;
 mod real;

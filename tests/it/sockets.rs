@@ -110,7 +110,7 @@ fn activated(command: &mut Command, listener: &TcpListener, name: &str) -> Owned
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let program = command.get_program().to_owned();
     let script = format!("exec 3<&{number}; export LISTEN_PID=$$; exec \"$0\" \"$@\"");
-    let mut shell = Command::new("sh");
+    let mut shell = Command::new("bash"); // other shells know ten descriptors
     shell.arg("-c").arg(script).arg(program).args(arguments);
     shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
     shell.env_remove("HOLDFAST_CONFIG");
