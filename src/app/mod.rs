@@ -19,6 +19,7 @@ pub mod sockets;
 pub mod reload;
 pub mod admin;
 pub mod shutdown;
+pub mod watchdog;
 pub mod plane;
 pub mod run;
 #[cfg(test)]

@@ -35,6 +35,7 @@ use crate::app::reload::Reloader;
 use crate::app::resolve;
 use crate::app::shutdown::Shutdown;
 use crate::app::sockets::Sockets;
+use crate::app::watchdog;
 use crate::app::workers;
 use crate::app::workers::Told;
 use crate::base::names::Name;
@@ -53,6 +54,7 @@ use crate::net::inherit::Inherited;
 use crate::net::listen::Bound;
 use crate::net::listen::Local;
 use crate::net::notify;
+use crate::net::worker;
 use crate::observe::ErrorLog;
 use crate::observe::error_log::Severity;
 use crate::proxy::service::Service;
@@ -115,6 +117,8 @@ async fn live(
     };
     tell_where(&errors, &listening);
 
+    let of = Arc::clone(&service);
+    worker::on_panic(move || task_panicked(&of));
     let (tell, mut told) = mpsc::unbounded();
     workers::start(posts, &service, &tell)?;
     all_began(&mut told, workers).await?;
@@ -156,6 +160,7 @@ async fn live(
         handover::tell_ready(ready).ok();
     }
 
+    let watched = Arc::clone(&service);
     let mut life = Life {
         service,
         readiness,
@@ -166,11 +171,12 @@ async fn live(
     let admin = pin!(plane::serve(admin, plane, &errors, admin_handed_over));
     let life = pin!(life.live());
     let refresh = pin!(refresh.run_with(renewed));
-    let beside = select(admin, refresh);
+    let watching = pin!(watchdog::watch(&watched));
+    // None of these ends; they go on as long as there is a life.
+    let beside = select(admin, select(refresh, watching));
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
-        Either::Right((Either::Left(_), _)) => Err("the admin listener has ended".to_owned()),
-        Either::Right((Either::Right(_), _)) => Err("names are no longer looked up".to_owned()),
+        Either::Right(_) => Err("a part of the control plane has ended".to_owned()),
     };
     drop((tell, order));
     ended
@@ -319,6 +325,14 @@ impl Life {
         let successor = started.map_err(|error| format!("it cannot be started: {error}"))?;
         successor.accepts(SUCCESSOR_TIME_MAX).await
     }
+}
+
+/// A task that serves no connection of its own: those are told of with their client.
+fn task_panicked(service: &Service) {
+    service.metrics.panics.inc();
+    let says = "a task panicked; only what it did has ended";
+    let errors = &service.errors;
+    errors.log(clock::wall(), Severity::Error, "panic", says, &[]);
 }
 
 fn worker_ended(service: &Service, index: usize, why: &str) -> String {

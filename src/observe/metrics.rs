@@ -31,6 +31,7 @@ use crate::observe::words::Direction;
 use crate::observe::words::Drained;
 use crate::observe::words::GracefulOutcome;
 use crate::observe::words::Word;
+use crate::observe::worker_metrics::WorkerMetrics;
 
 /// What there is to count: the names of a configuration.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub drain: DrainMetrics,
     /// Client connections that ended in a drain.
     pub drain_closed: Table<Drained, Counter>,
+    /// Whether each worker turns.
+    pub workers: Vec<WorkerMetrics>,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
     /// Access log lines given up because the writer could not keep pace.
@@ -130,6 +133,9 @@ impl Metrics {
             }),
             drain: DrainMetrics::new(r),
             drain_closed: DrainMetrics::closed(r),
+            workers: (0..shape.workers)
+                .map(|index| WorkerMetrics::new(r, index))
+                .collect(),
             reloads: ReloadMetrics::new(r),
             log_lines_dropped: r.counter(LOG_DROPPED, &[]),
             panics: r.counter(PANICS, &[]),

@@ -20,6 +20,7 @@ pub mod dns_metrics;
 pub mod process;
 pub mod drain_metrics;
 pub mod reload_metrics;
+pub mod worker_metrics;
 pub mod metrics;
 pub mod live;
 pub mod record;

@@ -10,6 +10,7 @@ pub mod admission;
 pub mod timeouts;
 pub mod drain;
 pub mod websocket;
+pub mod watchdog;
 pub mod idle_learning;
 pub mod header_rules;
 pub mod forwarded;

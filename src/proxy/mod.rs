@@ -15,6 +15,7 @@ pub mod upstream;
 pub mod service;
 pub mod replan;
 pub mod desk;
+pub mod fault;
 pub mod reply;
 pub mod replay;
 pub mod outlet;

@@ -33,6 +33,8 @@ use crate::proxy::desk::Desk;
 use crate::proxy::draining::Standing;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::fault;
+use crate::proxy::fault::Where;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
 use crate::proxy::lent::Lent;
@@ -66,6 +68,7 @@ pub async fn serve(client: &Client, outlet: Outlet<'_>, desk: &mut Desk, began: 
     if logged {
         account::note_head(&mut desk.record, &desk.request, desk.input.held());
     }
+    fault::on_demand(Where::Head, desk);
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(
         (client, desk.record.client_nth),
@@ -238,6 +241,7 @@ impl Exchange<'_> {
         route: &Arc<Route>,
         (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
+        fault::on_demand(Where::Lent, desk);
         let settings = &route.upstream.settings;
         let allowance = lent.allowance();
         let leftover = desk.origin_in.unread();

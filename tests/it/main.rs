@@ -41,6 +41,7 @@ mod drain;
 mod reload;
 mod sockets;
 mod handover;
+mod isolation;
 mod settings;
 mod review;
 mod real;
