@@ -46,7 +46,7 @@ struct Upstream {
     settings: settings::Upstream,
     servers: Vec<Server>,
     /// For those that have names.
-    metrics: Option<DnsMetrics>,
+    metrics: Option<Arc<DnsMetrics>>,
     /// Its endpoints that leave, and when their pools are closed.
     leaving: Vec<(Arc<Endpoint>, Instant)>,
 }

@@ -24,7 +24,6 @@ use crate::app::refresh;
 use crate::app::refresh::Renewed;
 use crate::app::resolve;
 use crate::app::resolve::Resolver;
-use crate::app::sockets::Fresh;
 use crate::app::sockets::Sockets;
 use crate::app::workers;
 use crate::config;
@@ -164,8 +163,12 @@ impl Reloader {
         // From here on nothing is awaited: no other plan comes between.
         let listeners = self.placed(&loaded.settings);
         let fresh = self.sockets.bind(&listeners)?;
+        // Who sees the new plan's number looks for its listener's successor: it must be there.
+        self.succeed_listeners(&loaded.settings, &listeners);
         self.replan(&loaded.settings, prepared, names);
-        self.take_listeners(&loaded.settings, listeners, fresh);
+        let posts = self.sockets.take(fresh, &listeners);
+        workers::add(posts, &self.service);
+        self.listeners = listeners;
         self.apply_the_rest(&loaded.settings);
         let need_a_restart = need_a_restart(&self.loaded.tree, &loaded.tree);
         let shown = config_view::show(&loaded.tree);
@@ -245,15 +248,12 @@ impl Reloader {
         self.renewed.unbounded_send(Renewed { grace }).ok();
     }
 
-    fn take_listeners(&mut self, settings: &Settings, listeners: Vec<Placed>, fresh: Fresh) {
-        for (settings, placed) in settings.listeners.iter().zip(&listeners) {
+    fn succeed_listeners(&self, settings: &Settings, listeners: &[Placed]) {
+        for (settings, placed) in settings.listeners.iter().zip(listeners) {
             if !self.loaded.settings.listeners.contains(settings) {
                 assemble::listener::succeed(&placed.door, settings);
             }
         }
-        let posts = self.sockets.take(fresh, &listeners);
-        workers::add(posts, &self.service);
-        self.listeners = listeners;
     }
 
     fn apply_the_rest(&mut self, settings: &Settings) {

@@ -151,10 +151,11 @@ impl Sockets {
         self.inherited.take(name).pop()
     }
 
-    /// What was inherited and is not wanted is closed; the pipe on which the process before us
-    /// waits, if there is one.
+    /// The pipe on which the process before us waits, if there is one. What it gave us and nobody
+    /// wants is closed; a service manager's sockets may be wanted after a reload.
     pub fn take_ready(&mut self) -> Option<OwnedFd> {
-        std::mem::take(&mut self.inherited).take_ready()
+        self.inherited.keep_only("fd:");
+        self.inherited.take_ready()
     }
 
     /// Which of what is held serves which address of which listener.

@@ -50,6 +50,11 @@ impl Inherited {
         self.sockets.remove(name).unwrap_or_default()
     }
 
+    /// Closes those whose names begin otherwise.
+    pub fn keep_only(&mut self, beginning: &str) {
+        self.sockets.retain(|name, _| name.starts_with(beginning));
+    }
+
     /// Where the process before us wants to hear that we are ready, if there is one.
     pub fn take_ready(&mut self) -> Option<OwnedFd> {
         self.ready.take()

@@ -179,9 +179,8 @@ impl Metrics {
 
     /// What the upstream of this name counts of look-ups, from now on.
     #[must_use]
-    pub fn dns(&self, upstream: &Name) -> DnsMetrics {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        DnsMetrics::new(&mut registry, upstream.as_str())
+    pub fn dns(&self, upstream: &Name) -> Arc<DnsMetrics> {
+        self.in_book(|book, registry| book.dns(upstream, registry))
     }
 
     /// All of it as Prometheus text, version 0.0.4.
@@ -201,6 +200,7 @@ struct Book {
     listeners: BTreeMap<String, Arc<ListenerMetrics>>,
     routes: BTreeMap<String, Arc<RouteMetrics>>,
     upstreams: BTreeMap<String, Arc<UpstreamMetrics>>,
+    dns: BTreeMap<String, Arc<DnsMetrics>>,
 }
 
 impl Book {
@@ -212,6 +212,11 @@ impl Book {
     fn route(&mut self, name: &Name, r: &mut Registry) -> Arc<RouteMetrics> {
         let make = || Arc::new(RouteMetrics::new(r, name.as_str()));
         Arc::clone(self.routes.entry(name.to_string()).or_insert_with(make))
+    }
+
+    fn dns(&mut self, upstream: &Name, r: &mut Registry) -> Arc<DnsMetrics> {
+        let make = || Arc::new(DnsMetrics::new(r, upstream.as_str()));
+        Arc::clone(self.dns.entry(upstream.to_string()).or_insert_with(make))
     }
 
     fn upstream(
