@@ -45,8 +45,10 @@
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
 //! ```
 //!
-//! Beside it `proxy/tend` watches the parked connections, `app/refresh` looks names up and
-//! `proxy/replan` puts what changed into service, and `app/run` lives the process's life.
+//! Beside it `proxy/tend` watches the parked connections, `app/refresh` looks names up,
+//! `app/reload` brings another configuration and `proxy/replan` puts what changed into service.
+//! `app/life` lives the process's life: it hears signals, hands the sockets over to a new process
+//! (`net/handover`), and drains at the end (`policy/drain`, driven by `app/shutdown`).
 //!
 //! # What is always true
 //!

@@ -21,6 +21,7 @@ pub mod admin;
 pub mod shutdown;
 pub mod watchdog;
 pub mod plane;
+pub mod life;
 pub mod run;
 #[cfg(test)]
 mod removal;

@@ -125,6 +125,8 @@ impl Refresh {
     /// What was under way was for names that may be no more; those there are have been heard of.
     fn begin_anew(&mut self, renewed: Renewed) {
         self.coming = FuturesUnordered::new();
+        // Whose grace was being waited for: the next look is a whole grace away.
+        lock(&self.names).close_the_gone(&self.service);
         let names = lock(&self.names);
         let interval = names.dns.refresh_interval;
         let wait = |name: &Name| match name.last_failure {
