@@ -102,7 +102,11 @@ async fn live(
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
     let mut sockets = Sockets::new(workers, inherited);
-    let (posts, admin, listening) = listen(settings, &mut sockets, &listeners)?;
+    let Taken {
+        posts,
+        admin,
+        listening,
+    } = listen(settings, &mut sockets, &listeners)?;
     tell_where(&errors, &listening);
 
     let of = Arc::clone(&service);
@@ -163,13 +167,20 @@ async fn live(
     ended
 }
 
-/// Binds everything, or nothing stays bound: the workers' posts, the admin listener, and where all
-/// of it is.
+/// What was bound, and where all of it is.
+struct Taken {
+    /// Of each worker.
+    posts: Vec<Vec<Post>>,
+    admin: Option<AdminListener>,
+    listening: Listening,
+}
+
+/// Binds everything, or nothing stays bound.
 fn listen(
     settings: &Settings,
     sockets: &mut Sockets,
     listeners: &[Placed],
-) -> Result<(Vec<Vec<Post>>, Option<AdminListener>, Listening), String> {
+) -> Result<Taken, String> {
     let fresh = sockets.bind(listeners)?;
     let admin = settings.admin.bind;
     let admin = admin.map(|address| bind_admin(address, sockets));
@@ -182,7 +193,11 @@ fn listen(
             .collect(),
         admin: admin.as_ref().map(AdminListener::local),
     };
-    Ok((posts, admin, listening))
+    Ok(Taken {
+        posts,
+        admin,
+        listening,
+    })
 }
 
 /// What a next process would get, and who hears that the admin listener is its.
