@@ -269,6 +269,8 @@ fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n");
     assert_eq!(client.head().status(), 101);
+    // The client may have its 101 a moment before the exchange has become a tunnel.
+    proxy.metric_becomes("holdfast_tunnels", &[], 1.0);
     let since = Instant::now();
     proxy.terminate();
     stage_becomes(&proxy, "tunnels");

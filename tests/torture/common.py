@@ -154,12 +154,12 @@ def holdfast(binary, folder, origins, extra=""):
     return program
 
 
-def nginx(folder, origins, workers=2):
+def nginx(folder, origins, workers=2, daemon="off"):
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     if not os.access(program, os.X_OK):
         return None
     port, path = free_port(), os.path.join(folder, "nginx.conf")
-    text = lambda timeout=75: f"""worker_processes {workers}; pid {folder}/nginx.pid; error_log {folder}/nginx.err; daemon off;
+    text = lambda timeout=75: f"""worker_processes {workers}; pid {folder}/nginx.pid; error_log {folder}/nginx.err; daemon {daemon};
 worker_shutdown_timeout 20s; events {{ worker_connections 4096; }}
 http {{ access_log off; upstream app {{ {" ".join(f"server 127.0.0.1:{at};" for at in origins)} keepalive 64; }}
  server {{ listen 127.0.0.1:{port} backlog=1024; keepalive_requests 1000000; keepalive_timeout {timeout}s;
