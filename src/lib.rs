@@ -35,7 +35,7 @@
 //!           proxy/choose      an endpoint (policy/balance), a place there or in line
 //!             proxy/checkout    the ledger (pool/ledger): reuse, dial (net/dial), wait or refuse
 //!           proxy/attempt     the head written afresh (policy/hops, h1/encode); both directions
-//!             proxy/origin      the answer, 1xx included (h1/exchange)
+//!             proxy/origin      the answer, 1xx included (h1/exchange); a listed one is held (proxy/held)
 //!             proxy/relay       content in constant memory (h1/body)
 //!           proxy/failure     what broke, and whether once more (policy/retry)
 //!         pool/verdict      may the connection carry another? proxy/lent parks or closes it
@@ -45,10 +45,11 @@
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
 //! ```
 //!
-//! Beside it `proxy/tend` watches the parked connections, `app/refresh` looks names up,
-//! `app/reload` brings another configuration and `proxy/replan` puts what changed into service.
-//! `app/life` lives the process's life: it hears signals, hands the sockets over to a new process
-//! (`net/handover`), and drains at the end (`policy/drain`, driven by `app/shutdown`).
+//! Beside it `proxy/tend` watches the parked connections and takes the pulse of all (`proxy/pulse`),
+//! `app/refresh` looks names up, `app/reload` brings another configuration and `proxy/replan` puts
+//! what changed into service. `app/life` lives the process's life: it hears signals, hands the
+//! sockets over to a new process (`net/handover`), and drains at the end (`policy/drain`, driven by
+//! `app/shutdown`).
 //!
 //! # What is always true
 //!
@@ -63,13 +64,15 @@
 //!   written from what was understood, never copied.
 //! - *An answer that was cut looks cut.* The client's connection is aborted, not ended.
 //! - *Whatever closes, opens, refuses or repeats has a reason*, from the tables of `base/reason`:
-//!   the same word in metrics, log, admin plane and `Proxy-Status`. Each departure counts once.
+//!   the same word in metrics, log, admin plane and `Proxy-Status`. Each departure counts once, and
+//!   is told whole (`base/close`): by whom, how, why, in which phase. `tests/it/reasons` walks them.
 //! - *A request goes out again* only while no octet of an answer has reached the client, and if it is
 //!   not idempotent, only when none of it can have been acted upon (`policy/retry`).
 //! - *Whatever a peer can grow is limited*, and every await on a peer has a deadline. Back-pressure
 //!   is by not reading. An idle connection owns no buffer.
 //! - *Locks are held for a few instructions*, never across an await; wakers are woken after.
-//! - *Storage is lent and used again.* Nothing is allocated for a field, nor to count or to log.
+//! - *Storage is lent and used again.* Nothing is allocated for a request, a field, or to count and
+//!   log it (`tests/counting.rs`); what a burst needed is let go within seconds (`net/shelf`).
 //! - *One home each*: the runtime under `net` alone, the clock in `net/clock`, `unsafe` in `net/sys`.
 //! - *Nothing that comes from a network panics.* Should a task do so all the same, its connection
 //!   ends, the panic is counted, and the process goes on.

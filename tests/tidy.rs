@@ -1,5 +1,5 @@
 //! What a machine should hold of the style: the direction of the floors, the one home of the
-//! runtime, of the clock and of `unsafe`, a `//!` on every file, a test for every reason and a
+//! runtime, of the clock and of `unsafe`, a `//!` on every file, a test for every error and a
 //! README line for every setting.
 //!
 //! Why a test and not a lint: each rule is about the house as a whole, and its complaint names the
@@ -40,8 +40,17 @@ const RUNTIME: &[&str] = &[
     "socket2",
 ];
 
-/// The enums whose every variant a test names.
-const REASONS: &[&str] = &["CloseReason", "ProxyError", "MessageError"];
+/// The sections of the connection-management chapter of *HTTP: The Definitive Guide*.
+const CHAPTER: &[&str] = &[
+    "4.1", "4.1.1", "4.1.2", "4.1.3", "4.1.4", "4.2", "4.2.1", "4.2.2", "4.2.3", "4.2.4", "4.2.5",
+    "4.2.6", "4.2.7", "4.3", "4.3.1", "4.3.2", "4.4", "4.4.1", "4.4.2", "4.4.3", "4.5", "4.5.1",
+    "4.5.2", "4.5.3", "4.5.4", "4.5.5", "4.5.6", "4.5.7", "4.5.8", "4.5.9", "4.6", "4.7", "4.7.1",
+    "4.7.2", "4.7.3", "4.7.4",
+];
+
+/// The enums whose every variant a test names. Those of `base/reason` are held more strictly, each
+/// to a test that sees it counted: `tests/it/reasons.rs`.
+const REASONS: &[&str] = &["MessageError"];
 
 #[test]
 fn a_module_names_only_floors_strictly_below_its_own() {
@@ -196,10 +205,10 @@ fn every_file_says_what_it_is() {
     none(&faults);
 }
 
-/// A reason nobody tests is a reason nobody has seen. A test names one as `Enum::Variant` or by its
+/// An error nobody tests is an error nobody has seen. A test names one as `Enum::Variant` or by its
 /// label in quotation marks; a vector by either word.
 #[test]
-fn every_reason_and_error_is_named_by_a_test() {
+fn every_error_of_a_message_is_named_by_a_test() {
     let house = House::read();
     let allowed = Allowed::read();
     let spoken = house.what_tests_say();
@@ -259,6 +268,49 @@ fn every_setting_has_a_line_in_the_readme() {
         }
     }
     none(&faults);
+}
+
+/// `tests/chapter.md` has every section, each with what is true and a test; what it names exists.
+#[test]
+fn every_section_of_the_chapter_names_tests_that_exist() {
+    let house = House::read();
+    let text = text_of(&root().join("tests/chapter.md"));
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    let mut faults = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if let Some(title) = line.strip_prefix("## ") {
+            let number = title.split(' ').next().unwrap_or_default();
+            sections.push(Section {
+                number,
+                ..Section::default()
+            });
+        } else if let Some(section) = sections.last_mut() {
+            match line
+                .strip_prefix('`')
+                .and_then(|name| name.strip_suffix('`'))
+            {
+                Some(name) if house.has_test(name) => section.tests += 1,
+                Some(name) => faults.push(format!("tests/chapter.md:{}: no test `{name}`", at + 1)),
+                None => section.said |= !line.is_empty(),
+            }
+        }
+    }
+    let numbers: Vec<&str> = sections.iter().map(|section| section.number).collect();
+    assert_eq!(numbers, CHAPTER, "the sections of tests/chapter.md");
+    for Section { number, .. } in sections.iter().filter(|s| s.tests == 0 || !s.said) {
+        faults.push(format!(
+            "tests/chapter.md: {number} says nothing, or has no test"
+        ));
+    }
+    none(&faults);
+}
+
+/// A section of `tests/chapter.md`.
+#[derive(Default)]
+struct Section<'a> {
+    number: &'a str,
+    said: bool,
+    tests: usize,
 }
 
 /// All sources under `src`, and what their `mod.rs` files declare.
@@ -388,6 +440,23 @@ impl House {
             }
         }
         words
+    }
+
+    /// Whether there is a test of this name: `it::file::name` under `tests/it`, `lib module::name`
+    /// beside the code, in the module's own file.
+    fn has_test(&self, name: &str) -> bool {
+        let Some((path, test)) = name.rsplit_once("::") else {
+            return false;
+        };
+        if let Some(file) = path.strip_prefix("it::") {
+            let path = root().join(format!("tests/it/{file}.rs"));
+            return path.is_file() && tests_in(&text_of(&path)).contains(&test);
+        }
+        let Some(module) = path.strip_prefix("lib ") else {
+            return false;
+        };
+        let mut files = self.files.iter();
+        files.any(|file| file.module.join("::") == module && tests_in(&file.text).contains(&test))
     }
 
     /// Everything tests say: the test modules under `src`, the files under `tests`, the vectors.
@@ -731,6 +800,22 @@ fn blanked(text: &str) -> String {
         at += length;
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The functions that stand under a `#[test]`, with other attributes between or not.
+fn tests_in(text: &str) -> Vec<&str> {
+    let mut tests = Vec::new();
+    let mut under = false;
+    for line in text.lines().map(str::trim) {
+        if line == "#[test]" {
+            under = true;
+        } else if let Some(rest) = line.strip_prefix("fn ")
+            && std::mem::take(&mut under)
+        {
+            tests.push(word_at(rest));
+        }
+    }
+    tests
 }
 
 /// How many `#` a raw string opens with, if one begins here.

@@ -38,6 +38,8 @@ pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Applied, String>> + 
 pub struct AdminPlane {
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Sets the gauges that are set only when somebody looks.
+    pub measure: Box<dyn Fn() + Send + Sync>,
     /// What `/connections` shows.
     pub live: Arc<LiveTable>,
     /// The clock of the live table: microseconds since the process began.
@@ -93,11 +95,14 @@ impl AdminPlane {
     async fn serve(&self, resource: Resource, request: &Request) -> Response {
         match resource {
             Resource::Page => html(),
-            Resource::Metrics => text(
-                StatusCode::Ok,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics.expose(),
-            ),
+            Resource::Metrics => {
+                (self.measure)();
+                text(
+                    StatusCode::Ok,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    self.metrics.expose(),
+                )
+            }
             Resource::Livez => text(StatusCode::Ok, PLAIN, "alive\n".to_owned()),
             Resource::Readyz => self.readyz(),
             Resource::Connections => match Filter::parse(request.url()) {
@@ -257,6 +262,7 @@ mod tests {
     fn plane() -> AdminPlane {
         AdminPlane {
             metrics: Metrics::new(&Shape::default()),
+            measure: Box::new(|| ()),
             live: LiveTable::new(1),
             now_micros: || 0,
             upstreams: Box::new(|| json!({ "upstreams": [] })),

@@ -9,7 +9,7 @@ pub const HTML: &str = include_str!("page.html");
 
 /// Its `Content-Security-Policy` (CSP level 3).
 pub const POLICY: &str = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; \
-    script-src 'sha256-rSuQCJEhgD+IMxFzsmLSr/yYEUkSQDf3ouIKNFDP3o0='; \
+    script-src 'sha256-AJsTvTiXBO8EV9Ru8HN/7CoDDsQlw1wUMjOTEvqlm6Q='; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]

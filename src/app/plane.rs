@@ -12,6 +12,7 @@ use futures::future::select;
 use crate::app::admin::AdminPlane;
 use crate::app::admin::Changes;
 use crate::app::admin::Show;
+use crate::app::ports;
 use crate::app::readiness::Readiness;
 use crate::app::refresh;
 use crate::app::reload::Applied;
@@ -67,8 +68,10 @@ pub fn plane(
         .transpose();
     let token = token.map_err(|clause| format!("admin.token_file: {clause}"))?;
     let (of, drains) = (Arc::clone(&service), Arc::clone(&service));
+    let measured = Arc::clone(&service);
     Ok(AdminPlane {
         metrics: Arc::clone(&service.metrics),
+        measure: Box::new(move || ports::tell(&measured)),
         live: Arc::clone(&service.live),
         now_micros: || clock::micros(clock::now()),
         upstreams: Box::new(move || upstreams_view::show(&of, &names)),

@@ -227,10 +227,11 @@ impl Reloader {
         names.remember(&mut known);
         let addresses = names.addresses();
         service.revise_plan(|now| {
-            let (metrics, live) = (&service.metrics, &service.live);
+            let sampled = service.tcp_info_interval;
+            let of = (&service.metrics, &service.live, sampled);
             let found = (&*addresses, self.workers);
             let old = Some((&self.loaded.settings, now));
-            assemble::plan(settings, found, prepared, (metrics, live), old)
+            assemble::plan(settings, found, prepared, of, old)
         });
         let grace = names.note_replaced(&old, service);
         *known = names;

@@ -61,12 +61,10 @@ fn get(client: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-fn closed(service: &Service) -> u64 {
+fn closed(service: &Service, reason: CloseReason) -> u64 {
     let plan = service.plan();
     let closed = &plan.upstreams[0].metrics.closed;
-    closed
-        .of(By::Holdfast, CloseReason::EndpointRemoved)
-        .value()
+    closed.of(By::Holdfast, reason).value()
 }
 
 async fn until(is_so: impl Fn() -> bool) {
@@ -119,7 +117,7 @@ fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_
                 get(&mut client).ends_with("new"),
                 "the same client, the other origin"
             );
-            until(|| closed(&service) == 1).await;
+            until(|| closed(&service, CloseReason::EndpointRemoved) == 1).await;
             assert!(service.plan().upstreams[0].leaving.is_empty());
             assert!(get(&mut client).ends_with("new"));
         };

@@ -29,6 +29,7 @@ use crate::app::names;
 use crate::app::names::Names;
 use crate::app::plane;
 use crate::app::plane::Shown;
+use crate::app::ports;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
 use crate::app::refresh::Refresh;
@@ -101,6 +102,7 @@ async fn live(
     let names = Arc::new(Mutex::new(Names::new(settings, &service, workers)));
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
+    ports::warn(&service);
     let mut sockets = Sockets::new(workers, inherited);
     let Taken {
         posts,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::app::names::Name;
+use crate::app::ports;
 use crate::app::refresh;
 use crate::app::refresh::Shared;
 use crate::base::units::show_duration;
@@ -29,6 +30,8 @@ pub fn show(service: &Service, names: &Shared) -> Value {
             "name": name,
             "balance": names.balance(name),
             "max_pending": upstream.settings.max_pending,
+            "max_connections_total": upstream.settings.max_connections_total,
+            "open": upstream.open_connections(),
             "endpoints": endpoints(upstream),
             "names": names.of(name).map(show_name).collect::<Vec<_>>(),
         })
@@ -66,6 +69,7 @@ fn show_endpoint(endpoint: &Endpoint, standing: &str) -> Value {
         "idle_limit": show_duration(counts.idle_limit),
         "idle_limit_source": counts.idle_source.label(),
         "origin": show_known(counts.origin),
+        "local_ports": ports::words(endpoint),
     })
 }
 
@@ -139,6 +143,8 @@ mod tests {
         );
         assert_eq!(second["idle_limit"], "4s");
         assert_eq!(second["idle_limit_source"], "floor");
+        let ports = second["local_ports"].as_str().unwrap();
+        assert!(ports.starts_with("0 in use, 0 in TIME_WAIT, "), "{ports}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod units;
 pub mod names;
 pub mod reason;
+pub mod close;
 
 pub use names::ConnId;
 pub use reason::CloseReason;

@@ -154,7 +154,7 @@ words! {
         BodyTooLarge,         "body_too_large",          Client,   "The request body is larger than allowed.";
         RequestTimeout,       "request_timeout",         Client,   "The request did not arrive in time.";
         VersionUnsupported,   "version_unsupported",     Client,   "The HTTP version is not supported.";
-        NotImplemented,       "not_implemented",         Client,   "The transfer coding is not supported.";
+        NotImplemented,       "not_implemented",         Client,   "The method or the transfer coding is not supported.";
         MethodRefused,        "method_refused",          Client,   "The method is not served by a reverse proxy.";
         ExpectationFailed,    "expectation_failed",      Client,   "The expectation is not known.";
         NoRoute,              "no_route",                Client,   "No route matches the request.";
@@ -304,17 +304,20 @@ words! {
     }
 }
 
-/// A close, told whole: by whom, how, why, and in which phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Close {
-    /// Who ended it.
-    pub by: By,
-    /// How it ended on the wire.
-    pub how: How,
-    /// Why.
-    pub reason: CloseReason,
-    /// What it was doing.
-    pub phase: Phase,
+impl CloseReason {
+    /// Whether a deadline passed.
+    #[must_use]
+    pub const fn is_a_deadline(self) -> bool {
+        matches!(
+            self,
+            Self::IdleTimeout
+                | Self::LearnedIdle
+                | Self::Timeout
+                | Self::HeaderTimeout
+                | Self::BodyTimeout
+                | Self::WriteTimeout
+        )
+    }
 }
 
 #[cfg(test)]

@@ -52,10 +52,23 @@ enum Accepts {
 
 /// The table. The first line that fits a key decides about it.
 const NOT_YET: &[NotYet] = &[
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.user_timeout",
+        accepts: Accepts::Only(&["off"]),
+        because: "TCP_USER_TIMEOUT can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
+    NotYet {
+        key: "*.*.tcp.quickack",
+        accepts: Accepts::Only(&["auto"]),
+        because: "TCP_QUICKACK can be asked for on Linux only",
+    },
+    #[cfg(not(target_os = "linux"))]
     NotYet {
         key: "metrics.tcp_info_interval",
         accepts: Accepts::Only(&["off"]),
-        because: "TCP_INFO is not sampled",
+        because: "TCP_INFO can be asked on Linux only",
     },
     NotYet {
         key: "upstreams.*.balance",
@@ -73,11 +86,6 @@ const NOT_YET: &[NotYet] = &[
         because: "new endpoints get their whole share at once",
     },
     NotYet {
-        key: "upstreams.*.pool.max_connections_total",
-        accepts: Accepts::Only(&["off"]),
-        because: "connections are counted for each endpoint only",
-    },
-    NotYet {
         key: "upstreams.*.pool.rebalance",
         accepts: Accepts::Only(&["false"]),
         because: "connections are not rebalanced",
@@ -86,21 +94,6 @@ const NOT_YET: &[NotYet] = &[
         key: "upstreams.*.pool.queue",
         accepts: Accepts::Only(&["fifo"]),
         because: "the oldest waiter is next",
-    },
-    NotYet {
-        key: "upstreams.*.connect.source_addresses",
-        accepts: Accepts::Nothing,
-        because: "the kernel chooses the source address",
-    },
-    NotYet {
-        key: "upstreams.*.connect.bind_no_port",
-        accepts: Accepts::Only(&["true"]),
-        because: "without source addresses the kernel chooses the port at connect",
-    },
-    NotYet {
-        key: "upstreams.*.connect.port_reserve",
-        accepts: Accepts::Nothing,
-        because: "local ports are not counted",
     },
     NotYet {
         key: "upstreams.*.health.failures",

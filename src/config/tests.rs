@@ -524,14 +524,11 @@ fn a_field_that_a_route_sets_has_a_legal_name_and_value() {
 #[test]
 fn what_does_not_act_yet_is_refused_by_name() {
     let cases = [
-        ("metrics.tcp_info_interval", "'15s'"),
         ("upstreams.app.balance", "'hash'"),
         ("upstreams.app.hash_key", "'path'"),
         ("upstreams.app.slow_start", "'10s'"),
         ("upstreams.app.pool.rebalance", "true"),
         ("upstreams.app.pool.queue", "'fair'"),
-        ("upstreams.app.connect.source_addresses", "['10.0.0.1']"),
-        ("upstreams.app.connect.port_reserve", "1024"),
         ("upstreams.app.health.failures", "5"),
         ("upstreams.app.health.active_path", "'/'"),
         ("upstreams.app.health.eject", "'15s'"),
@@ -721,5 +718,28 @@ proptest::proptest! {
     fn no_text_makes_the_check_fall_over(text in "[a-z\\[\\]{}='\n. 0-9:]{0,120}") {
         complaints(&text);
         complaints(&format!("{LEAST}[routes.a]\nupstream = 'app'\n{text}"));
+    }
+}
+
+#[test]
+fn source_addresses_are_addresses_each_once_and_of_the_servers_families() {
+    let said = |sources: &str| {
+        complaints(&format!(
+            "upstreams.app.connect.source_addresses = {sources}\nupstreams.app.servers = \
+             ['10.0.0.1:80']\nlisteners.web.bind = '127.0.0.1:0'\n"
+        ))
+    };
+    assert_eq!(said("['10.0.0.2', '10.0.0.3']"), Vec::<String>::new());
+    for (sources, why) in [
+        ("['10.0.0.2', '10.0.0.2']", "is there twice"),
+        ("['10.0.0.2:80']", "is no address"),
+        ("['0.0.0.0']", "is no address to connect from"),
+        (
+            "['::1']",
+            "has no address from which 10.0.0.1:80 can be reached",
+        ),
+    ] {
+        let said = said(sources);
+        assert!(said.len() == 1 && said[0].contains(why), "{said:?}");
     }
 }

@@ -146,6 +146,17 @@ impl BodyReader {
         }
     }
 
+    /// How much content may still come that needs no looking at, nothing being unread: none where
+    /// framing stands between its parts.
+    #[must_use]
+    pub fn passable(&self) -> u64 {
+        match &self.state {
+            Reading::Length { left } => *left,
+            Reading::UntilClose => u64::MAX,
+            Reading::Complete | Reading::Chunked(_) => 0,
+        }
+    }
+
     /// How much content came.
     #[must_use]
     pub fn received(&self) -> u64 {

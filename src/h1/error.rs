@@ -216,13 +216,13 @@ impl MessageError {
             Self::TargetTooLong { .. } => ProxyError::UriTooLong,
             Self::HeadTooLong { .. } | Self::FieldsTooMany { .. } => ProxyError::HeadTooLarge,
             Self::VersionUnsupported { .. } => ProxyError::VersionUnsupported,
-            Self::CodingUnknown => ProxyError::NotImplemented,
+            // RFC 9112 §3: 501 to a method longer than any that we know.
+            Self::CodingUnknown | Self::MethodTooLong => ProxyError::NotImplemented,
             Self::EmptyLines
             | Self::BareLineFeed
             | Self::BareCarriageReturn
             | Self::MethodMissing
             | Self::MethodOctet { .. }
-            | Self::MethodTooLong
             | Self::RequestLineShape
             | Self::TargetOctet { .. }
             | Self::TargetForm

@@ -73,6 +73,8 @@ pub enum Expectation {
     Settled,
     /// It waits.
     AwaitsContinue,
+    /// It waited, and then sent content all the same; a `100` that comes is still one it asked for.
+    Overtaken,
 }
 
 /// What both sides together mean for the connection to the origin.
@@ -140,12 +142,14 @@ impl Exchange {
 
     /// The client sends its content without having waited to the end (RFC 9110 §10.1.1 lets it).
     pub fn on_request_content(&mut self) {
-        self.expectation = Expectation::Settled;
+        if self.expectation == Expectation::AwaitsContinue {
+            self.expectation = Expectation::Overtaken;
+        }
     }
 
     /// The request is sent whole.
     pub fn on_request_end(&mut self) {
-        self.expectation = Expectation::Settled;
+        self.on_request_content();
         self.request = match self.request {
             RequestSide::Sending | RequestSide::Sent => RequestSide::Sent,
             RequestSide::Abandoned => RequestSide::Abandoned,

@@ -230,6 +230,15 @@ impl RequestHead {
         self.target.host(&self.fields, octets)
     }
 
+    /// Whether the request line is there and legal, and so what it says.
+    #[must_use]
+    pub fn has_request_line(&self) -> bool {
+        match self.stage {
+            Stage::Start | Stage::AfterEmptyLine => false,
+            Stage::Fields | Stage::Complete => true,
+        }
+    }
+
     /// Makes ready for the next message and keeps the memory.
     pub fn reset(&mut self) {
         // What was asked last must not show in the answer to something illegible.
@@ -239,6 +248,14 @@ impl RequestHead {
         self.stage = Stage::Start;
         self.lines = Lines::default();
         self.octets = 0;
+    }
+
+    /// An empty line before this head was taken off its connection already, and one is
+    /// all that is skipped.
+    pub fn on_empty_line(&mut self) {
+        if self.stage == Stage::Start {
+            self.stage = Stage::AfterEmptyLine;
+        }
     }
 
     /// Makes ready for the next message and gives the memory back, for a connection that idles.
@@ -365,6 +382,9 @@ impl ResponseHead {
     /// # Errors
     /// The first rule that the head breaks, which is the same however the octets were split.
     pub fn parse(&mut self, octets: &[u8], limits: &HeadLimits) -> Result<Parsed, MessageError> {
+        if self.stage == Stage::Start && self.plain_status_line(octets, limits).is_some() {
+            self.stage = Stage::Fields;
+        }
         if self.stage == Stage::Start {
             match self.lines.next(octets, limits.octets.as_len())? {
                 NextLine::Partial => return Ok(Parsed::Partial),
@@ -405,6 +425,33 @@ impl ResponseHead {
     pub fn shrink_to_idle(&mut self) {
         self.reset();
         self.fields.release();
+    }
+
+    /// A status line that is whole, of HTTP/1.1, with a reason, and not looked at before: what nearly
+    /// every one is. None: [`Lines::next`] and [`Self::status_line`] say what it is instead.
+    #[inline]
+    fn plain_status_line(&mut self, octets: &[u8], limits: &HeadLimits) -> Option<()> {
+        let octets = octets.get(..limits.octets.as_len()).unwrap_or(octets);
+        let line = self.lines.fresh(octets)?;
+        let [
+            a @ b'1'..=b'5',
+            b @ b'0'..=b'9',
+            c @ b'0'..=b'9',
+            b' ',
+            rest @ ..,
+        ] = line.strip_prefix(b"HTTP/1.1 ")?
+        else {
+            return None;
+        };
+        let (reason, end) = rest.split_at_checked(octets::first_control(rest)?)?;
+        let next = end.strip_prefix(b"\r\n")?;
+        let digit = |octet: &u8| u16::from(*octet - b'0'); // matched above
+        self.status = digit(a) * 100 + digit(b) * 10 + digit(c);
+        self.version = Version::Http11;
+        let start = octets.len() - rest.len();
+        self.reason = Span::new(start, start + reason.len());
+        self.lines.next_at(octets.len() - next.len());
+        Some(())
     }
 
     /// RFC 9112 §4: HTTP-version SP status-code SP [ reason-phrase ]. The last space is missing in
@@ -471,6 +518,9 @@ fn field_section(
             push(fields, line, limits)?;
             continue;
         }
+        if lines.next_is_empty(octets, end_max) {
+            return Ok(Parsed::Complete);
+        }
         match lines.next(octets, end_max)? {
             NextLine::Partial => return Ok(Parsed::Partial),
             NextLine::Overrun => {
@@ -532,7 +582,7 @@ fn request_line_max(limits: &HeadLimits) -> usize {
 }
 
 /// Longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 octets. Longer:
-/// `MethodTooLong`, 400, close.
+/// `MethodTooLong`, 501, close.
 pub const METHOD_OCTETS_MAX: usize = 32;
 
 #[cfg(test)]
@@ -568,6 +618,20 @@ mod tests {
             request(&padded(257)[..256]),
             Err(MessageError::HeadTooLong { limit })
         );
+    }
+
+    #[test]
+    fn one_empty_line_is_skipped_also_one_that_was_taken_off_before() {
+        let parsed = |octets: &[u8]| {
+            let mut head = RequestHead::new();
+            head.on_empty_line();
+            head.parse(octets, &LIMITS)
+        };
+        let empty_lines = Err(MessageError::EmptyLines);
+        assert_eq!(request(b"\r\nGET / HTTP/1.0\r\n\r\n"), Ok(Parsed::Complete));
+        assert_eq!(request(b"\r\n\r\n"), empty_lines);
+        assert_eq!(parsed(b"GET / HTTP/1.0\r\n\r\n"), Ok(Parsed::Complete));
+        assert_eq!(parsed(b"\r\n"), empty_lines);
     }
 
     #[test]

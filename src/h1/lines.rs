@@ -85,6 +85,17 @@ impl Lines {
         })
     }
 
+    /// Whether the next line is the empty one, there whole and not looked at before; then it is read.
+    #[inline]
+    pub(super) fn next_is_empty(&mut self, octets: &[u8], end_max: usize) -> bool {
+        let octets = octets.get(..end_max).unwrap_or(octets);
+        let is_empty = matches!(self.fresh(octets), Some([b'\r', b'\n', ..]));
+        if is_empty {
+            self.next_at(self.at + 2);
+        }
+        is_empty
+    }
+
     /// The next line, whose CRLF must lie before `end_max`. What lies behind that is not looked at,
     /// because it might not be there yet.
     ///

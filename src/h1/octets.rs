@@ -84,7 +84,8 @@ pub fn trim_ows(octets: &[u8]) -> &[u8] {
 #[must_use]
 #[inline]
 pub fn trim_ows_start(octets: &[u8]) -> &[u8] {
-    let mut rest = octets;
+    // Nearly every value has one space before it.
+    let mut rest = octets.strip_prefix(b" ").unwrap_or(octets);
     while let [b' ' | b'\t', tail @ ..] = rest {
         rest = tail;
     }

@@ -2,9 +2,9 @@
 //!
 //! The octets of path and query are never decoded, resolved or encoded anew: what a decoder makes
 //! of `%0d%0a` or `/../` must not differ between us and the origin. Absent on purpose: user
-//! information (RFC 9110 §4.2.4), schemes other than `http` and `https`, and an absolute-form whose
-//! query follows the authority directly, of which no single slice could be forwarded.
+//! information (RFC 9110 §4.2.4), and schemes other than `http` and `https`.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::str;
 
@@ -34,7 +34,7 @@ pub struct Target {
     pub form: TargetForm,
     /// All of it, as sent.
     pub whole: Span,
-    /// Path and query as sent; empty where there are none. [`Target::path`] says what to forward.
+    /// Path and query as sent; empty where there are none. [`Target::to_origin`] says what to forward.
     pub path_and_query: Span,
     /// The authority, in absolute-form and authority-form.
     pub authority: Option<Span>,
@@ -46,6 +46,8 @@ pub struct Target {
 enum Path {
     Sent,
     Root,
+    /// There is only a query.
+    RootAndQuery,
     Asterisk,
 }
 
@@ -119,7 +121,7 @@ impl Target {
             ([], TargetOf::Options) => Path::Asterisk,
             ([], TargetOf::Any | TargetOf::Connect) => Path::Root,
             ([b'/', ..], _) => Path::Sent,
-            (_, _) => return Err(MessageError::TargetForm),
+            (_, _) => Path::RootAndQuery,
         };
         let middle = start + prefix + named.len();
         Ok(Self {
@@ -131,13 +133,23 @@ impl Target {
         })
     }
 
-    /// Path and query to forward in origin-form (RFC 9112 §3.2.1), or `*`.
+    /// The path, `/` where none was sent, with a query behind a path; or `*`.
     #[must_use]
     pub fn path<'a>(&self, octets: &'a [u8]) -> &'a [u8] {
         match self.path {
             Path::Sent => self.path_and_query.of(octets),
-            Path::Root => b"/",
+            Path::Root | Path::RootAndQuery => b"/",
             Path::Asterisk => b"*",
+        }
+    }
+
+    /// Path and query to forward in origin-form (RFC 9112 §3.2.1), or `*`. A query without a path
+    /// gets one (RFC 9110 §4.2.3).
+    #[must_use]
+    pub fn to_origin<'a>(&self, octets: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.path {
+            Path::RootAndQuery => [b"/", self.path_and_query.of(octets)].concat().into(),
+            Path::Sent | Path::Root | Path::Asterisk => self.path(octets).into(),
         }
     }
 
@@ -369,6 +381,16 @@ mod tests {
     }
 
     #[test]
+    fn a_query_without_a_path_is_forwarded_behind_a_slash() {
+        let octets = b"http://a?b=/c";
+        for of in [TargetOf::Any, TargetOf::Options] {
+            let target = Target::parse(octets, 0, of).unwrap();
+            assert_eq!(target.path(octets), b"/");
+            assert_eq!(&*target.to_origin(octets), b"/?b=/c");
+        }
+    }
+
+    #[test]
     fn an_absolute_target_forwards_its_path_and_query() {
         let octets = b"HTTPS://[::1]:8443/a/../b?c=%0d";
         let target = Target::parse(octets, 0, TargetOf::Any).unwrap();
@@ -383,7 +405,6 @@ mod tests {
             (b"a:80", TargetOf::Any),
             (b"a", TargetOf::Connect),
             (b"a:", TargetOf::Connect),
-            (b"http://a?b", TargetOf::Any),
             (b"ftp://a/", TargetOf::Any),
         ] {
             let error = Target::parse(octets, 0, of).unwrap_err();

@@ -167,7 +167,7 @@ impl Player {
                 let framing = framing::request_framing(head, octets)?;
                 self.told.extend_from_slice(head.method_octets.of(octets));
                 self.told.push(b' ');
-                self.told.extend_from_slice(head.target.path(octets));
+                self.told.extend_from_slice(&head.target.to_origin(octets));
                 self.told.extend_from_slice(b" for ");
                 self.told.extend_from_slice(head.host(octets));
                 (

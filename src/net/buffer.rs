@@ -8,11 +8,14 @@ use std::cell::RefCell;
 use std::ops::Deref;
 
 use crate::net::clock::Deadline;
+use crate::net::shelf::Shelf;
+use crate::net::shelf::Thinned;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::stream::Stream;
 
-/// Octets read ahead of a connection's parser, with a head held at the front.
+/// Octets read ahead of a connection's parser, with a head held at the front. Its storage is lent
+/// by the worker when there is something to read.
 ///
 /// ```text
 ///   | held head | consumed | unread | spare |
@@ -27,17 +30,6 @@ pub struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// A buffer with storage from the worker.
-    #[must_use]
-    pub fn lend() -> Self {
-        Self {
-            octets: lend(),
-            base: 0,
-            floor: 0,
-            start: 0,
-        }
-    }
-
     /// What has been read and not consumed.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -74,6 +66,7 @@ impl ReadBuffer {
 
     /// Appends octets that were read elsewhere.
     pub fn put(&mut self, octets: &[u8]) {
+        furnish(&mut self.octets);
         self.octets.extend_from_slice(octets);
     }
 
@@ -128,14 +121,15 @@ impl ReadBuffer {
         stream.try_read(&mut self.octets).map_err(Fill::Fault)
     }
 
+    /// Gives the storage back, and with it whatever is unread.
+    pub fn clear(&mut self) {
+        give_back(std::mem::take(&mut self.octets));
+        (self.base, self.floor, self.start) = (0, 0, 0);
+    }
+
     /// Takes larger storage, for a body that is worth larger reads.
     pub fn widen(&mut self) {
-        if self.octets.capacity() >= WIDE_OCTETS {
-            return;
-        }
-        let mut wide = lend_wide();
-        wide.extend_from_slice(&self.octets);
-        give_back(std::mem::replace(&mut self.octets, wide));
+        widen(&mut self.octets);
     }
 
     /// Whether nothing is unread and nothing held.
@@ -145,6 +139,7 @@ impl ReadBuffer {
     }
 
     fn make_room(&mut self, most: usize) -> Result<(), Fill> {
+        furnish(&mut self.octets);
         if self.octets.capacity() - self.octets.len() >= READ_LEAST {
             return Ok(());
         }
@@ -202,34 +197,63 @@ pub enum Fill {
 #[must_use]
 pub fn lend() -> Vec<u8> {
     SHELF
-        .with_borrow_mut(Vec::pop)
+        .with_borrow_mut(Shelf::take)
         .unwrap_or_else(|| Vec::with_capacity(BUFFER_OCTETS))
 }
 
+/// Lends storage where there is none: just before octets are written to it, so that an exchange
+/// which waits for its origin owns no more than the request it may have to repeat. What many
+/// exchanges write through in turn stays in the processor's cache.
+#[inline]
+pub fn furnish(storage: &mut Vec<u8>) {
+    if storage.capacity() == 0 {
+        *storage = lend();
+    }
+}
+
+/// Moves what is in storage to larger storage of the worker's, if there is any larger.
+pub fn widen(storage: &mut Vec<u8>) {
+    if storage.capacity() >= WIDE_OCTETS {
+        return;
+    }
+    let mut wide = lend_wide();
+    wide.extend_from_slice(storage);
+    give_back(std::mem::replace(storage, wide));
+}
+
 /// Gives storage back to the worker.
-pub fn give_back(mut storage: Vec<u8>) {
+#[inline]
+pub fn give_back(storage: Vec<u8>) {
+    if storage.capacity() > 0 {
+        shelve(storage);
+    }
+}
+
+fn shelve(mut storage: Vec<u8>) {
     storage.clear();
     let (shelf, most) = match storage.capacity() {
         BUFFER_OCTETS..WIDE_OCTETS => (&SHELF, SHELF_BUFFERS_MAX),
         WIDE_OCTETS..=KEPT_OCTETS_MAX => (&WIDE_SHELF, WIDE_SHELF_BUFFERS_MAX),
         _ => return,
     };
-    shelf.with_borrow_mut(|shelf| {
-        if shelf.len() < most {
-            shelf.push(storage);
-        }
-    });
+    shelf.with_borrow_mut(|shelf| shelf.put(storage, most));
+}
+
+/// Lets go of storage that was not needed lately; the worker asks now and then.
+pub fn thin() -> Thinned {
+    let narrow = SHELF.with_borrow_mut(Shelf::thin);
+    narrow.and(WIDE_SHELF.with_borrow_mut(Shelf::thin))
 }
 
 fn lend_wide() -> Vec<u8> {
     WIDE_SHELF
-        .with_borrow_mut(Vec::pop)
+        .with_borrow_mut(Shelf::take)
         .unwrap_or_else(|| Vec::with_capacity(WIDE_OCTETS))
 }
 
 thread_local! {
-    static SHELF: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static WIDE_SHELF: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SHELF: RefCell<Shelf<Vec<u8>>> = const { RefCell::new(Shelf::new()) };
+    static WIDE_SHELF: RefCell<Shelf<Vec<u8>>> = const { RefCell::new(Shelf::new()) };
 }
 
 /// Octets of a buffer: one read of a small message, and of most medium ones with their head.
@@ -241,11 +265,12 @@ pub const WIDE_OCTETS: usize = 128 * 1024;
 /// Buffers that grew beyond this are not kept: one large head must not cost memory for ever.
 const KEPT_OCTETS_MAX: usize = 256 * 1024;
 
-/// Wide buffers kept by an idle worker: 16 × 128 KiB is 2 MiB.
-const WIDE_SHELF_BUFFERS_MAX: usize = 16;
+/// Wide buffers kept by a worker: 64 × 128 KiB is 8 MiB, for the seconds until it is thinned.
+const WIDE_SHELF_BUFFERS_MAX: usize = 64;
 
-/// Buffers kept by an idle worker: 64 × 20 KiB is 1.25 MiB.
-const SHELF_BUFFERS_MAX: usize = 64;
+/// Buffers kept by a worker: 1024 × 20 KiB is 20 MiB, of which small messages touch a fifth. So many
+/// exchanges at once, or sixteen pipelined ones on each of 64 connections, allocate nothing.
+const SHELF_BUFFERS_MAX: usize = 1024;
 
 /// Room below which octets are moved to the front or storage grows, so that reads stay worth their
 /// system call.

@@ -1,6 +1,7 @@
 //! Connecting to an origin within a deadline, with failures sorted into kinds.
 
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -12,6 +13,7 @@ use socket2::Socket;
 use socket2::TcpKeepalive;
 
 use crate::net::clock::Deadline;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Initially;
 use crate::net::socket;
 use crate::net::stream::Fault;
@@ -31,7 +33,7 @@ pub struct TcpOptions {
     pub keepalive_retries: u32,
     /// `TCP_USER_TIMEOUT`: how long sent octets may stay unacknowledged; `None`: the system's.
     pub user_timeout: Option<Duration>,
-    /// `TCP_QUICKACK`: whether received octets are acknowledged at once.
+    /// `TCP_QUICKACK`: when received octets are acknowledged.
     pub quickack: QuickAck,
 }
 
@@ -44,24 +46,13 @@ pub enum Switch {
     Off,
 }
 
-/// Whether received octets are acknowledged at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuickAck {
-    /// As the kernel decides.
-    Auto,
-    /// At once, from the first segment on.
-    On,
-    /// Delayed.
-    Off,
-}
-
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct DialOptions {
     /// The socket's options.
     pub tcp: TcpOptions,
-    /// The address to connect from.
-    pub source: Option<SocketAddr>,
+    /// The addresses to connect from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Whether the port is chosen by connect() rather than bind() (`IP_BIND_ADDRESS_NO_PORT`).
     pub bind_no_port: Switch,
 }
@@ -83,27 +74,32 @@ pub enum DialError {
     Io(io::Error),
 }
 
-/// Connects. Cancel: the socket closes.
+/// Connects, from `source` if there is one. Cancel: the socket closes.
 ///
 /// # Errors
 /// [`DialError`].
 pub async fn dial(
     to: SocketAddr,
     options: &DialOptions,
+    source: Option<IpAddr>,
     deadline: Deadline,
 ) -> Result<Stream, DialError> {
     let socket = socket::tcp(to).map_err(DialError::from)?;
     options.tcp.apply(&socket).map_err(DialError::from)?;
-    if let Some(source) = options.source {
+    if let Some(source) = source {
         if options.bind_no_port == Switch::On {
             sys::bind_address_no_port(socket.as_fd());
         }
         socket
-            .bind(&SockAddr::from(source))
+            .bind(&SockAddr::from(SocketAddr::new(source, 0)))
             .map_err(DialError::from)?;
     }
     match socket.connect(&SockAddr::from(to)) {
-        Ok(()) => return Stream::new(socket.into(), Initially::Writable).map_err(DialError::from),
+        Ok(()) => {
+            let stream = Stream::new(socket.into(), Initially::Writable)?;
+            stream.set_quickack(options.tcp.quickack);
+            return Ok(stream);
+        }
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error.into()),
     }
@@ -114,13 +110,26 @@ pub async fn dial(
         Err(Fault::Io(error)) => return Err(error.into()),
     }
     match stream.take_error() {
-        Ok(None) => Ok(stream),
+        Ok(None) => {
+            stream.set_quickack(options.tcp.quickack);
+            Ok(stream)
+        }
         Ok(Some(error)) | Err(error) => Err(error.into()),
     }
 }
 
+impl DialOptions {
+    /// The addresses from which this endpoint can be reached: those of its family.
+    #[must_use]
+    pub fn sources_to(&self, to: IpAddr) -> Vec<IpAddr> {
+        let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
+        self.sources.iter().filter(fits).copied().collect()
+    }
+}
+
 impl TcpOptions {
-    /// Sets the options. On a listening socket, accepted ones inherit them where the kernel does.
+    /// Sets the options but `quickack`, which belongs to a stream. Accepted sockets inherit them
+    /// from their listening one, which saves them the system calls.
     ///
     /// # Errors
     /// The kernel's.
@@ -137,11 +146,6 @@ impl TcpOptions {
         {
             if self.user_timeout.is_some() {
                 socket.set_tcp_user_timeout(self.user_timeout)?;
-            }
-            match self.quickack {
-                QuickAck::Auto => {}
-                QuickAck::On => socket.set_tcp_quickack(true)?,
-                QuickAck::Off => socket.set_tcp_quickack(false)?,
             }
         }
         Ok(())

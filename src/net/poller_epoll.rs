@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use rustix::event::EventfdFlags;
@@ -17,18 +19,34 @@ use rustix::event::epoll;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
-/// A socket in the form that this poller can watch.
-pub(super) struct Socket(OwnedFd);
+/// A socket in the form that this poller can watch. Shared, so that it can be asked from beside.
+pub(super) struct Socket(Arc<OwnedFd>);
+
+/// A socket seen from beside, on any thread: it is closed whenever its owner closes it.
+pub(super) struct Aside(Weak<OwnedFd>);
 
 impl Socket {
     /// From a non-blocking socket. Errors: none in this form.
-    pub(super) const fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(socket))
+    #[expect(clippy::unnecessary_wraps, reason = "the other form can fail")]
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(socket)))
+    }
+
+    /// A view from beside.
+    pub(super) fn aside(&self) -> Aside {
+        Aside(Arc::downgrade(&self.0))
     }
 
     /// The error that the poller took off the socket by looking at it: none, it does not look.
     pub(super) const fn error_taken(&self) -> Option<Errno> {
         None
+    }
+}
+
+impl Aside {
+    /// Asks the socket something. `None`: it is closed.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        self.0.upgrade().map(|socket| question(socket.as_fd()))
     }
 }
 

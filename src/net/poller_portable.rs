@@ -46,6 +46,9 @@ use rustix::net::RecvFlags;
 /// A socket in the form that this poller can watch.
 pub(super) struct Socket(Arc<Watched>);
 
+/// A socket seen from beside, on any thread: it is closed whenever its owner closes it.
+pub(super) struct Aside(Weak<Watched>);
+
 struct Watched {
     socket: Async<OwnedFd>,
     /// Which registration is the last one: nudges for an earlier one are stale.
@@ -64,9 +67,22 @@ impl Socket {
         })))
     }
 
+    /// A view from beside.
+    pub(super) fn aside(&self) -> Aside {
+        Aside(Arc::downgrade(&self.0))
+    }
+
     /// The error that the poller took off the socket by looking at it.
     pub(super) fn error_taken(&self) -> Option<Errno> {
         self.0.error_taken()
+    }
+}
+
+impl Aside {
+    /// Asks the socket something. `None`: it is closed.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        let watched = self.0.upgrade()?;
+        Some(question(watched.socket.as_fd()))
     }
 }
 

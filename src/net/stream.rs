@@ -25,7 +25,9 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::net::clock::Deadline;
+use crate::net::poller::Aside;
 use crate::net::poller::Socket;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Interest;
@@ -35,24 +37,42 @@ use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
 use crate::net::socket;
 use crate::net::sys;
+use crate::net::sys::TcpInfo;
 use crate::net::worker;
+use crate::net::worker::Address;
 
 /// A stream on its worker. Dropped, it closes: by FIN, or by RST where unread octets remain.
 pub struct Stream {
-    socket: Socket,
-    registration: Registration,
-    received: Cell<u64>,
-    sent: Cell<u64>,
-    write_broke: Cell<Broke>,
+    core: Box<Core>,
+    reactor: Rc<Reactor>,
 }
 
 /// A stream that belongs to no worker for the moment: parked in a pool, or on its way to another.
 pub struct Detached {
-    socket: Socket,
-    home: Home,
-    received: u64,
-    sent: u64,
+    core: Box<Core>,
 }
+
+/// What stays with a stream wherever it goes. It lies apart because a stream is handed from hand to
+/// hand a dozen times an exchange, and only a pointer moves then.
+struct Core {
+    socket: Socket,
+    /// The worker it is registered with, and its key there.
+    home: Address,
+    key: Key,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    write_broke: Cell<Broke>,
+    quickack: Cell<QuickAck>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.home.forget(self.key);
+    }
+}
+
+/// A connection seen from beside its stream, on any thread. It does not keep the stream open.
+pub struct Beside(Aside);
 
 /// Why reading or writing ended without octets moved.
 #[derive(Debug)]
@@ -97,14 +117,33 @@ impl Stream {
     /// The kernel's, or that this thread is no worker.
     pub fn new(socket: OwnedFd, initially: Initially) -> io::Result<Self> {
         let socket = Socket::new(socket)?;
-        let registration = Registration::new(&socket, initially)?;
-        Ok(Self {
+        let (home, reactor) = worker::home()?;
+        let key = reactor.register(&socket, initially)?;
+        let core = Box::new(Core {
             socket,
-            registration,
+            home,
+            key,
             received: Cell::new(0),
             sent: Cell::new(0),
             write_broke: Cell::new(Broke::No),
-        })
+            quickack: Cell::new(QuickAck::Auto),
+        });
+        Ok(Self { core, reactor })
+    }
+
+    /// When what comes is acknowledged, from now on.
+    pub fn set_quickack(&self, quickack: QuickAck) {
+        self.core.quickack.set(quickack);
+        quickack.begin(self.core.socket.as_fd());
+    }
+
+    /// A message has begun and its rest is yet to come: nothing that we send would acknowledge it.
+    #[inline]
+    pub fn more_is_due(&self) {
+        self.core
+            .quickack
+            .get()
+            .more_is_due(self.core.socket.as_fd());
     }
 
     /// Reads once into `buffer`'s spare capacity, waiting until `deadline` for something to come.
@@ -124,7 +163,7 @@ impl Stream {
     /// A FIN, unless a write has taken the reset that stands behind it: the kernel tells an error
     /// once, and a reset must never pass for a clean end.
     fn end(&self) -> Result<Option<ReadEnd>, Fault> {
-        match (self.write_broke.get(), self.socket.error_taken()) {
+        match (self.core.write_broke.get(), self.core.socket.error_taken()) {
             (Broke::Yes, _) => Err(Fault::Reset),
             (Broke::No, Some(error)) => Err(error.into()),
             (Broke::No, None) => Ok(Some(ReadEnd::Fin)),
@@ -140,35 +179,48 @@ impl Stream {
         debug_assert!(room > 0, "a read without room looks like a FIN");
         loop {
             let spare = rustix::buffer::spare_capacity(buffer);
-            match rustix::net::recv(&self.socket, spare, RecvFlags::empty()) {
-                Ok((_, 0)) => return self.end(),
-                Ok((_, count)) => {
-                    if count < room {
-                        self.registration.exhausted(Interest::Read);
-                    }
-                    self.received.set(self.received.get() + count as u64);
-                    return Ok(Some(ReadEnd::Octets(count)));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.registration.would_block(Interest::Read);
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
+            let received = rustix::net::recv(&self.core.socket, spare, RecvFlags::empty());
+            if received.is_err_and(|error| error == Errno::INTR) {
+                continue;
             }
+            if received.is_ok_and(|(_, count)| count < room) {
+                self.exhausted(Interest::Read);
+            }
+            return self.on_received(received.map(|(_, count)| count));
+        }
+    }
+
+    /// Octets were received, here or by splice, or the kernel said why not.
+    pub(super) fn on_received(
+        &self,
+        received: Result<usize, Errno>,
+    ) -> Result<Option<ReadEnd>, Fault> {
+        match received {
+            Ok(0) => self.end(),
+            Ok(count) => {
+                self.core
+                    .received
+                    .set(self.core.received.get() + count as u64);
+                Ok(Some(ReadEnd::Octets(count)))
+            }
+            Err(Errno::AGAIN) => {
+                self.would_block(Interest::Read);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Looks whether octets, a FIN or an error wait, without taking them.
     #[must_use]
     pub fn peek(&self) -> Peeked {
-        peek(&self.socket)
+        peek(&self.core.socket)
     }
 
     /// What the reactor has seen while nobody read: costs no system call.
     #[must_use]
     pub fn look(&self) -> Seen {
-        self.registration.reactor.look(self.registration.key)
+        self.reactor.look(self.core.key)
     }
 
     /// Writes everything, waiting whenever the peer reads too slowly, each time until `patience`
@@ -198,23 +250,29 @@ impl Stream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> Result<usize, Fault> {
         loop {
             let written = match slices {
-                [one] => rustix::net::send(&self.socket, one, socket::SEND_FLAGS),
-                many => rustix::io::writev(&self.socket, many),
+                [one] => rustix::net::send(&self.core.socket, one, socket::SEND_FLAGS),
+                many => rustix::io::writev(&self.core.socket, many),
             };
-            match written {
-                Ok(count) => {
-                    self.sent.set(self.sent.get() + count as u64);
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.registration.would_block(Interest::Write);
-                    return Ok(0);
-                }
-                Err(error) => {
-                    self.write_broke.set(Broke::Yes);
-                    return Err(error.into());
-                }
+            if written != Err(Errno::INTR) {
+                return self.on_sent(written);
+            }
+        }
+    }
+
+    /// Octets were sent, here or by splice, or the kernel said why not. 0: none fit.
+    pub(super) fn on_sent(&self, sent: Result<usize, Errno>) -> Result<usize, Fault> {
+        match sent {
+            Ok(count) => {
+                self.core.sent.set(self.core.sent.get() + count as u64);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.would_block(Interest::Write);
+                Ok(0)
+            }
+            Err(error) => {
+                self.core.write_broke.set(Broke::Yes);
+                Err(error.into())
             }
         }
     }
@@ -235,8 +293,7 @@ impl Stream {
         context: &Context<'_>,
         deadline: Deadline,
     ) -> Poll<Result<(), TimedOut>> {
-        self.registration
-            .poll_ready(Interest::Read, context, deadline)
+        self.poll_ready(Interest::Read, context, deadline)
     }
 
     /// Awaits room in the send buffer.
@@ -255,63 +312,86 @@ impl Stream {
         context: &Context<'_>,
         deadline: Deadline,
     ) -> Poll<Result<(), TimedOut>> {
-        self.registration
-            .poll_ready(Interest::Write, context, deadline)
+        self.poll_ready(Interest::Write, context, deadline)
+    }
+
+    fn poll_ready(
+        &self,
+        interest: Interest,
+        context: &Context<'_>,
+        deadline: Deadline,
+    ) -> Poll<Result<(), TimedOut>> {
+        self.reactor
+            .poll_ready(self.core.key, interest, context, deadline)
+    }
+
+    fn exhausted(&self, interest: Interest) {
+        self.reactor.exhausted(self.core.key, interest);
+    }
+
+    fn would_block(&self, interest: Interest) {
+        self.reactor.would_block(self.core.key, interest);
     }
 
     /// Ready once the peer is gone. Ask from the task that reads this stream.
     pub fn poll_gone(&self, gone: Gone, context: &Context<'_>) -> Poll<()> {
-        self.registration
-            .reactor
-            .poll_gone(self.registration.key, gone, context)
+        self.reactor.poll_gone(self.core.key, gone, context)
     }
 
     /// Whether the peer's FIN has come.
     #[must_use]
     pub fn peer_has_ended(&self) -> bool {
-        self.registration
-            .reactor
-            .peer_has_ended(self.registration.key)
+        self.reactor.peer_has_ended(self.core.key)
     }
 
     /// Sends our FIN; the peer may go on sending.
     pub fn shut_down_write(&self) {
-        let _broken_already = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        let _broken_already =
+            rustix::net::shutdown(&self.core.socket, rustix::net::Shutdown::Write);
     }
 
     /// Closes by RST: the peer must not take what it has for whole.
     pub fn reset(self) {
-        reset_on_close(self.socket.as_fd());
+        reset_on_close(self.core.socket.as_fd());
     }
 
     /// Its registration with this worker's reactor.
     #[must_use]
     pub fn key(&self) -> Key {
-        self.registration.key
+        self.core.key
     }
 
     /// Octets received so far.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.received.get()
+        self.core.received.get()
     }
 
     /// Octets sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.sent.get()
+        self.core.sent.get()
     }
 
     /// Whether the peer's TCP has acknowledged everything that we sent.
     #[must_use]
     pub fn is_sent_out(&self) -> bool {
-        sys::tcp_info(self.socket.as_fd())
+        sys::tcp_info(self.core.socket.as_fd())
             .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
+    }
+
+    /// A view of the connection from beside the stream.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside(self.core.socket.aside())
     }
 
     /// Whether the socket ended by the peer's reset. Asked once: the kernel forgets it.
     #[must_use]
     pub fn was_reset(&self) -> Reset {
+        if self.core.socket.error_taken() == Some(Errno::CONNRESET) {
+            return Reset::Yes; // the poller looked first
+        }
         match self.take_error() {
             Ok(Some(error)) if Errno::from_io_error(&error) == Some(Errno::CONNRESET) => Reset::Yes,
             Ok(_) | Err(_) => Reset::No,
@@ -320,13 +400,13 @@ impl Stream {
 
     /// The error that ended a connect, if one did.
     pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        socket2::SockRef::from(&self.socket).take_error()
+        socket2::SockRef::from(&self.core.socket).take_error()
     }
 
     /// Our address on this connection.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(&self.socket)
+        rustix::net::getsockname(&self.core.socket)
             .ok()
             .and_then(|any| any.try_into().ok())
     }
@@ -335,20 +415,17 @@ impl Stream {
     /// stirred when something comes.
     #[must_use]
     pub fn detach(self) -> Detached {
-        let Self {
-            socket,
-            registration,
-            received,
-            sent,
-            write_broke: _,
-        } = self;
-        registration.reactor.park(registration.key);
-        Detached {
-            socket,
-            home: registration.detach(),
-            received: received.get(),
-            sent: sent.get(),
-        }
+        let Self { core, reactor } = self;
+        reactor.park(core.key);
+        Detached { core }
+    }
+}
+
+impl Beside {
+    /// What the kernel knows of the connection. `None`: it is closed, or this system does not tell.
+    #[must_use]
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        self.0.ask(sys::tcp_info).flatten()
     }
 }
 
@@ -358,38 +435,38 @@ impl Detached {
     /// # Errors
     /// The kernel's, when it must be registered anew.
     pub fn attach(self) -> io::Result<Stream> {
-        let Self {
-            socket,
-            home,
-            received,
-            sent,
-        } = self;
-        let registration = home.attach(&socket)?;
-        Ok(Stream {
-            socket,
-            registration,
-            received: Cell::new(received),
-            sent: Cell::new(sent),
-            write_broke: Cell::new(Broke::No),
-        })
+        let Self { mut core } = self;
+        let (here, reactor) = worker::home()?;
+        if core.home.index() == here.index() {
+            reactor.unpark(core.key);
+        } else {
+            // The other worker's reactor must let go of the descriptor before ours takes it; its
+            // place there is given back by a letter.
+            core.home.release(&core.socket);
+            let key = reactor.register(&core.socket, Initially::Writable)?;
+            core.home.forget(core.key);
+            (core.home, core.key) = (here, key);
+        }
+        core.write_broke.set(Broke::No);
+        Ok(Stream { core, reactor })
     }
 
     /// Octets received and sent so far.
     #[must_use]
     pub fn moved(&self) -> (u64, u64) {
-        (self.received, self.sent)
+        (self.core.received.get(), self.core.sent.get())
     }
 
     /// Where it is registered: the worker's number and the key there.
     #[must_use]
     pub fn home(&self) -> (usize, Key) {
-        (self.home.worker.index(), self.home.key)
+        (self.core.home.index(), self.core.key)
     }
 
     /// Looks whether octets, a FIN or an error wait, without taking them.
     #[must_use]
     pub fn peek(&self) -> Peeked {
-        peek(&self.socket)
+        peek(&self.core.socket)
     }
 }
 
@@ -427,7 +504,7 @@ pub enum Peeked {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.core.socket.as_fd()
     }
 }
 
@@ -439,19 +516,21 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             std::task::ready!(self.poll_readable(context, Deadline::NEVER)).unwrap_or(());
-            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+            match rustix::net::recv(&self.core.socket, &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => {
-                    if let (0, Some(error)) = (count, self.socket.error_taken()) {
+                    if let (0, Some(error)) = (count, self.core.socket.error_taken()) {
                         return Poll::Ready(Err(error.into()));
                     }
                     if count < buffer.len() {
-                        self.registration.exhausted(Interest::Read);
+                        self.exhausted(Interest::Read);
                     }
-                    self.received.set(self.received.get() + count as u64);
+                    self.core
+                        .received
+                        .set(self.core.received.get() + count as u64);
                     return Poll::Ready(Ok(count));
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.registration.would_block(Interest::Read),
+                Err(Errno::AGAIN) => self.would_block(Interest::Read),
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
@@ -465,9 +544,7 @@ impl AsyncWrite for Stream {
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let ready = self
-                .registration
-                .poll_ready(Interest::Write, context, Deadline::NEVER);
+            let ready = self.poll_ready(Interest::Write, context, Deadline::NEVER);
             std::task::ready!(ready).unwrap_or(());
             match self.try_write(&[IoSlice::new(octets)]) {
                 Ok(0) if !octets.is_empty() => {}
@@ -513,128 +590,19 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// A place in this worker's reactor, given back when dropped.
-struct Registration {
-    reactor: Rc<Reactor>,
-    key: Key,
-    forget: Forget,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Forget {
-    OnDrop,
-    Moved,
-}
-
-impl Registration {
-    fn new(socket: &Socket, initially: Initially) -> io::Result<Self> {
-        let reactor = worker::reactor()?;
-        let key = reactor.register(socket, initially)?;
-        Ok(Self {
-            reactor,
-            key,
-            forget: Forget::OnDrop,
-        })
-    }
-
-    fn poll_ready(
-        &self,
-        interest: Interest,
-        context: &Context<'_>,
-        deadline: Deadline,
-    ) -> Poll<Result<(), TimedOut>> {
-        self.reactor
-            .poll_ready(self.key, interest, context, deadline)
-    }
-
-    fn exhausted(&self, interest: Interest) {
-        self.reactor.exhausted(self.key, interest);
-    }
-
-    fn would_block(&self, interest: Interest) {
-        self.reactor.would_block(self.key, interest);
-    }
-
-    fn detach(mut self) -> Home {
-        self.forget = Forget::Moved;
-        // A stream exists only on a worker's thread, so there is an address.
-        let worker = worker::here();
-        Home {
-            worker: HomeWorker(worker),
-            key: self.key,
-            forget: Forget::OnDrop,
-        }
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if self.forget == Forget::OnDrop {
-            self.reactor.forget(self.key);
-        }
-    }
-}
-
-/// Where a detached stream is registered; dropped, the worker there forgets it.
-struct Home {
-    worker: HomeWorker,
-    key: Key,
-    forget: Forget,
-}
-
-#[derive(Clone, Copy)]
-struct HomeWorker(Option<worker::Address>);
-
-impl HomeWorker {
-    fn index(self) -> usize {
-        self.0.map_or(usize::MAX, worker::Address::index)
-    }
-}
-
-impl Home {
-    fn attach(mut self, socket: &Socket) -> io::Result<Registration> {
-        if self.worker.index() == worker::index() {
-            let reactor = worker::reactor()?;
-            reactor.unpark(self.key);
-            self.forget = Forget::Moved;
-            return Ok(Registration {
-                reactor,
-                key: self.key,
-                forget: Forget::OnDrop,
-            });
-        }
-        // The other worker's reactor must let go of the descriptor before ours takes it; its place
-        // there is given back by a letter when `self` is dropped.
-        if let Some(address) = self.worker.0 {
-            address.release(socket);
-        }
-        Registration::new(socket, Initially::Writable)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        if let (Forget::OnDrop, Some(address)) = (self.forget, self.worker.0) {
-            address.forget(self.key);
-        }
-    }
-}
-
 impl Stream {
     /// A listening socket is heard again.
     pub(super) fn hear(&self) {
-        let Registration { reactor, key, .. } = &self.registration;
-        reactor.hear(&self.socket, *key);
+        self.reactor.hear(&self.core.socket, self.core.key);
     }
 
     /// A listening socket is not heard for a while.
     pub(super) fn mute(&self) {
-        let Registration { reactor, key, .. } = &self.registration;
-        reactor.mute(&self.socket, *key);
+        self.reactor.mute(&self.core.socket, self.core.key);
     }
 
     /// After a turn of accepting: a level-triggered socket says again if its queue is not empty.
     pub(super) fn heard(&self) {
-        self.registration.would_block(Interest::Read);
+        self.would_block(Interest::Read);
     }
 }

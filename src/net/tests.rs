@@ -25,17 +25,19 @@ use crate::net::clock;
 use crate::net::dial;
 use crate::net::dial::DialError;
 use crate::net::dial::DialOptions;
-use crate::net::dial::QuickAck;
 use crate::net::dial::Switch;
 use crate::net::dial::TcpOptions;
 use crate::net::listen;
 use crate::net::listen::Accepted;
 use crate::net::listen::Beside;
 use crate::net::listen::Local;
+use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
 use crate::net::reactor::Seen;
 use crate::net::reactor::TimedOut;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+use crate::net::splice::Pipe;
 use crate::net::stream::Detached;
 use crate::net::stream::Fault;
 use crate::net::stream::Peeked;
@@ -80,7 +82,7 @@ fn octets_behind_a_full_buffer_are_read_without_a_further_event() {
 fn a_read_ends_at_its_deadline_and_not_before() {
     on_a_worker(|| async {
         let (stream, _peer) = pair();
-        let began = clock::real();
+        let began = clock::now(); // what the deadline counts from
         let deadline = Deadline::after(Duration::from_millis(50));
         let end = stream.read(&mut Vec::with_capacity(1), deadline).await;
         assert!(matches!(end, Err(Fault::TimedOut)));
@@ -114,6 +116,64 @@ fn a_writer_waits_for_a_slow_reader_and_loses_nothing() {
         stream.write_all(&mut slices, PATIENCE).await.unwrap();
         drop(stream);
         assert!(reader.join().unwrap() == octets);
+    });
+}
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn octets_go_from_stream_to_stream_by_a_pipe_and_both_count_them() {
+    on_a_worker(|| async {
+        let ((from, mut sender), (to, mut recipient)) = (pair(), pair());
+        let octets: Vec<u8> = (0..200_000).map(|at| (at % 251) as u8).collect();
+        let sent = octets.clone();
+        let sending = std::thread::spawn(move || sender.write_all(&sent).unwrap());
+        let reading = std::thread::spawn(move || {
+            let mut all = vec![0; 200_000];
+            recipient.read_exact(&mut all).unwrap();
+            all
+        });
+        let mut pipe = Pipe::lend().unwrap();
+        while to.sent() < 200_000 {
+            from.readable(soon()).await.unwrap();
+            pipe.fill(&from, 200_000).unwrap();
+            while pipe.held() > 0 {
+                to.writable(soon()).await.unwrap();
+                pipe.drain(&to).unwrap();
+            }
+        }
+        assert_eq!((from.received(), to.sent()), (200_000, 200_000));
+        sending.join().unwrap(); // and now its socket is closed
+        from.readable(soon()).await.unwrap();
+        assert!(matches!(pipe.fill(&from, 1), Ok(Some(ReadEnd::Fin))));
+        assert!(reading.join().unwrap() == octets);
+    });
+}
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn a_pipe_that_holds_octets_is_never_lent_again() {
+    on_a_worker(|| async {
+        let ((from, mut sender), (other, mut second)) = (pair(), pair());
+        sender.write_all(b"left over").unwrap();
+        from.readable(soon()).await.unwrap();
+        let mut pipe = Pipe::lend().unwrap();
+        assert!(matches!(
+            pipe.fill(&from, 100),
+            Ok(Some(ReadEnd::Octets(9)))
+        ));
+        drop(pipe);
+        let mut pipe = Pipe::lend().unwrap();
+        second.write_all(b"new").unwrap();
+        other.readable(soon()).await.unwrap();
+        assert!(matches!(
+            pipe.fill(&other, 100),
+            Ok(Some(ReadEnd::Octets(3)))
+        ));
+        let (to, mut recipient) = pair();
+        assert_eq!(pipe.drain(&to).unwrap(), 3);
+        let mut octets = [0; 3];
+        recipient.read_exact(&mut octets).unwrap();
+        assert_eq!(&octets, b"new");
     });
 }
 
@@ -354,7 +414,7 @@ fn a_dialled_stream_carries_an_exchange() {
     on_a_worker(|| async {
         let listener = TcpListener::bind(loopback()).unwrap();
         let to = listener.local_addr().unwrap();
-        let stream = dial::dial(to, &options(), soon()).await.unwrap();
+        let stream = dial::dial(to, &options(), None, soon()).await.unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         exchange(&stream, &mut peer).await;
     });
@@ -366,7 +426,7 @@ fn a_refused_dial_says_so() {
         let listener = TcpListener::bind(loopback()).unwrap();
         let to = listener.local_addr().unwrap();
         drop(listener);
-        let end = dial::dial(to, &options(), soon()).await;
+        let end = dial::dial(to, &options(), None, soon()).await;
         assert!(matches!(end, Err(DialError::Refused)));
     });
 }
@@ -471,7 +531,7 @@ fn options() -> DialOptions {
             user_timeout: None,
             quickack: QuickAck::Auto,
         },
-        source: None,
+        sources: Vec::new(),
         bind_no_port: Switch::Off,
     }
 }

@@ -141,6 +141,15 @@ pub fn reactor() -> io::Result<Rc<Reactor>> {
         .ok_or_else(|| io::Error::other("not on a worker's thread"))
 }
 
+/// This worker, and its reactor. Errors: the thread is no worker.
+pub(super) fn home() -> io::Result<(Address, Rc<Reactor>)> {
+    HERE.with_borrow(|here| {
+        here.as_ref()
+            .map(|local| (local.address, Rc::clone(&local.reactor)))
+    })
+    .ok_or_else(|| io::Error::other("not on a worker's thread"))
+}
+
 /// Starts a task on this worker; it runs until it ends. On a thread that is no worker it is dropped.
 /// A panic ends the task alone, and is told to whom [`on_panic`] has named.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
@@ -247,8 +256,9 @@ impl Address {
     /// Has the worker forget a registration whose stream has left it.
     pub(super) fn forget(self, key: Key) {
         if self.0.index == index() {
-            HERE.with_borrow(|here| {
-                if let Some(local) = here {
+            // A thread that ends takes its reactor with it, and its streams perhaps later.
+            let _thread_ends = HERE.try_with(|here| {
+                if let Some(local) = &*here.borrow() {
                     local.reactor.forget(key);
                 }
             });

@@ -41,23 +41,19 @@ pub fn write_line(out: &mut Vec<u8>, record: &ExchangeRecord, format: Format) {
 
 fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
     line.time("time", record.began);
-    match record.client.port() {
-        // A field named the client and said no port.
-        0 => line.shown("client", record.client.ip()),
-        _ => line.shown("client", record.client),
-    }
+    line.address("client", record.client);
     line.number("client_conn", record.client_conn.0);
     line.number("client_nth", record.client_nth);
     if let Some(listener) = &record.listener {
-        line.shown("listener", listener);
+        line.word("listener", listener.as_str());
     }
     if let Some(route) = &record.route {
-        line.shown("route", route);
+        line.word("route", route.as_str());
     }
     octets(&mut line, "method", "method_cut", &record.method);
     octets(&mut line, "host", "host_cut", &record.host);
     octets(&mut line, "target", "target_cut", &record.target);
-    line.shown("version", version(record.minor_version));
+    line.word("version", version(record.minor_version));
     if let Some(status) = record.status {
         line.number("status", u64::from(status));
     }
@@ -71,25 +67,25 @@ fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
         line.word("retry", retry.label());
     }
     timeline(&mut line, record);
-    kept(&mut line, "client_close", record.client_kept);
+    kept(&mut line, CLIENT_CLOSE, record.client_kept);
     ending(&mut line, record.end);
     line.end();
 }
 
 fn origin_side(line: &mut Line<'_>, origin: &OriginRecord) {
-    line.shown("upstream", &origin.upstream);
+    line.word("upstream", origin.upstream.as_str());
     if let Some(endpoint) = origin.endpoint {
-        line.shown("endpoint", endpoint);
+        line.address("endpoint", endpoint);
     }
     if let Some(conn) = origin.conn {
         line.number("upstream_conn", conn.0);
         line.number("upstream_nth", origin.nth);
     }
-    line.truth(
-        "reused",
-        matches!(origin.outcome, Outcome::Reused | Outcome::ReusedAfterWait),
-    );
-    line.word("outcome", origin.outcome.label());
+    if let Some(outcome) = origin.outcome {
+        let reused = matches!(outcome, Outcome::Reused | Outcome::ReusedAfterWait);
+        line.truth("reused", reused);
+        line.word("outcome", outcome.label());
+    }
     if let Some(opened) = origin.opened {
         line.word("opened", opened.label());
     }
@@ -99,7 +95,7 @@ fn origin_side(line: &mut Line<'_>, origin: &OriginRecord) {
             u64::try_from(idle.as_micros()).unwrap_or(u64::MAX),
         );
     }
-    kept(line, "upstream_close", origin.kept);
+    kept(line, UPSTREAM_CLOSE, origin.kept);
 }
 
 fn timeline(line: &mut Line<'_>, record: &ExchangeRecord) {
@@ -124,9 +120,29 @@ fn ending(line: &mut Line<'_>, end: End) {
     }
 }
 
-fn kept(line: &mut Line<'_>, key: &'static str, kept: Kept) {
-    if let Kept::Closed(reason) = kept {
-        line.word(key, reason.label());
+/// Keys of a close: why, by whom, how, and in which phase.
+type CloseKeys = [&'static str; 4];
+
+const CLIENT_CLOSE: CloseKeys = [
+    "client_close",
+    "client_close_by",
+    "client_close_how",
+    "client_close_phase",
+];
+
+const UPSTREAM_CLOSE: CloseKeys = [
+    "upstream_close",
+    "upstream_close_by",
+    "upstream_close_how",
+    "upstream_close_phase",
+];
+
+fn kept(line: &mut Line<'_>, [why, who, how, phase]: CloseKeys, kept: Kept) {
+    if let Kept::Closed(close) = kept {
+        line.word(why, close.reason.label());
+        line.word(who, close.by.label());
+        line.word(how, close.how.label());
+        line.word(phase, close.phase.label());
     }
 }
 
@@ -191,8 +207,11 @@ mod tests {
     use crate::base::CloseReason;
     use crate::base::ConnId;
     use crate::base::ProxyError;
+    use crate::base::close::Close;
+    use crate::base::close::Heard;
     use crate::base::names::Name;
     use crate::base::reason::OpenReason;
+    use crate::base::reason::Phase;
     use proptest::prelude::*;
     use std::time::Duration;
     use std::time::UNIX_EPOCH;
@@ -213,10 +232,14 @@ mod tests {
             endpoint: "127.0.0.1:9000".parse().ok(),
             conn: Some(ConnId(9)),
             nth: 5,
-            outcome: Outcome::Reused,
+            outcome: Some(Outcome::Reused),
             opened: None,
             idle: Some(Duration::from_millis(3)),
-            kept: Kept::Closed(CloseReason::MaxRequests),
+            kept: Kept::Closed(Close::of_origin(
+                CloseReason::MaxRequests,
+                Heard::Nothing,
+                Phase::Idle,
+            )),
         });
         record
     }
@@ -237,7 +260,8 @@ mod tests {
             "target": "/a?b=c", "version": "HTTP/1.1", "status": 200, "bytes_in": 0,
             "bytes_out": 65, "upstream": "app", "endpoint": "127.0.0.1:9000", "upstream_conn": 9,
             "upstream_nth": 5, "reused": true, "outcome": "reused", "idle_us": 3000,
-            "upstream_close": "max_requests", "attempts": 1, "dns_us": 0, "queue_us": 0,
+            "upstream_close": "max_requests", "upstream_close_by": "holdfast",
+            "upstream_close_how": "fin", "upstream_close_phase": "idle", "attempts": 1, "dns_us": 0, "queue_us": 0,
             "connect_us": 0, "send_us": 0, "wait_us": 0, "body_us": 0, "total_us": 1234,
             "end": "complete",
         });
@@ -250,7 +274,7 @@ mod tests {
         record.end = End::Failed(ProxyError::ConnectRefused);
         record.retry = Some(crate::observe::words::RetryReason::Stale);
         let origin = record.origin.as_mut().unwrap();
-        origin.outcome = Outcome::New;
+        origin.outcome = Some(Outcome::New);
         origin.opened = Some(OpenReason::Retry);
         let line = line(&record, Format::Logfmt);
         for fact in [

@@ -1,8 +1,8 @@
 //! The storage under every counter, gauge and histogram: per worker a lane of its own.
 //!
-//! A block holds `Block::CELLS` numbers once per worker. The numbers of one worker lie together
-//! on cache lines that no other worker writes, so counting is one relaxed add without contention,
-//! and reading, which is rare, sums over the lanes.
+//! A block holds `Block::CELLS` numbers once per worker, and once for all other threads. The numbers
+//! of one worker lie together on cache lines that no other thread writes, so counting is a load and
+//! a store without a lock, and reading, which is rare, sums over the lanes.
 //!
 //! Blocks are never freed: a handle is then a plain copy with no reference count that all workers
 //! would contend for. What is leaked is bounded, since the registry gives out the same cell for the
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use crate::observe::shard;
 
-/// A run of cells, once per worker.
+/// A run of cells, once for the threads that share and once per worker.
 #[derive(Debug)]
 struct Block {
     lanes: Box<[Lane]>,
@@ -28,9 +28,9 @@ impl Block {
     /// 4 KiB a worker: a page, and more than one upstream's closed label sets need at once.
     const CELLS: usize = 512;
 
-    fn new(lanes: usize) -> &'static Self {
+    fn new(workers: usize) -> &'static Self {
         let lane = || Lane([const { AtomicU64::new(0) }; Self::CELLS]);
-        let lanes = std::iter::repeat_with(lane).take(lanes.max(1)).collect();
+        let lanes = std::iter::repeat_with(lane).take(workers + 1).collect();
         Box::leak(Box::new(Self { lanes }))
     }
 }
@@ -52,13 +52,22 @@ impl Slot {
     /// Adds to the cell `offset` places further, within one [`Cells::run`].
     #[inline]
     pub fn add_at(self, offset: usize, n: u64) {
-        let lanes = &self.block.lanes;
-        let shard = shard::current();
-        // A thread whose lane does not exist counts on the first: slower, never lost.
-        let Some(lane) = lanes.get(shard).or_else(|| lanes.first()) else {
-            return;
-        };
-        lane.0[(self.at + offset) % Block::CELLS].fetch_add(n, Ordering::Relaxed);
+        let (lanes, at) = (&self.block.lanes, (self.at + offset) % Block::CELLS);
+        match (shard::lane(), lanes.get(shard::lane())) {
+            (own, Some(lane)) if own != shard::SHARED => {
+                let cell = &lane.0[at];
+                cell.store(
+                    cell.load(Ordering::Relaxed).wrapping_add(n),
+                    Ordering::Relaxed,
+                );
+            }
+            // Also a thread whose lane does not exist: slower, never lost.
+            _ => {
+                if let Some(shared) = lanes.first() {
+                    shared.0[at].fetch_add(n, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// The sum over the workers.
@@ -94,7 +103,7 @@ impl Slot {
 /// Hands out cells.
 #[derive(Debug)]
 pub struct Cells {
-    lanes: usize,
+    workers: usize,
     block: &'static Block,
     used: usize,
 }
@@ -104,7 +113,7 @@ impl Cells {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            lanes: workers,
+            workers,
             block: Block::new(workers),
             used: 0,
         }
@@ -114,7 +123,7 @@ impl Cells {
     pub fn run(&mut self, length: usize) -> Slot {
         let length = length.min(Block::CELLS);
         if self.used + length > Block::CELLS {
-            self.block = Block::new(self.lanes);
+            self.block = Block::new(self.workers);
             self.used = 0;
         }
         let slot = Slot {
@@ -149,11 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_without_a_lane_counts_on_the_first() {
+    fn a_thread_without_a_lane_counts_on_the_shared_one() {
         let slot = Cells::new(1).run(1);
         shard::set(17);
         slot.add(2);
-        shard::set(0);
         assert_eq!(slot.read(), 2);
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Keys and words come from code and need no escaping; text comes from peers and always gets it.
 
-use std::fmt::Display;
 use std::io::Write;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use crate::h1::encode;
 use crate::observe::escape;
 use crate::observe::escape::Quoting;
 use crate::observe::stamp;
@@ -24,25 +26,23 @@ pub enum Style {
 pub struct Line<'a> {
     out: &'a mut Vec<u8>,
     style: Style,
-    separator: &'static str,
 }
 
 impl<'a> Line<'a> {
     /// Begins a line.
     pub fn begin(out: &'a mut Vec<u8>, style: Style) -> Self {
-        let separator = match style {
-            Style::Json => "{",
-            Style::Logfmt => "",
-        };
-        Self {
-            out,
-            style,
-            separator,
+        if style == Style::Json {
+            out.push(b'{');
         }
+        Self { out, style }
     }
 
     /// Ends it.
     pub fn end(self) {
+        // Each value is followed by what separates it from the next; the last has none.
+        if matches!(self.out.last(), Some(b',' | b' ')) {
+            self.out.pop();
+        }
         let end: &[u8] = match self.style {
             Style::Json => b"}\n",
             Style::Logfmt => b"\n",
@@ -51,32 +51,46 @@ impl<'a> Line<'a> {
     }
 
     /// A number.
+    #[inline(always)]
     pub fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
-        self.out
-            .extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.value(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// A word of ours.
+    #[inline(always)]
     pub fn word(&mut self, key: &'static str, value: &str) {
-        self.shown(key, value);
+        self.key(key);
+        self.quote();
+        self.out.extend_from_slice(value.as_bytes());
+        self.quote();
+        self.separate();
     }
 
-    /// Something whose text needs no escaping: a name, an address.
-    pub fn shown(&mut self, key: &'static str, value: impl Display) {
+    /// An address, without a port where it is 0.
+    #[inline(always)]
+    pub fn address(&mut self, key: &'static str, address: SocketAddr) {
         self.key(key);
-        match self.style {
+        self.quote();
+        // An IPv6 address stands in brackets before a port.
+        match (address.ip(), address.port()) {
+            (ip, 0) => encode::address(self.out, ip),
+            (IpAddr::V4(ip), port) => {
+                encode::address(self.out, IpAddr::V4(ip));
+                self.out.push(b':');
+                self.value_of(port.into());
+            }
             // Writing to a vector cannot fail.
-            Style::Json => write!(self.out, "\"{value}\"").ok(),
-            Style::Logfmt => write!(self.out, "{value}").ok(),
-        };
+            (IpAddr::V6(_), _) => write!(self.out, "{address}").unwrap_or(()),
+        }
+        self.quote();
+        self.separate();
     }
 
     /// True or false.
     pub fn truth(&mut self, key: &'static str, value: impl Into<bool>) {
         self.key(key);
-        self.out
-            .extend_from_slice(if value.into() { b"true" } else { b"false" });
+        self.value(if value.into() { b"true" } else { b"false" });
     }
 
     /// What a peer sent, or any text that is not known to be harmless.
@@ -87,36 +101,54 @@ impl<'a> Line<'a> {
             Style::Logfmt if is_bare(octets) => self.out.extend_from_slice(octets),
             Style::Logfmt => escape::quoted(self.out, octets, Quoting::Backslash),
         }
+        self.separate();
     }
 
     /// A moment.
     pub fn time(&mut self, key: &'static str, at: SystemTime) {
         self.key(key);
+        self.quote();
+        stamp::rfc3339(self.out, at);
+        self.quote();
+        self.separate();
+    }
+
+    /// Inlined always: keys are known where they are written, so that one is a few stores. A line has
+    /// thirty of them.
+    #[inline(always)]
+    fn key(&mut self, key: &'static str) {
+        self.quote();
+        self.out.extend_from_slice(key.as_bytes());
         match self.style {
-            Style::Json => {
-                self.out.push(b'"');
-                stamp::rfc3339(self.out, at);
-                self.out.push(b'"');
-            }
-            Style::Logfmt => stamp::rfc3339(self.out, at),
+            Style::Json => self.out.extend_from_slice(b"\":"),
+            Style::Logfmt => self.out.push(b'='),
         }
     }
 
-    fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(self.separator.as_bytes());
-        match self.style {
-            Style::Json => {
-                self.separator = ",";
-                self.out.push(b'"');
-                self.out.extend_from_slice(key.as_bytes());
-                self.out.extend_from_slice(b"\":");
-            }
-            Style::Logfmt => {
-                self.separator = " ";
-                self.out.extend_from_slice(key.as_bytes());
-                self.out.push(b'=');
-            }
+    #[inline(always)]
+    fn value(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+        self.separate();
+    }
+
+    fn value_of(&mut self, number: u64) {
+        self.out
+            .extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    #[inline(always)]
+    fn quote(&mut self) {
+        if self.style == Style::Json {
+            self.out.push(b'"');
         }
+    }
+
+    #[inline(always)]
+    fn separate(&mut self) {
+        self.out.push(match self.style {
+            Style::Json => b',',
+            Style::Logfmt => b' ',
+        });
     }
 }
 

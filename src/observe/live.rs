@@ -3,23 +3,32 @@
 //! Each connection has a small block of relaxed atomics that its worker writes and the admin plane
 //! reads. A reader may see the phase of one moment beside the octets of the next; that is the price
 //! of no lock on the path of a request. Locks are taken only at opening and closing, on the table
-//! of the calling worker. Absent on purpose: a way to act on a connection.
+//! of the calling worker. What closes is remembered for a while (`closed`), and told to the log of
+//! the process. Absent on purpose: a way to act on a connection.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use slab::Slab;
 
 use crate::base::ConnId;
+use crate::base::Fault;
+use crate::base::close::Close;
 use crate::base::names::Name;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
+use crate::observe::closed::Recent;
+use crate::observe::error_log::ErrorLog;
+use crate::observe::error_log::Severity;
 use crate::observe::shard;
 
 /// What does not change while a connection lives.
@@ -43,6 +52,7 @@ pub struct LiveFacts {
 #[derive(Debug)]
 pub struct LiveConn {
     facts: LiveFacts,
+    client: OnceLock<SocketAddr>,
     phase: AtomicU8,
     nth: AtomicU64,
     rx: AtomicU64,
@@ -57,6 +67,11 @@ impl LiveConn {
         // A phase's index is below 256: the table has nine.
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.since_micros.store(now_micros, Ordering::Relaxed);
+    }
+
+    /// The peer stands for this client. Said once, as the PROXY protocol does.
+    pub fn stands_for(&self, client: SocketAddr) {
+        self.client.get_or_init(|| client);
     }
 
     /// It carries its `nth` request.
@@ -90,11 +105,18 @@ impl LiveConn {
         Phase::ALL.get(phase).copied().unwrap_or(Phase::Closing)
     }
 
+    /// How many requests it has carried, the present one included.
+    #[must_use]
+    pub fn nth(&self) -> u64 {
+        self.nth.load(Ordering::Relaxed)
+    }
+
     /// Everything as it is now.
     #[must_use]
     pub fn view(&self) -> LiveView {
         LiveView {
             facts: self.facts.clone(),
+            client: self.client.get().copied(),
             phase: self.phase(),
             nth: self.nth.load(Ordering::Relaxed),
             rx: self.rx.load(Ordering::Relaxed),
@@ -109,6 +131,8 @@ impl LiveConn {
 pub struct LiveView {
     /// What does not change.
     pub facts: LiveFacts,
+    /// Whom the peer has said that it stands for.
+    pub client: Option<SocketAddr>,
     /// What it is doing.
     pub phase: Phase,
     /// How many requests it has carried, the present one included.
@@ -121,26 +145,60 @@ pub struct LiveView {
     pub since_micros: u64,
 }
 
+/// A connection at its end.
+#[derive(Clone, Debug)]
+pub struct ClosedConn {
+    /// What never changed.
+    pub facts: LiveFacts,
+    /// Whom the peer had said that it stands for.
+    pub client: Option<SocketAddr>,
+    /// By whom, how, why, and in which phase.
+    pub close: Close,
+    /// When, in microseconds since the process began.
+    pub closed_micros: u64,
+    /// Requests it had carried.
+    pub nth: u64,
+    /// Octets received.
+    pub rx: u64,
+    /// Octets sent.
+    pub tx: u64,
+}
+
 /// All connections, in one table a worker.
 #[derive(Debug)]
 pub struct LiveTable {
-    shards: Box<[Mutex<Slab<Arc<LiveConn>>>]>,
+    shards: Box<[Mutex<Shard>]>,
+    errors: Option<Arc<ErrorLog>>,
+}
+
+/// One worker's part.
+#[derive(Debug, Default)]
+struct Shard {
+    open: Slab<Arc<LiveConn>>,
+    closed: Recent<ClosedConn>,
 }
 
 impl LiveTable {
     /// An empty table for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
+        Self::telling(workers, None)
+    }
+
+    /// The same; each close is told to `errors`, as a detail.
+    #[must_use]
+    pub fn telling(workers: usize, errors: Option<Arc<ErrorLog>>) -> Arc<Self> {
         let shards = std::iter::repeat_with(Mutex::default)
             .take(workers.max(1))
             .collect();
-        Arc::new(Self { shards })
+        Arc::new(Self { shards, errors })
     }
 
     /// A connection is there until the handle is dropped.
     #[must_use = "the connection is listed only while the handle lives"]
     pub fn open(self: &Arc<Self>, facts: LiveFacts, phase: Phase) -> LiveHandle {
         let conn = Arc::new(LiveConn {
+            client: OnceLock::new(),
             phase: AtomicU8::new(phase as u8),
             nth: AtomicU64::new(0),
             rx: AtomicU64::new(0),
@@ -149,7 +207,7 @@ impl LiveTable {
             facts,
         });
         let shard = shard::current() % self.shards.len();
-        let key = self.lock(shard).insert(Arc::clone(&conn));
+        let key = self.lock(shard).open.insert(Arc::clone(&conn));
         LiveHandle {
             conn,
             table: Arc::clone(self),
@@ -167,6 +225,7 @@ impl LiveTable {
             let left = most - views.len();
             let conns: Vec<_> = self
                 .lock(shard)
+                .open
                 .iter()
                 .take(left)
                 .map(|(_, c)| Arc::clone(c))
@@ -180,11 +239,22 @@ impl LiveTable {
     #[must_use]
     pub fn count(&self) -> usize {
         (0..self.shards.len())
-            .map(|shard| self.lock(shard).len())
+            .map(|shard| self.lock(shard).open.len())
             .sum()
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<Arc<LiveConn>>> {
+    /// The connections that have closed lately, the last one first.
+    #[must_use]
+    pub fn closed(&self) -> Vec<ClosedConn> {
+        let mut closed = Vec::new();
+        for shard in 0..self.shards.len() {
+            closed.extend(self.lock(shard).closed.all().cloned());
+        }
+        closed.sort_by_key(|conn: &ClosedConn| std::cmp::Reverse(conn.closed_micros));
+        closed
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -206,6 +276,59 @@ impl LiveHandle {
     pub fn shared(&self) -> Arc<LiveConn> {
         Arc::clone(&self.conn)
     }
+
+    /// It closes so, `now`: in microseconds since the process began, and by the time of day.
+    pub fn close(&self, close: Close, (now_micros, wall): (u64, SystemTime)) {
+        let LiveView {
+            facts,
+            client,
+            nth,
+            rx,
+            tx,
+            ..
+        } = self.conn.view();
+        let closed = ClosedConn {
+            facts,
+            client,
+            close,
+            closed_micros: now_micros,
+            nth,
+            rx,
+            tx,
+        };
+        if let Some(errors) = &self.table.errors {
+            tell(errors, &closed, wall);
+        }
+        let here = shard::current() % self.table.shards.len();
+        self.table.lock(here).closed.push(closed);
+    }
+}
+
+/// A detail, unless the fault is ours.
+fn tell(errors: &ErrorLog, closed: &ClosedConn, wall: SystemTime) {
+    let Close {
+        by,
+        how,
+        reason,
+        phase,
+    } = closed.close;
+    let severity = match reason.fault() {
+        Fault::Ours => Severity::Error,
+        Fault::Nobody | Fault::Client | Fault::Origin | Fault::Network | Fault::Operator => {
+            Severity::Debug
+        }
+    };
+    let facts: [(&'static str, &dyn Display); 8] = [
+        ("conn", &closed.facts.id.0),
+        ("side", &closed.facts.side),
+        ("peer", &closed.facts.peer),
+        ("by", &by),
+        ("how", &how),
+        ("reason", &reason),
+        ("phase", &phase),
+        ("requests", &closed.nth),
+    ];
+    errors.log(wall, severity, "closed", reason.text(), &facts);
 }
 
 impl std::ops::Deref for LiveHandle {
@@ -218,7 +341,7 @@ impl std::ops::Deref for LiveHandle {
 
 impl Drop for LiveHandle {
     fn drop(&mut self) {
-        self.table.lock(self.shard).try_remove(self.key);
+        self.table.lock(self.shard).open.try_remove(self.key);
     }
 }
 
@@ -233,6 +356,11 @@ fn grow(total: &AtomicU64, octets: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::CloseReason;
+    use crate::base::close;
+    use crate::observe::closed::CLOSED_KEPT;
+    use crate::observe::line::Style;
+    use std::time::UNIX_EPOCH;
 
     fn facts(id: u64) -> LiveFacts {
         LiveFacts {
@@ -269,6 +397,75 @@ mod tests {
             (Phase::RequestHead, 99, 3)
         );
         assert_eq!((view.rx, view.tx, view.facts.id), (15, 1, ConnId(1)));
+    }
+
+    fn closes(why: CloseReason) -> Close {
+        Close::of_origin(why, close::Heard::Nothing, Phase::Idle)
+    }
+
+    #[test]
+    fn what_closed_is_remembered_whole_and_the_last_comes_first() {
+        let table = LiveTable::new(1);
+        for id in 1..=2 {
+            let handle = table.open(facts(id), Phase::Wait);
+            handle.begin_request(id);
+            handle.close(closes(CloseReason::PoolFull), (10 * id, UNIX_EPOCH));
+        }
+        let closed = table.closed();
+        let told: Vec<_> = closed
+            .iter()
+            .map(|conn| (conn.facts.id.0, conn.nth, conn.closed_micros))
+            .collect();
+        assert_eq!(told, [(2, 2, 20), (1, 1, 10)]);
+        assert_eq!(closed[0].close, closes(CloseReason::PoolFull));
+    }
+
+    #[test]
+    fn as_many_closes_are_remembered_as_said_and_then_the_oldest_goes() {
+        let table = LiveTable::new(1);
+        let handle = table.open(facts(1), Phase::Idle);
+        for at in 0..=CLOSED_KEPT as u64 {
+            handle.close(closes(CloseReason::PoolFull), (at, UNIX_EPOCH));
+        }
+        let closed = table.closed();
+        assert_eq!(closed.len(), CLOSED_KEPT);
+        assert_eq!(closed.last().map(|conn| conn.closed_micros), Some(1));
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_told_as_an_error_and_a_close_as_a_detail() {
+        let heard = Heard::default();
+        let errors = ErrorLog::to(Box::new(heard.clone()), Severity::Debug, Style::Logfmt);
+        let table = LiveTable::telling(1, Some(errors));
+        let handle = table.open(facts(7), Phase::Wait);
+        handle.close(closes(CloseReason::Ours), (1, UNIX_EPOCH));
+        handle.close(closes(CloseReason::PoolFull), (1, UNIX_EPOCH));
+        let text = heard.text();
+        let line = |reason: &str| text.lines().find(|line| line.contains(reason)).unwrap();
+        let ours = line("reason=ours");
+        assert!(
+            ours.contains("level=error") && ours.contains("conn=7 side=client"),
+            "{ours}"
+        );
+        assert!(line("reason=pool_full").contains("level=debug"), "{text}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Heard {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Heard {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(octets)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -95,7 +95,10 @@ impl LogWriter {
             return;
         }
         let fresh = Batch {
-            octets: queue.spare.pop().unwrap_or_default(),
+            octets: queue
+                .spare
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(BUFFER_OCTETS)),
             lines: 0,
         };
         let batch = std::mem::replace(batch, fresh);
@@ -235,6 +238,10 @@ fn recycle(queue: &mut Queue, mut batch: Batch) {
 /// Most octets between the workers and the file, those being written included. 8 MiB are some
 /// 20,000 lines: a disk may stall for a tenth of a second at full load. Beyond: lines are dropped.
 const QUEUED_BYTES_MAX: usize = 8 << 20;
+
+/// Octets of a new buffer: a whole batch of the access log and the line that completed it, so that it
+/// need not grow.
+const BUFFER_OCTETS: usize = 36 << 10;
 
 /// Buffers kept for the workers: two a worker on a large machine, at most 2 MiB.
 const SPARE_BUFFERS_MAX: usize = 64;

@@ -9,8 +9,10 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::base::ProxyError;
+use crate::base::close::Close;
 use crate::base::names::Name;
 use crate::base::reason::By;
+use crate::base::reason::How;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::observe::counter::Counter;
@@ -26,6 +28,7 @@ use crate::observe::route_metrics::RouteMetrics;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
 use crate::observe::table::Table3;
+use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::upstream_metrics::UpstreamMetrics;
 use crate::observe::words::Direction;
 use crate::observe::words::Drained;
@@ -63,6 +66,8 @@ pub struct Metrics {
     pub no_route: Arc<RouteMetrics>,
     /// Answers of our own to requests that reached no upstream, under an empty `upstream`.
     pub no_upstream: Table<ProxyError, Counter>,
+    /// Connections closed: on which side, by whom, how, and in which phase.
+    pub closes: Table<Side, Table3<By, How, Phase, Counter>>,
     /// Connections reset: on which side, by whom, and in which phase.
     pub resets: Table3<Side, By, Phase, Counter>,
     /// Connections closed in stages, and how that ended.
@@ -112,6 +117,13 @@ impl Metrics {
             book: Mutex::new(book),
             no_route: Arc::new(RouteMetrics::new(r, "")),
             no_upstream: UpstreamMetrics::errors_without_upstream(r),
+            closes: Table::new(|side: Side| {
+                Table3::new(|by: By, how: How, phase: Phase| {
+                    let by = ("by", by.label());
+                    let (how, phase) = (("how", how.label()), ("phase", phase.label()));
+                    r.counter(CLOSES, &[("side", side.label()), by, how, phase])
+                })
+            }),
             resets: Table3::new(|side: Side, by: By, phase: Phase| {
                 let origin = ("origin", by.label());
                 r.counter(
@@ -183,6 +195,21 @@ impl Metrics {
         self.in_book(|book, registry| book.dns(upstream, registry))
     }
 
+    /// The connections of this upstream are sampled from now on.
+    pub fn sample_tcp(&self, name: &Name, upstream: &UpstreamMetrics) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        upstream.set_tcp(TcpMetrics::new(&mut registry, name.as_str()));
+    }
+
+    /// Counts how a connection was closed; a reset is counted as one too.
+    pub fn count_close(&self, side: Side, close: Close) {
+        let Close { by, how, phase, .. } = close;
+        self.closes.of(side).of(by, how, phase).inc();
+        if how == How::Rst {
+            self.resets.of(side, by, phase).inc();
+        }
+    }
+
     /// All of it as Prometheus text, version 0.0.4.
     #[must_use]
     pub fn expose(&self) -> String {
@@ -234,6 +261,10 @@ impl Book {
     }
 }
 
+const CLOSES: Info = Info {
+    name: "holdfast_connections_closed_total",
+    help: "Connections closed: on which side, by whom, how, in which phase.",
+};
 const RESETS: Info = Info {
     name: "holdfast_connection_resets_total",
     help: "Connections reset: on which side, by whom, in which phase.",
@@ -389,6 +420,28 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_is_counted_as_a_close_and_as_a_reset_and_a_fin_is_not() {
+        let metrics = Metrics::new(&shape());
+        for how in [How::Rst, How::Fin] {
+            let close = Close {
+                by: By::Peer,
+                how,
+                reason: CloseReason::Truncated,
+                phase: Phase::ResponseBody,
+            };
+            metrics.count_close(Side::Upstream, close);
+        }
+        let resets = &metrics.resets;
+        let reset = resets.of(Side::Upstream, By::Peer, Phase::ResponseBody);
+        assert_eq!(reset.value(), 1);
+        let text = metrics.expose();
+        for how in ["rst", "fin"] {
+            let labels = format!(r#"by="peer",how="{how}",phase="response_body"}} 1"#);
+            assert!(text.contains(&labels), "{labels}");
+        }
+    }
+
+    #[test]
     fn look_ups_are_counted_for_upstreams_that_have_names() {
         let metrics = Metrics::new(&shape());
         assert!(!metrics.expose().contains("holdfast_dns_"));
@@ -410,6 +463,20 @@ mod tests {
         let line = r#"holdfast_client_connections_accepted_total{listener="late"} 3"#;
         assert!(metrics.expose().contains(line));
         assert_eq!(metrics.listeners().len(), 3);
+    }
+
+    #[test]
+    fn samples_of_tcp_are_shown_for_upstreams_that_are_sampled() {
+        let metrics = Metrics::new(&shape());
+        let app = metrics.upstream(&shape().upstreams[0]);
+        assert!(!metrics.expose().contains("holdfast_upstream_tcp_"));
+        assert!(app.tcp().is_none());
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &app);
+        app.tcp().unwrap().rtt.observe(250);
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &app);
+        let text = metrics.expose();
+        assert!(text.contains(r#"holdfast_upstream_tcp_retransmits_total{upstream="app"} 0"#));
+        assert!(text.contains(r#"tcp_rtt_seconds_sum{upstream="app"} 0.00025"#));
     }
 
     #[test]
@@ -439,10 +506,14 @@ upstream_idle_limit_seconds source config hint learned floor
 upstream_stale_connections_total found checkout write read
 upstream_stale_connections_total result replaced retried failed
 upstream_connect_errors_total reason refused timeout unreachable no_port dns other
+local_ports state in_use time_wait available
 upstream_queue_rejected_total reason full timeout client_gone
 upstream_retries_total result success failure
 upstream_retries_denied_total reason budget unsafe_method body_not_buffered attempts
 upstream_truncated_responses_total framing length chunked
+connections_closed_total side client upstream
+connections_closed_total by peer holdfast
+connections_closed_total how fin rst timeout
 connection_resets_total side client upstream
 connection_resets_total origin peer holdfast
 graceful_closes_total outcome clean timed_out reset

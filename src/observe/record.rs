@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::close::Close;
 use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
@@ -76,8 +76,8 @@ pub struct OriginRecord {
     pub conn: Option<ConnId>,
     /// Which request on it, from 1.
     pub nth: u64,
-    /// How the request came by its connection.
-    pub outcome: Outcome,
+    /// How the request came by its connection; `None`: the one for it could not be opened.
+    pub outcome: Option<Outcome>,
     /// Why one was opened, if it was.
     pub opened: Option<OpenReason>,
     /// How long it had been parked, if it was reused.
@@ -92,7 +92,9 @@ pub enum Kept {
     /// It serves the next one.
     Persists,
     /// It was closed.
-    Closed(CloseReason),
+    Closed(Close),
+    /// There was none.
+    Never,
 }
 
 /// How an exchange ended.
@@ -190,6 +192,13 @@ impl ExchangeRecord {
             client_kept: Kept::Persists,
             timeline: Timeline::default(),
             end: End::Complete,
+        }
+    }
+
+    /// Notes what became of the origin's connection.
+    pub fn note_kept(&mut self, kept: Kept) {
+        if let Some(origin) = &mut self.origin {
+            origin.kept = kept;
         }
     }
 

@@ -85,12 +85,13 @@ pub fn common_log(out: &mut Vec<u8>, at: SystemTime) {
     out.extend_from_slice(b" +0000");
 }
 
-fn digits(out: &mut Vec<u8>, value: u64, width: u32) {
-    let mut scale = 10u64.pow(width - 1);
-    while scale > 0 {
-        // The remainder of a division by ten is a digit.
-        out.push(b'0' + (value / scale % 10) as u8);
-        scale /= 10;
+/// From the last digit to the first: a division by ten is a multiplication, one by a variable is not.
+fn digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    let start = out.len();
+    out.resize(start + width, b'0');
+    for digit in out.iter_mut().skip(start).rev() {
+        *digit = b'0' + (value % 10) as u8; // a remainder by ten is a digit
+        value /= 10;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The origin side, by upstream and, within a cap, by endpoint.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
@@ -20,8 +21,10 @@ use crate::observe::registry::Info;
 use crate::observe::registry::Registry;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
+use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::words::ConnectError;
 use crate::observe::words::IdleLimitSource;
+use crate::observe::words::PortState;
 use crate::observe::words::QueueReject;
 use crate::observe::words::RetryDenied;
 use crate::observe::words::RetryReason;
@@ -61,6 +64,10 @@ pub struct UpstreamMetrics {
     pub connect_duration: Histogram,
     /// Handshakes that failed.
     pub connect_errors: Table<ConnectError, Counter>,
+    /// Local ports towards the endpoint with the fewest left.
+    pub local_ports: Table<PortState, Level>,
+    /// Seconds until they are used up.
+    pub local_ports_exhaustion: Level,
     /// Requests waiting for a connection.
     pub queue_length: Gauge,
     /// Most requests that may wait.
@@ -79,6 +86,7 @@ pub struct UpstreamMetrics {
     pub truncated: Table<TruncatedFraming, Counter>,
     /// Requests we answered ourselves.
     pub proxy_errors: Table<ProxyError, Counter>,
+    tcp: OnceLock<TcpMetrics>,
     endpoints: Arc<EndpointBook>,
 }
 
@@ -103,6 +111,10 @@ impl UpstreamMetrics {
             stale: by2(r, STALE, u, ["found", "result"]),
             connect_duration: r.histogram(CONNECT_DURATION, LATENCY, &[u]),
             connect_errors: by(r, CONNECT_ERRORS, u, "reason"),
+            local_ports: Table::new(|w: PortState| {
+                r.level(LOCAL_PORTS, &[u, ("state", w.label())])
+            }),
+            local_ports_exhaustion: r.level(LOCAL_PORTS_EXHAUSTION, &[u]),
             queue_length: r.gauge(QUEUE_LENGTH, &[u]),
             queue_limit: r.level(QUEUE_LIMIT, &[u]),
             queue_wait: r.histogram(QUEUE_WAIT, LATENCY, &[u]),
@@ -112,8 +124,19 @@ impl UpstreamMetrics {
             first_byte: r.histogram(FIRST_BYTE, LATENCY, &[u]),
             truncated: by(r, TRUNCATED, u, "framing"),
             proxy_errors: by(r, PROXY_ERRORS, u, "reason"),
+            tcp: OnceLock::new(),
             endpoints,
         }
+    }
+
+    /// What its connections' `TCP_INFO` is counted into, if it is sampled.
+    #[must_use]
+    pub fn tcp(&self) -> Option<TcpMetrics> {
+        self.tcp.get().copied()
+    }
+
+    pub(super) fn set_tcp(&self, tcp: TcpMetrics) {
+        self.tcp.get_or_init(|| tcp);
     }
 
     /// The series of an endpoint, now and later; beyond the cap, those of "other".
@@ -197,6 +220,14 @@ const CONNECT_DURATION: Info = Info {
 const CONNECT_ERRORS: Info = Info {
     name: "holdfast_upstream_connect_errors_total",
     help: "Handshakes that failed, by reason.",
+};
+const LOCAL_PORTS: Info = Info {
+    name: "holdfast_local_ports",
+    help: "Local ports towards the endpoint that has the fewest left, by state.",
+};
+const LOCAL_PORTS_EXHAUSTION: Info = Info {
+    name: "holdfast_local_ports_exhaustion_seconds",
+    help: "Until an endpoint has no local port left but the reserve, at the present rate.",
 };
 const QUEUE_LENGTH: Info = Info {
     name: "holdfast_upstream_queue_length",

@@ -6,6 +6,7 @@
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::By;
+use crate::base::reason::How;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
@@ -32,7 +33,7 @@ macro_rules! words_of_base {
     )+ };
 }
 
-words_of_base! { By CloseReason OpenReason Outcome Phase ProxyError Side }
+words_of_base! { By CloseReason How OpenReason Outcome Phase ProxyError Side }
 
 /// Makes a closed label set from a table of words.
 macro_rules! words {
@@ -142,6 +143,13 @@ words! {
         Canary,     "canary",     "It waits to learn when the origin closes.";
     }
 
+    /// What a local port is doing.
+    PortState {
+        InUse,     "in_use",    "A connection has it.";
+        TimeWait,  "time_wait", "TIME_WAIT holds it after a connection that we ended.";
+        Available, "available", "Neither; the reserve is among these.";
+    }
+
     /// Where an idle limit comes from.
     IdleLimitSource {
         Config,  "config",  "The configuration.";
@@ -209,7 +217,7 @@ words! {
     RetryDenied {
         Budget,          "budget",            "Too large a share of requests are retries.";
         UnsafeMethod,    "unsafe_method",     "Its method is not safe to repeat.";
-        BodyNotBuffered, "body_not_buffered", "Its body is no longer at hand.";
+        BodyNotBuffered, "body_not_buffered", "A body is larger than what is kept for a retry.";
         Attempts,        "attempts",          "It had all its attempts.";
     }
 
@@ -277,7 +285,7 @@ mod tests {
         assert!(is_in_order::<CodeClass>() && is_in_order::<UpstreamState>());
         assert!(is_in_order::<RetryReason>() && is_in_order::<RetryDenied>());
         assert!(is_in_order::<ConnectError>() && is_in_order::<QueueReject>());
-        assert!(is_in_order::<DnsResult>());
+        assert!(is_in_order::<DnsResult>() && is_in_order::<PortState>());
         assert!(is_in_order::<CloseReason>() && is_in_order::<ProxyError>());
     }
 

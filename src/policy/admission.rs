@@ -1,9 +1,10 @@
-//! Who may connect: counts for the process, for each listener and for each client.
+//! How many connections each client has, against `max_connections_per_client`.
 //!
 //! A client is an address prefix, since one IPv6 customer has a whole /64. The table holds only
 //! clients with open connections, so the process limit bounds it, and it is exact: what was
 //! counted in is counted out under the same key, even if the prefixes changed between. Absent on
-//! purpose: locks and what to answer; the caller brings both.
+//! purpose: locks and what to answer, which the caller brings, and the limits of the process and of a
+//! listener, which are one atomic count each (`proxy/service`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,32 +15,6 @@ use ipnet::IpNet;
 
 use crate::base::CloseReason;
 use crate::base::units::Limit;
-
-/// A count with a limit: of the process or of a listener.
-#[derive(Debug)]
-pub struct Gate {
-    /// Most that may be in at once.
-    pub limit: Limit<u32>,
-    open: u32,
-}
-
-impl Gate {
-    /// An empty one.
-    #[must_use]
-    pub fn new(limit: Limit<u32>) -> Self {
-        Self { limit, open: 0 }
-    }
-
-    /// How many are in.
-    #[must_use]
-    pub fn open(&self) -> u32 {
-        self.open
-    }
-
-    fn has_room(&self) -> bool {
-        !self.limit.exceeded_by(self.open.saturating_add(1))
-    }
-}
 
 /// How clients are told apart and limited.
 #[derive(Clone, Debug)]
@@ -153,40 +128,6 @@ impl ClientTable {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientPlace(Option<ClientKey>);
 
-/// A connection's counted place in all three counts.
-#[must_use = "a place is given back with `leave`"]
-#[derive(Debug, PartialEq, Eq)]
-pub struct Place(ClientPlace);
-
-/// Counts a connection in everywhere or nowhere, the widest limit asked first.
-///
-/// # Errors
-/// `GlobalLimit`, `ListenerLimit` or `ClientLimit`: the first that refuses.
-pub fn admit(
-    process: &mut Gate,
-    listener: &mut Gate,
-    clients: &mut ClientTable,
-    address: IpAddr,
-) -> Result<Place, CloseReason> {
-    if !process.has_room() {
-        return Err(CloseReason::GlobalLimit);
-    }
-    if !listener.has_room() {
-        return Err(CloseReason::ListenerLimit);
-    }
-    let place = clients.enter(address)?;
-    process.open += 1;
-    listener.open += 1;
-    Ok(Place(place))
-}
-
-/// Counts a connection out.
-pub fn leave(process: &mut Gate, listener: &mut Gate, clients: &mut ClientTable, place: Place) {
-    process.open = process.open.saturating_sub(1);
-    listener.open = listener.open.saturating_sub(1);
-    clients.leave(place.0);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,38 +208,5 @@ mod tests {
         assert_eq!(clients.clients(), 0);
         let _place = clients.enter(address("192.0.2.1")).unwrap();
         assert!(clients.enter(address("198.51.100.1")).is_err());
-    }
-
-    #[test]
-    fn the_widest_limit_is_named_first_and_a_refused_connection_is_counted_nowhere() {
-        let (mut process, mut listener) = (Gate::new(Limit::At(3)), Gate::new(Limit::At(2)));
-        let mut clients = table(1);
-        let one = address("192.0.2.1");
-        let place = admit(&mut process, &mut listener, &mut clients, one).unwrap();
-        let again = admit(&mut process, &mut listener, &mut clients, one);
-        assert_eq!(again, Err(CloseReason::ClientLimit));
-        assert_eq!((process.open(), listener.open()), (1, 1));
-        let two = address("192.0.2.2");
-        let _two = admit(&mut process, &mut listener, &mut clients, two).unwrap();
-        let third = admit(
-            &mut process,
-            &mut listener,
-            &mut clients,
-            address("192.0.2.3"),
-        );
-        assert_eq!(third, Err(CloseReason::ListenerLimit));
-        process.limit = Limit::At(2);
-        let third = admit(
-            &mut process,
-            &mut listener,
-            &mut clients,
-            address("192.0.2.3"),
-        );
-        assert_eq!(third, Err(CloseReason::GlobalLimit));
-        leave(&mut process, &mut listener, &mut clients, place);
-        assert_eq!(
-            (process.open(), listener.open(), clients.clients()),
-            (1, 1, 1)
-        );
     }
 }

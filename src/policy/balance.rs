@@ -178,8 +178,14 @@ struct Circle {
     members: Vec<Member>,
     /// Places in `members`, each as often as its weight says, spread evenly.
     turns: Vec<u32>,
-    cursor: AtomicUsize,
+    cursor: Cursor,
 }
+
+/// Whose turn it is. All workers write it with every request, so it has cache lines of its own: what
+/// lies beside it is only read.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cursor(AtomicUsize);
 
 impl Circle {
     fn new(candidates: &[Candidate], rank: Rank) -> Self {
@@ -196,12 +202,12 @@ impl Circle {
         Self {
             members,
             turns,
-            cursor: AtomicUsize::new(0),
+            cursor: Cursor(AtomicUsize::new(0)),
         }
     }
 
     fn advance(&self) -> usize {
-        self.cursor.fetch_add(1, Ordering::Relaxed)
+        self.cursor.0.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The next fit one in turn; after as many turns as there are members, the next fit one at

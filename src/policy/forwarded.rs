@@ -4,7 +4,6 @@
 //! request is continued only if the peer that sent it is trusted. Absent on purpose: deciding who
 //! is, and dropping what is not believed, which `hops` does.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use crate::h1::encode;
@@ -33,6 +32,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// As a field line of its own.
+    const fn line(self) -> &'static [u8] {
+        match self {
+            Self::Http => b"X-Forwarded-Proto: http\r\n",
+            Self::Https => b"X-Forwarded-Proto: https\r\n",
+        }
+    }
+
     const fn name(self) -> &'static [u8] {
         match self {
             Self::Http => b"http",
@@ -86,16 +93,16 @@ impl Introduction<'_> {
         headers: &HeaderRules,
     ) -> Result<(), Unwritable> {
         // What configuration sets or removes by name is not written a second time.
-        let is_ours = |field: Field| !headers.drops(field.name().as_bytes());
+        let is_ours = |field: Field| headers.is_empty() || !headers.drops(field.name().as_bytes());
         let is_kept = |field| self.trust == Trust::Trusted && fields.has(field);
         if self.style.says_x() {
             if is_ours(Field::XForwardedFor) {
                 begin_list(out, fields, octets, Field::XForwardedFor, self.trust);
-                write_address(out, self.client.to_canonical());
+                encode::address(out, self.client.to_canonical());
                 out.extend_from_slice(b"\r\n");
             }
             if is_ours(Field::XForwardedProto) && !is_kept(Field::XForwardedProto) {
-                encode::known_field(out, Field::XForwardedProto, self.scheme.name())?;
+                out.extend_from_slice(self.scheme.line());
             }
             let has_host = !self.host.is_empty();
             if has_host && is_ours(Field::XForwardedHost) && !is_kept(Field::XForwardedHost) {
@@ -115,11 +122,11 @@ impl Introduction<'_> {
         match self.client.to_canonical() {
             IpAddr::V4(client) => {
                 out.extend_from_slice(b"for=");
-                write_address(out, IpAddr::V4(client));
+                encode::address(out, IpAddr::V4(client));
             }
             IpAddr::V6(client) => {
                 out.extend_from_slice(b"for=\"[");
-                write_address(out, IpAddr::V6(client));
+                encode::address(out, IpAddr::V6(client));
                 out.extend_from_slice(b"]\"");
             }
         }
@@ -142,22 +149,6 @@ fn begin_list(out: &mut Vec<u8>, fields: &FieldSection, octets: &[u8], field: Fi
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
-    }
-}
-
-/// Writes an address. It is in every request, so the usual kind goes without the formatter's
-/// machinery, which costs ten times as much.
-fn write_address(out: &mut Vec<u8>, address: IpAddr) {
-    let IpAddr::V4(address) = address else {
-        // Writing into memory cannot fail.
-        return write!(out, "{address}").unwrap_or(());
-    };
-    let mut digits = itoa::Buffer::new();
-    for (at, number) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        out.extend_from_slice(digits.format(number).as_bytes());
     }
 }
 

@@ -123,6 +123,8 @@ pub struct HopContext<'a> {
     pub host_to_origin: Option<&'a [u8]>,
     /// Whether the exchange upgrades.
     pub upgrading: Upgrading,
+    /// To which protocols it may, in lower case: others are not offered to the origin.
+    pub protocols: &'a [Vec<u8>],
     /// What we say about the origin's connection.
     pub announce: Announce,
     /// What `Max-Forwards` becomes, where it counts; see [`max_forwards`].
@@ -160,7 +162,8 @@ pub fn request_fields(
     let (fields, headers) = (&head.fields, &rules.headers);
     let asked_host = head.host(octets);
     let host = context.host_to_origin.unwrap_or(asked_host);
-    let mut sieve = Sieve::new(fields, octets, headers, context.upgrading)?;
+    let mut sieve = Sieve::new(fields, octets, headers, context.upgrading);
+    sieve.read_connection()?;
     let mut copy = Copy {
         out,
         octets,
@@ -183,8 +186,13 @@ pub fn request_fields(
             Field::Host => {}
             // RFC 9110 §11.7.2: credentials for a proxy are not for the origin.
             Field::ProxyAuthorization => {}
+            // RFC 9110 §10.1.1: an HTTP/1.0 client's expectation is ignored; ours would be heeded.
+            Field::Expect if head.version == Version::Http10 => {}
             // RFC 7239 §8.1: what anybody can write, nobody should believe.
             _ if context.trust == Trust::Untrusted && is_about_client(line, octets) => {}
+            Field::Upgrade if context.upgrading == Upgrading::Yes => {
+                offer(&mut copy, line, context.protocols)?;
+            }
             // These two lists are continued below, in one line each.
             Field::XForwardedFor if rules.forwarded.says_x() => {}
             Field::Forwarded if rules.forwarded.says_standard() => {}
@@ -223,7 +231,7 @@ pub fn request_fields(
 }
 
 /// Writes the field lines of a response to the client, without framing, `Date`, `Keep-Alive` and
-/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101.
+/// the empty line at the end; `Connection` only to say `Upgrade`, with a 101 or a 426.
 ///
 /// # Errors
 /// As [`request_fields`]; the origin's fault: 502.
@@ -234,7 +242,13 @@ pub fn response_fields(
     rules: &ResponseRules,
     upgrading: Upgrading,
 ) -> Result<Removed, Unwritable> {
-    let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading)?;
+    // RFC 9110 §15.5.22: a 426 has to say which protocols would do.
+    let upgrading = match head.status {
+        426 if head.fields.has(Field::Upgrade) => Upgrading::Yes,
+        _ => upgrading,
+    };
+    let mut sieve = Sieve::new(&head.fields, octets, &rules.headers, upgrading);
+    sieve.read_connection()?;
     let mut copy = Copy {
         out,
         octets,
@@ -295,48 +309,57 @@ enum Trailers {
 
 /// Tells the lines that pass from those that end at this hop, and counts the latter.
 struct Sieve<'a> {
+    fields: &'a FieldSection,
     octets: &'a [u8],
     headers: &'a HeaderRules,
     upgrading: Upgrading,
-    nominated: [&'a [u8]; NOMINATIONS_MAX],
+    /// The first of them; most messages have none, so the list is short and lies here.
+    nominated: [&'a [u8]; NOMINATIONS_AT_HAND],
     nominations: usize,
     removed: Removed,
 }
 
 impl<'a> Sieve<'a> {
+    /// Inlined, so that it is made where it stays: it is large, and most of it stays empty.
+    #[inline(always)]
     fn new(
-        fields: &FieldSection,
+        fields: &'a FieldSection,
         octets: &'a [u8],
         headers: &'a HeaderRules,
         upgrading: Upgrading,
-    ) -> Result<Self, Unwritable> {
-        let mut sieve = Self {
+    ) -> Self {
+        Self {
+            fields,
             octets,
             headers,
             upgrading,
-            nominated: [&[]; NOMINATIONS_MAX],
+            nominated: [&[]; NOMINATIONS_AT_HAND],
             nominations: 0,
             removed: Removed::default(),
-        };
-        for value in fields.all(Field::Connection, octets) {
+        }
+    }
+
+    fn read_connection(&mut self) -> Result<(), Unwritable> {
+        for value in self.fields.all(Field::Connection, self.octets) {
             // Nearly every list is one of these words.
             if !is_everyday(value) {
-                sieve.nominate(value)?;
+                self.nominate(value)?;
             }
         }
-        Ok(sieve)
+        Ok(())
     }
 
     fn nominate(&mut self, list: &'a [u8]) -> Result<(), Unwritable> {
         // Those that everybody sends are dropped by their own rule, so most messages have
         // nominated nothing that needs looking for.
         for member in fields::members(list).filter(|member| !is_everyday(member)) {
-            let slot = self
-                .nominated
-                .get_mut(self.nominations)
-                .ok_or(Unwritable { octet: b',' })?;
-            *slot = member;
+            if let Some(slot) = self.nominated.get_mut(self.nominations) {
+                *slot = member;
+            }
             self.nominations += 1;
+            if self.nominations > NOMINATIONS_MAX {
+                return Err(Unwritable { octet: b',' });
+            }
         }
         Ok(())
     }
@@ -368,10 +391,27 @@ impl<'a> Sieve<'a> {
     #[inline(never)]
     fn is_nominated(&self, line: &FieldLine) -> bool {
         let name = line.name.of(self.octets);
-        let mut nominated = self.nominated.iter().take(self.nominations);
-        nominated.any(|nominated| octets::eq_ignore_case(nominated, name))
-            && !is_protected(line.field, name)
-            && !self.headers.sets(name)
+        let is_it = |nominated: &[u8]| octets::eq_ignore_case(nominated, name);
+        let mut at_hand = self.nominated.iter().take(self.nominations);
+        let is_named = at_hand.any(|nominated| is_it(nominated))
+            || self.nominations > NOMINATIONS_AT_HAND
+                && self.fields.list(Field::Connection, self.octets).any(is_it);
+        is_named && !is_protected(line.field, name) && !self.headers.sets(name)
+    }
+}
+
+/// Passes on what a line of `Upgrade` asks for that may be had (RFC 9110 §7.8: a list in order of
+/// preference, of which the recipient may ignore any part).
+fn offer(copy: &mut Copy<'_>, line: &FieldLine, protocols: &[Vec<u8>]) -> Result<(), Unwritable> {
+    let asked = line.value.of(copy.octets);
+    let is_offered = |asked: &&[u8]| protocols.iter().any(|p| octets::eq_ignore_case(p, asked));
+    if fields::members(asked).all(|member| is_offered(&member)) {
+        return copy.line(line);
+    }
+    let offered: Vec<&[u8]> = fields::members(asked).filter(is_offered).collect();
+    match offered.is_empty() {
+        true => Ok(()),
+        false => copy.line_with(line, &offered.join(&b", "[..])),
     }
 }
 
@@ -383,6 +423,7 @@ fn is_protected(field: Field, name: &[u8]) -> bool {
         | Field::Authorization
         | Field::Cookie
         | Field::SetCookie
+        | Field::Date
         | Field::Forwarded
         | Field::Via
         | Field::Expect
@@ -513,9 +554,14 @@ const EVERYDAY_OPTIONS: [&[u8]; 6] = [
 
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 
-/// Most fields that `Connection` may name, beside the everyday options. Real messages name none
-/// or one; without a limit, naming many would cost many times as many comparisons.
-pub const NOMINATIONS_MAX: usize = 16;
+/// Nominations that are kept at hand. Real messages name none or one; for more, the lists of
+/// `Connection` are read again for each line.
+const NOMINATIONS_AT_HAND: usize = 16;
+
+/// Most fields that `Connection` may name, beside the everyday options: as many as a request may
+/// have by default (`max_headers`). Without a limit, naming many would cost many times as many
+/// comparisons.
+pub const NOMINATIONS_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -556,6 +602,7 @@ mod tests {
             scheme: Scheme::Http,
             host_to_origin: None,
             upgrading: Upgrading::No,
+            protocols: &[],
             announce: Announce::Nothing,
             max_forwards: None,
         }
@@ -689,6 +736,15 @@ mod tests {
     }
 
     #[test]
+    fn an_expectation_in_http10_ends_here() {
+        let text = "Host: a.example\r\nExpect: 100-continue\r\n";
+        let off = rules(ForwardedStyle::Off);
+        let old = encoded("1.0", text, &off, &context());
+        assert_eq!(old, "Host: a.example\r\nVia: 1.0 holdfast\r\n");
+        assert!(encoded("1.1", text, &off, &context()).contains("Expect: 100-continue\r\n"));
+    }
+
+    #[test]
     fn te_trailers_is_said_again_for_the_next_hop() {
         let out = request("Host: a.example\r\nTE: gzip;q=0.5, Trailers\r\nConnection: TE\r\n");
         assert_eq!(out, "Host: a.example\r\nTE: trailers\r\nConnection: TE\r\n");
@@ -698,7 +754,9 @@ mod tests {
     fn upgrade_passes_only_when_this_exchange_upgrades() {
         let text = "Host: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
         assert_eq!(request(text), "Host: a.example\r\n");
+        let protocols = [b"websocket".to_vec()];
         let upgrading = HopContext {
+            protocols: &protocols,
             upgrading: Upgrading::Yes,
             ..context()
         };
@@ -828,7 +886,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_field_may_name_sixteen_fields_and_no_more() {
+    fn a_connection_field_may_name_as_many_fields_as_a_request_has_and_no_more() {
         let rules = rules(ForwardedStyle::Off);
         let result = |count: usize| {
             let names: Vec<String> = (0..count).map(|at| format!("x-{at}")).collect();

@@ -124,8 +124,12 @@ impl IdleLimit {
 
     /// At `now` the origin closed a parked connection that had been idle for `age`. It is believed
     /// once a second one agrees that did not die together with the first. The least age counts: an
-    /// origin of several processes, or a device between, may have several limits.
+    /// origin of several processes, or a device between, may have several limits. One that was
+    /// hardly parked was closed behind its answer, and says nothing of idleness.
     pub fn on_idle_close(&mut self, age: Duration, now: Instant) {
+        if age < HARDLY_IDLE {
+            return;
+        }
         let Some(first) = self.witness.replace(Witness { age, at: now }) else {
             return;
         };
@@ -215,6 +219,11 @@ impl IdleLimit {
 /// in a few milliseconds, and we hear of them within a turn or two.
 const TOGETHER: Duration = Duration::from_millis(100);
 
+/// Closed sooner than this, a connection was not closed for being idle: its origin counts requests, or
+/// ends a worker, and does not say so in its answer. Idle timers are a matter of seconds. Taken for a
+/// limit, two such closes would end all reuse, of an origin that closes one connection in a hundred.
+const HARDLY_IDLE: Duration = Duration::from_millis(100);
+
 /// How far apart two ages may be and still be alike, if an eighth of them is less: origins look for
 /// idle connections at intervals.
 const LIKE: Duration = Duration::from_millis(50);
@@ -294,6 +303,17 @@ mod tests {
         }
         limit.on_idle_close(secs(30), now + secs(100));
         assert_eq!(limit.effective(), (secs(4), IdleSource::Floor));
+    }
+
+    #[test]
+    fn an_origin_that_closes_behind_its_answers_is_not_taken_to_have_an_idle_limit() {
+        let mut limit = limit();
+        for age in [0, 1, 2, 99] {
+            seen_twice(&mut limit, Duration::from_millis(age));
+        }
+        assert_eq!(limit.effective(), (secs(4), IdleSource::Floor));
+        seen_twice(&mut limit, Duration::from_millis(2000));
+        assert_eq!(limit.effective(), (secs(1), IdleSource::Learned));
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub mod backoff;
 pub mod retry;
 pub mod answers;
 pub mod admission;
-pub mod timeouts;
+pub mod body_rate;
 pub mod drain;
 pub mod websocket;
 pub mod watchdog;

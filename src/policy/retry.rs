@@ -24,7 +24,7 @@ pub enum Failure {
     FreshEnded,
     /// The answer's head did not come in time.
     HeaderTimeout,
-    /// An answer came with this status code; its body was drained.
+    /// An answer came with this status code; its body was read, so that its connection survives.
     Status(RetryStatus),
     /// Anything, after the client was sent part of an answer.
     AfterAnswerBegan,
@@ -222,6 +222,7 @@ pub enum Decision {
 }
 
 /// Decides, and charges the budget if the answer is another attempt.
+#[must_use]
 pub fn decide(
     failed: &Failed,
     settings: &RetrySettings,
@@ -238,8 +239,11 @@ pub fn decide(
     }
 }
 
-/// The table.
-fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAgain> {
+/// The table, before anybody pays: where another attempt would go.
+///
+/// # Errors
+/// Why there is none.
+pub fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAgain> {
     let on = &settings.on;
     let (listed, course) = match failed.failure {
         Failure::AfterAnswerBegan => return Err(NotAgain::AnswerBegan),

@@ -140,6 +140,11 @@ impl<C> Shelves<C> {
         self.shelves.get(worker)?.back()
     }
 
+    /// The oldest on a worker's own shelf.
+    pub(super) fn oldest_of(&self, worker: usize) -> Option<&Idle<C>> {
+        self.shelves.get(worker)?.front()
+    }
+
     /// Takes from one end of a worker's own shelf.
     pub(super) fn take_own(&mut self, worker: usize, end: End) -> Option<Idle<C>> {
         let shelf = self.shelves.get_mut(worker)?;

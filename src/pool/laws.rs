@@ -35,7 +35,7 @@ const WORKERS: usize = 3;
 /// How long a canary is kept, where there is one.
 const CANARY: Duration = Duration::from_secs(25);
 
-fn limits(max_connections: u32) -> PoolLimits {
+pub(super) fn limits(max_connections: u32) -> PoolLimits {
     PoolLimits {
         max_connections: ConnCount(max_connections),
         max_idle: 8,
@@ -52,7 +52,7 @@ fn limits(max_connections: u32) -> PoolLimits {
     clippy::disallowed_methods,
     reason = "an Instant can only be had from the clock"
 )]
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     Instant::now()
 }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::reason::OpenReason;
+use crate::pool::ports::Seat;
 
 /// The accounting half of a connection that is out. Answered once, by `give_back` or `retire`.
 #[must_use = "a lease is given back or retired"]
@@ -98,6 +99,7 @@ impl Allowance {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConnectPermit {
     pub(super) why: OpenReason,
+    pub(super) seat: Seat,
 }
 
 impl ConnectPermit {
@@ -106,5 +108,11 @@ impl ConnectPermit {
     #[must_use]
     pub fn why(&self) -> OpenReason {
         self.why
+    }
+
+    /// The port it may use; answered for by `port_left`, or with the permit by `connect_failed`.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        self.seat
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! 1. idle + canary + leased + connecting = open, and open ≤ `max_connections`. Lowered limits take
 //!    away idle connections at once and the others as they return; until then nothing new is opened.
-//! 2. Someone waits only while nothing idle suits and no place to connect is free.
+//! 2. Someone waits only while nothing idle suits and no place to connect is free: none under the
+//!    cap, none under the connect bound, or no local port beyond the reserve.
 //! 3. Every permit and every lease is answered once.
 //! 4. Waiters are served in order; one who left never receives.
 //! 5. What leaves, leaves with one reason, and is counted under it.
@@ -16,6 +17,7 @@
 //! 8. There is at most one canary: a connection that has idled too long to be used, and is kept to
 //!    find out when the origin closes it. It is never handed out, and the first to give its place.
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -30,6 +32,12 @@ use crate::pool::lease::ConnectPermit;
 use crate::pool::lease::Lease;
 use crate::pool::limits::Order;
 use crate::pool::limits::PoolLimits;
+use crate::pool::ports::Parting;
+use crate::pool::ports::PortBook;
+use crate::pool::ports::PortShape;
+use crate::pool::ports::Seat;
+use crate::pool::total::Entry;
+use crate::pool::total::Total;
 use crate::pool::verdict::Verdict;
 use crate::pool::waiters::Stand;
 use crate::pool::waiters::Ticket;
@@ -103,6 +111,15 @@ pub enum RefuseReason {
     QueueFull,
     /// The ledger is closed.
     Closed,
+}
+
+/// What a request lacks that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// A connection: the pool has as many as it may.
+    Connection,
+    /// A local port to connect from.
+    Port,
 }
 
 /// The answer to a checkout.
@@ -192,6 +209,8 @@ enum Standing {
 #[derive(Debug)]
 pub struct Ledger<C> {
     limits: PoolLimits,
+    ports: PortBook,
+    total: Arc<Total>,
     idle_reason: CloseReason,
     standing: Standing,
     shelves: Shelves<C>,
@@ -209,14 +228,22 @@ impl<C> Ledger<C> {
     /// An empty ledger.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
+        Self::under(Arc::default(), limits, PortShape::unlimited())
+    }
+
+    /// An empty ledger under a total that it shares with others, with ports that can be counted.
+    #[must_use]
+    pub fn under(total: Arc<Total>, limits: PoolLimits, shape: PortShape) -> Self {
         Self {
             shelves: Shelves::new(limits.workers),
             limits,
+            ports: PortBook::new(shape),
             canary_limit: None,
             canary: None,
             idle_reason: CloseReason::IdleTimeout,
             standing: Standing::Serving,
-            waiters: Waiters::new(),
+            waiters: Waiters::new(Arc::clone(&total)),
+            total,
             leased: 0,
             connecting: 0,
             deadline: None,
@@ -297,12 +324,13 @@ impl<C> Ledger<C> {
     /// A place to connect in for the sake of a floor of idle connections, if nobody waits and
     /// there is room.
     pub fn warm(&mut self) -> Option<ConnectPermit> {
-        if self.waiting() > 0 || !self.has_place() {
+        if self.waiting() > 0 || self.total.is_waited_for() || !self.has_place() {
             return None;
         }
-        self.connecting += 1;
+        let seat = self.take_place()?;
         Some(ConnectPermit {
             why: OpenReason::Warm,
+            seat,
         })
     }
 
@@ -315,7 +343,8 @@ impl<C> Ledger<C> {
         age_limit: Option<Duration>,
         now: Instant,
     ) -> (Lease, Option<Ticket>) {
-        let ConnectPermit { why: _ } = permit;
+        let ConnectPermit { why: _, seat } = permit;
+        self.ports.on_found(seat);
         self.connecting = self.connecting.saturating_sub(1);
         self.leased += 1;
         let age_deadline = age_limit.and_then(|limit| now.checked_add(limit));
@@ -334,9 +363,57 @@ impl<C> Ledger<C> {
     /// woken.
     #[must_use = "this waiter must be woken"]
     pub fn connect_failed(&mut self, permit: ConnectPermit) -> Option<Ticket> {
-        let ConnectPermit { why: _ } = permit;
-        self.connecting = self.connecting.saturating_sub(1);
+        let ConnectPermit { why: _, seat } = permit;
+        self.free_place();
+        self.ports.leave(seat, Parting::Free);
         self.admit_next()
+    }
+
+    /// The system found no port for the connect. Nobody is told to connect in its place: there is
+    /// none for them either, until `look_for_ports` finds that there is.
+    pub fn found_no_port(&mut self, permit: ConnectPermit, now: Instant) -> Option<Ticket> {
+        let ConnectPermit { why: _, seat } = permit;
+        self.free_place();
+        self.ports.on_none(seat, now);
+        self.admit_next()
+    }
+
+    /// A connection's socket closes and leaves its port so. The waiter returned may now connect,
+    /// and must be woken.
+    #[must_use = "this waiter must be woken"]
+    pub fn port_left(&mut self, seat: Seat, parting: Parting, now: Instant) -> Option<Ticket> {
+        self.ports.advance(now);
+        self.ports.leave(seat, parting);
+        self.admit_next()
+    }
+
+    /// Ports may have come free by time alone. The waiters returned may now connect, and must be
+    /// woken.
+    #[must_use = "these waiters must be woken"]
+    pub fn look_for_ports(&mut self, now: Instant) -> Vec<Ticket> {
+        self.ports.advance(now);
+        std::iter::from_fn(|| self.admit_next()).collect()
+    }
+
+    /// When to look for ports again, if somebody may be waiting for one.
+    #[must_use]
+    pub fn ports_due(&self, now: Instant) -> Option<Instant> {
+        self.ports.look_again(now)
+    }
+
+    /// Its ports.
+    #[must_use]
+    pub fn ports(&self) -> &PortBook {
+        &self.ports
+    }
+
+    /// What those who wait lack.
+    #[must_use]
+    pub fn lacks(&self) -> Lack {
+        match self.ports.has_room() || self.is_full() || !self.total.has_room() {
+            true => Lack::Connection,
+            false => Lack::Port,
+        }
     }
 
     /// A connection returns with what is to become of it.
@@ -381,9 +458,9 @@ impl<C> Ledger<C> {
                 let (conn, lease) = idle.lend(now);
                 Collected::Reuse(conn, lease)
             }
-            Some(Stand::Admitted) => {
+            Some(Stand::Admitted(seat)) => {
                 let why = self.why_open(fresh.unwrap_or(Fresh::Any));
-                Collected::Connect(ConnectPermit { why })
+                Collected::Connect(ConnectPermit { why, seat })
             }
             Some(Stand::Waiting) | None => Collected::Gone,
         }
@@ -393,8 +470,9 @@ impl<C> Ledger<C> {
     pub fn cancel(&mut self, ticket: Ticket, now: Instant) -> Cancelled<C> {
         match self.waiters.leave(ticket) {
             Some(Stand::Waiting) | None => Cancelled::Unserved,
-            Some(Stand::Admitted) => {
-                self.connecting = self.connecting.saturating_sub(1);
+            Some(Stand::Admitted(seat)) => {
+                self.free_place();
+                self.ports.leave(seat, Parting::Free);
                 Cancelled::Place(self.admit_next())
             }
             Some(Stand::Served(idle, worker)) => {
@@ -451,7 +529,7 @@ impl<C> Ledger<C> {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
-        let departures = &mut self.departures;
+        let (departures, total) = (&mut self.departures, &self.total);
         let idle_reason = self.idle_reason;
         let (canary, canary_limit) = (&mut self.canary, self.canary_limit);
         self.deadline = self.shelves.take_overdue(now, |idle| {
@@ -465,6 +543,7 @@ impl<C> Ledger<C> {
                 Err(idle) => idle,
             };
             departures[reason.index()] += 1;
+            total.leave();
             retired.push((idle.conn, reason));
         });
     }
@@ -595,7 +674,9 @@ impl<C> Ledger<C> {
         if let Standing::Closed(_) = self.standing {
             return Checkout::Refuse(RefuseReason::Closed);
         }
-        if self.waiting() == 0 && self.connecting < self.limits.max_connecting {
+        self.ports.advance(now);
+        let may_connect = self.connecting < self.limits.max_connecting && self.ports.has_room();
+        if self.waiting() == 0 && may_connect && !self.total.is_waited_for() {
             let why = self.why_open(ask.fresh);
             if self.is_full() {
                 self.retire_canary(retired);
@@ -603,9 +684,10 @@ impl<C> Ledger<C> {
             if self.is_full() && !self.shelves.is_empty() {
                 self.retire_oldest(ask.fresh.room_reason(), now, retired);
             }
-            if !self.is_full() {
-                self.connecting += 1;
-                return Checkout::Connect(ConnectPermit { why });
+            if !self.is_full()
+                && let Some(seat) = self.take_place()
+            {
+                return Checkout::Connect(ConnectPermit { why, seat });
             }
         }
         match ask.queue {
@@ -749,19 +831,74 @@ impl<C> Ledger<C> {
 
     /// Gives the oldest who wants a place one that is free.
     fn admit_next(&mut self) -> Option<Ticket> {
-        if !self.has_place() {
+        // Under a total somebody elsewhere may have come earlier: `house` sees them all.
+        if self.total.limit().is_some() {
             return None;
         }
-        let ticket = self.waiters.oldest(Want::Either, Want::Place)?;
-        self.connecting += 1;
-        self.waiters.serve(ticket, Stand::Admitted);
+        self.admit()
+    }
+
+    fn admit(&mut self) -> Option<Ticket> {
+        let ticket = self.next_for_total()?;
+        let seat = self.take_place()?;
+        self.waiters.serve(ticket, Stand::Admitted(seat));
         Some(ticket)
+    }
+
+    /// The oldest who waits for a place, if there is one but for the total.
+    pub(super) fn next_for_total(&self) -> Option<Ticket> {
+        let ticket = self.waiters.oldest(Want::Either, Want::Place)?;
+        self.has_place().then_some(ticket)
+    }
+
+    /// Gives that one a place, if the total has room.
+    pub(super) fn admit_under_total(&mut self) -> Option<Ticket> {
+        self.admit()
+    }
+
+    /// Since when the connection has been idle that `evict` takes; the canary is the first to go.
+    pub(super) fn idle_longest(&self) -> Option<Instant> {
+        let canary = self.canary.as_ref().map(|idle| idle.since);
+        canary.or_else(|| {
+            let worker = self.shelves.extreme(End::Oldest)?;
+            Some(self.shelves.oldest_of(worker)?.since)
+        })
+    }
+
+    /// Takes away an idle connection to make room at another endpoint.
+    pub(super) fn evict(&mut self, now: Instant) -> Option<(C, CloseReason)> {
+        let mut retired = Vec::new();
+        self.retire_canary(&mut retired);
+        if retired.is_empty() {
+            self.retire_oldest(CloseReason::PoolFull, now, &mut retired);
+        }
+        retired.pop()
+    }
+
+    /// Counts a connect: in the total, among the ports, and here.
+    fn take_place(&mut self) -> Option<Seat> {
+        if self.total.take() == Entry::Full {
+            return None;
+        }
+        let seat = self.ports.take();
+        match seat {
+            Some(_) => self.connecting += 1,
+            None => self.total.leave(),
+        }
+        seat
+    }
+
+    /// A connect came to nothing.
+    fn free_place(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+        self.total.leave();
     }
 
     fn has_place(&self) -> bool {
         self.standing == Standing::Serving
             && self.connecting < self.limits.max_connecting
             && !self.is_full()
+            && self.ports.has_room()
     }
 
     fn is_full(&self) -> bool {
@@ -784,5 +921,6 @@ impl<C> Ledger<C> {
 
     fn depart(&mut self, reason: CloseReason) {
         self.departures[reason.index()] += 1;
+        self.total.leave();
     }
 }

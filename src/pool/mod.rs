@@ -1,15 +1,19 @@
 //! Floor 3: the ledger of one endpoint's connections. Pure: what it hands out and what it lets go
 //! are values, and `proxy` acts on them.
 //!
-//! Read in this order: `limits`, `lease`, `verdict`, `idle`, `waiters`, `ledger`; `laws` (tests
+//! Read in this order: `limits`, `ports`, `lease`, `verdict`, `idle`, `total`, `waiters`, `ledger`,
+//! `house`; `laws` (tests
 //! only) holds what must be true after any sequence of operations.
 
 pub mod limits;
+pub mod ports;
 pub mod lease;
 pub mod verdict;
 pub(crate) mod idle;
+pub mod total;
 pub mod waiters;
 pub mod ledger;
+pub mod house;
 #[cfg(test)]
 mod laws;
 

@@ -5,9 +5,13 @@
 //! the tickets order them across lines; so the oldest who can be served is always at one of two
 //! fronts. Absent on purpose: wakers. The caller keeps those beside the tickets.
 
+use std::sync::Arc;
+
 use slab::Slab;
 
 use crate::pool::idle::Idle;
+use crate::pool::ports::Seat;
+use crate::pool::total::Total;
 
 /// A place in the waiting line. Tickets sort by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,7 +21,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Its number; never used twice by one ledger.
+    /// Its number; never used twice by the ledgers of one upstream.
     #[must_use]
     pub fn number(self) -> u64 {
         self.number
@@ -48,8 +52,8 @@ pub(super) enum Stand<C> {
     Waiting,
     /// A connection lies ready; it came from that worker.
     Served(Idle<C>, usize),
-    /// A place is counted for it.
-    Admitted,
+    /// A place is counted for it, and a port.
+    Admitted(Seat),
 }
 
 #[derive(Debug)]
@@ -74,15 +78,15 @@ struct Line {
 pub(super) struct Waiters<C, F> {
     slots: Slab<Slot<C, F>>,
     lines: [Line; 3],
-    next_number: u64,
+    total: Arc<Total>,
 }
 
 impl<C, F: Copy> Waiters<C, F> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(total: Arc<Total>) -> Self {
         Self {
             slots: Slab::new(),
             lines: [Line::default(); 3],
-            next_number: 0,
+            total,
         }
     }
 
@@ -93,8 +97,10 @@ impl<C, F: Copy> Waiters<C, F> {
 
     /// Joins at the end.
     pub(super) fn join(&mut self, want: Want, fresh: F) -> Ticket {
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.total.next_ticket();
+        if want != Want::Idle {
+            self.total.on_waiting();
+        }
         let before = self.lines[want as usize].last;
         let entry = Slot {
             number,
@@ -117,8 +123,7 @@ impl<C, F: Copy> Waiters<C, F> {
 
     /// A ticket that stands in no line, for whoever comes when there is nothing to wait for.
     pub(super) fn void(&mut self) -> Ticket {
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.total.next_ticket();
         Ticket {
             number,
             slot: usize::MAX,
@@ -193,6 +198,9 @@ impl<C, F: Copy> Waiters<C, F> {
         let Some(entry) = self.slots.get(slot) else {
             return;
         };
+        if entry.want != Want::Idle {
+            self.total.on_waited();
+        }
         let (want, before, behind) = (entry.want as usize, entry.before, entry.behind);
         match before.and_then(|at| self.slots.get_mut(at)) {
             Some(entry) => entry.behind = behind,
@@ -212,7 +220,7 @@ mod tests {
 
     #[test]
     fn leaving_from_the_middle_keeps_the_order_of_the_rest() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let tickets: Vec<_> = (0..5).map(|_| waiters.join(Want::Either, ())).collect();
         for gone in [tickets[2], tickets[0], tickets[4]] {
             assert!(matches!(waiters.leave(gone), Some(Stand::Waiting)));
@@ -224,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_ended_ticket_is_not_mistaken_for_the_next_one_in_its_slot() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let first = waiters.join(Want::Place, ());
         assert!(waiters.leave(first).is_some());
         let second = waiters.join(Want::Place, ());
@@ -235,11 +243,11 @@ mod tests {
 
     #[test]
     fn the_oldest_of_two_lines_goes_first() {
-        let mut waiters: Waiters<u8, ()> = Waiters::new();
+        let mut waiters: Waiters<u8, ()> = Waiters::new(Arc::default());
         let idle = waiters.join(Want::Idle, ());
         let either = waiters.join(Want::Either, ());
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(idle));
-        waiters.serve(idle, Stand::Admitted);
+        waiters.serve(idle, Stand::Waiting);
         assert_eq!(waiters.oldest(Want::Either, Want::Idle), Some(either));
     }
 }

@@ -15,27 +15,35 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
+use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::reason::By;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::clock;
 use crate::net::listen::AcceptTrouble;
 use crate::net::listen::Accepted;
 use crate::net::listen::Bound;
 use crate::net::reactor::Initially;
+use crate::net::shelf::Thinned;
+use crate::net::splice;
+use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::error_log::Severity;
 use crate::observe::live::LiveFacts;
 use crate::observe::shard;
 use crate::observe::words::AcceptError;
 use crate::observe::words::RejectReason;
+use crate::proxy::booth;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
+use crate::proxy::desk;
 use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::introduce::Known;
@@ -54,6 +62,9 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
     if let Ok(reactor) = worker::reactor() {
         worker::spawn(tend::bury_the_dead(reactor));
     }
+    if let Some(interval) = service.tcp_info_interval {
+        worker::spawn(tend::take_pulses(interval));
+    }
     let log = Arc::clone(&service.access_log);
     let flushed = Cell::new(0);
     worker::each_turn(move || {
@@ -66,6 +77,24 @@ pub fn begin_worker(index: usize, service: &Arc<Service>) {
         // Something may have been written since; look again when the tick is over.
         Deadline::from_millis(flushed.get() + LOG_TICK_MILLIS)
     });
+    worker::each_turn(thinning());
+}
+
+/// Lets go of what bursts left behind. A worker that idles wakes for it until its shelves are bare.
+fn thinning() -> impl Fn() -> Deadline {
+    let due = Cell::new(0);
+    move || {
+        let now = clock::now_millis();
+        if now >= due.get() {
+            due.set(now + THIN_MILLIS);
+            let of_net = buffer::thin().and(splice::thin());
+            let shelves = of_net.and(desk::thin()).and(booth::thin());
+            if shelves == Thinned::Bare {
+                return Deadline::NEVER;
+            }
+        }
+        Deadline::from_millis(due.get())
+    }
 }
 
 /// A listening socket with what belongs to it.
@@ -114,7 +143,8 @@ pub async fn accept(post: Post, service: Arc<Service>) {
         let closes = service.standing() >= Standing::Closing || shut.0.load(Ordering::Acquire);
         closes.then_some(())
     };
-    while rouse::unless(closes, socket.accept(take)).await.is_ok() {}
+    let accepting = async { while rouse::unless(closes, socket.accept(take)).await.is_ok() {} };
+    rouse::listed(accepting).await;
     // Their handshakes are over: a close would reset them.
     socket.accept_the_rest(take);
 }
@@ -157,10 +187,14 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
                 }
                 LimitAction::Close => {
                     drop(Places::new(listener, service, None));
-                    return;
+                    count_refused(listener, CloseReason::ClientLimit);
+                    return close_aside(socket);
                 }
                 LimitAction::Reset => {
                     drop(Places::new(listener, service, None));
+                    count_refused(listener, CloseReason::ClientLimit);
+                    let resets = &service.metrics.resets;
+                    resets.of(Side::Client, By::Holdfast, Phase::Connect).inc();
                     return reset(&socket);
                 }
             }
@@ -183,6 +217,13 @@ fn reject(
     (listener, service): (&Arc<Listener>, &Arc<Service>),
 ) {
     listener.metrics.rejected.of(why).inc();
+    count_refused(
+        listener,
+        match why {
+            RejectReason::ListenerLimit => CloseReason::ListenerLimit,
+            _ => CloseReason::GlobalLimit,
+        },
+    );
     let mut answer = Vec::with_capacity(512);
     super::reply::error(
         &mut answer,
@@ -192,14 +233,31 @@ fn reject(
         listener.settings.retry_after,
     );
     super::account::count_rejected(service, ProxyError::GlobalLimit);
-    let deadline = Deadline::after(REJECT_LINGER);
     let Ok(stream) = Stream::new(socket, Initially::Writable) else {
         return;
     };
-    let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]);
-    if sent.is_err() || REFUSED.get() >= REFUSED_LINGERING_MAX {
+    if stream.try_write(&[std::io::IoSlice::new(&answer)]).is_ok() {
+        linger_aside(stream);
+    }
+}
+
+/// A connection that was accepted and got no conversation is closed for a reason like any other.
+fn count_refused(listener: &Listener, reason: CloseReason) {
+    listener.metrics.closed.of(By::Holdfast, reason).inc();
+}
+
+/// Closes in stages: what the client has sent already would make a reset of a plain close.
+fn close_aside(socket: OwnedFd) {
+    if let Ok(stream) = Stream::new(socket, Initially::Writable) {
+        linger_aside(stream);
+    }
+}
+
+fn linger_aside(stream: Stream) {
+    if REFUSED.get() >= REFUSED_LINGERING_MAX {
         return; // in a flood a refusal costs a write and a close, and no descriptor is kept
     }
+    let deadline = Deadline::after(REJECT_LINGER);
     REFUSED.set(REFUSED.get() + 1);
     worker::spawn(async move {
         crate::net::linger::linger(stream, REJECT_LINGER_OCTETS, deadline).await;
@@ -219,9 +277,21 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
             }
             worker::sleep_until(Deadline::after(HOLD_LOOK)).await;
             if stream.peer_has_ended() || stream.look() == crate::net::reactor::Seen::Closed {
-                return;
+                let reason = match stream.was_reset() {
+                    Reset::Yes => CloseReason::PeerRst,
+                    Reset::No => CloseReason::PeerFin,
+                };
+                return places.metrics().closed.of(By::Peer, reason).inc();
             }
         }
+        let reason = match places.standing() {
+            Standing::Serving | Standing::Announced => CloseReason::ClientLimit,
+            Standing::Closing | Standing::Waiting | Standing::Tunnels | Standing::Ended => {
+                CloseReason::Drain
+            }
+        };
+        places.metrics().closed.of(By::Holdfast, reason).inc();
+        linger_aside(stream);
     });
 }
 
@@ -244,7 +314,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
-    let client = Client::new(stream, peer, (places, admitted), live);
+    let client = Box::new(Client::new(stream, peer, (places, admitted), live));
     let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
     if conversation.await.is_err() {
         service.metrics.panics.inc();
@@ -293,6 +363,9 @@ const REFUSED_LINGERING_MAX: u32 = 64;
 
 /// Between two flushes of the access log.
 const LOG_TICK_MILLIS: u64 = 50;
+
+/// Between two thinnings of a worker's shelves: a memory peak is gone in some ten of them.
+const THIN_MILLIS: u64 = 1000;
 
 /// How long a refused client's octets are discarded, so that it reads its refusal.
 const REJECT_LINGER: Duration = Duration::from_millis(500);

@@ -18,33 +18,34 @@ use crate::h1::head::ResponseHead;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Seen;
 use crate::observe::words::HalfClose;
+use crate::policy::body_rate::BodyRate;
 use crate::policy::forwarded::Scheme;
 use crate::policy::hops;
 use crate::policy::hops::Announce;
 use crate::policy::hops::HopContext;
 use crate::policy::hops::Removed;
 use crate::policy::hops::Upgrading;
-use crate::policy::timeouts::BodyRate;
 use crate::pool::Verdict;
 use crate::pool::lease::Allowance;
 use crate::pool::verdict;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Answering;
+use crate::proxy::answer::NoAnswer;
+use crate::proxy::answer::Upgrade;
 use crate::proxy::client::Client;
+use crate::proxy::held::Holding;
 use crate::proxy::judge::Judged;
 use crate::proxy::origin;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Answering;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Progress;
-use crate::proxy::origin::Upgrade;
-use crate::proxy::origin::Upload;
-use crate::proxy::origin::Wanted;
 use crate::proxy::outlet::Outlet;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Progress;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
 use crate::proxy::relay::Patience;
@@ -115,8 +116,8 @@ pub struct Attempt<'a> {
     pub origin_out: &'a mut Vec<u8>,
     /// The request's content.
     pub content: &'a mut Content,
-    /// Which answers are wanted.
-    pub wanted: &'a dyn Fn(u16) -> Wanted,
+    /// Which answers are held back for another attempt.
+    pub holding: &'a Holding<'a>,
     /// A field line to add to the answer.
     pub extra: &'a [u8],
     /// Shows what both connections are doing now.
@@ -149,7 +150,7 @@ impl Attempt<'_> {
                 .of(HalfClose::Finish),
             service: &self.client.service,
             body_idle: upstream.body_idle,
-            wanted: self.wanted,
+            holding: self.holding,
             extra: self.extra,
             phase: self.phase,
             progress,
@@ -161,6 +162,8 @@ impl Attempt<'_> {
                 upstream.body_idle,
             )
             .await;
+            // Another attempt encodes it afresh; this one may wait long.
+            buffer::give_back(std::mem::take(self.origin_out));
             progress.set_upload(match sent {
                 Ok(()) => Upload::Whole(clock::now_micros()),
                 // It may have said why before it closed.
@@ -194,44 +197,89 @@ async fn both(
     (progress, phase): (&Progress, &dyn Fn(Phase)),
 ) -> Result<Answer, Unanswered> {
     let mut upload = pin!(upload.run());
-    let mut answer = pin!(origin::answer(answering));
+    let mut answer = pin!(answer_at_once(answering));
+    let mut answered = None;
     poll_fn(|context| {
         if progress.upload() == Upload::Flowing
             && let Poll::Ready(sent) = upload.as_mut().poll(context)
         {
-            match sent {
-                Ok(()) => {
-                    progress.set_upload(Upload::Whole(clock::now_micros()));
+            match (uploaded(sent), answered.take()) {
+                (Ok(upload), None) => {
+                    progress.set_upload(upload);
                     if progress.begun() != Begun::Yes {
                         phase(Phase::Wait);
                     }
                 }
-                Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => {
-                    progress.set_upload(Upload::Refused);
+                (Ok(upload), Some(early)) => {
+                    progress.set_upload(match upload {
+                        Upload::Whole(_) | Upload::Behind => Upload::Behind,
+                        Upload::Flowing | Upload::Refused => Upload::Refused,
+                    });
+                    answered = Some(early);
                 }
-                Err(Stuck::SenderFin) => {
-                    let gone = ClientFailed::Gone(CloseReason::ClientGone);
-                    return Poll::Ready(Err(Unanswered::Client(gone)));
-                }
-                Err(Stuck::SenderBroke(_)) => {
-                    let gone = ClientFailed::Gone(CloseReason::PeerRst);
-                    return Poll::Ready(Err(Unanswered::Client(gone)));
-                }
-                Err(Stuck::SenderSlow) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::Slow)));
-                }
-                Err(Stuck::TooLarge) => {
-                    return Poll::Ready(Err(Unanswered::Client(ClientFailed::TooLarge)));
-                }
-                Err(Stuck::Malformed(error)) => {
-                    let failed = ClientFailed::Malformed(error.proxy_error());
-                    return Poll::Ready(Err(Unanswered::Client(failed)));
-                }
+                (Err(failed), None) => return Poll::Ready(Err(Unanswered::Client(failed))),
+                // The answer is whole and gone; what follows on this connection is in doubt.
+                (Err(_), Some(early)) => return Poll::Ready(Ok(unfinished(early))),
             }
         }
-        answer.as_mut().poll(context).map_err(Unanswered::Origin)
+        if answered.is_none() {
+            match answer.as_mut().poll(context) {
+                Poll::Ready(Ok(whole)) => answered = Some(whole),
+                Poll::Ready(Err(failed)) => return Poll::Ready(Err(Unanswered::Origin(failed))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match answered.take() {
+            Some(early) if waits_for_the_rest(&early, progress) => {
+                answered = Some(early);
+                Poll::Pending
+            }
+            Some(whole) => Poll::Ready(Ok(whole)),
+            None => Poll::Pending,
+        }
     })
     .await
+}
+
+/// Passes the answer on. What is left of one that came early does not wait for its request's end.
+async fn answer_at_once(answering: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
+    let answer = origin::answer(answering).await?;
+    if waits_for_the_rest(&answer, answering.progress) {
+        let patience = answering.listener.write_timeout;
+        let flushed = relay::flush(answering.client, answering.out, patience).await;
+        flushed.map_err(|_| NoAnswer::ClientGone)?;
+    }
+    Ok(answer)
+}
+
+/// Whether the rest of the request still goes to the origin although its answer is whole. An origin
+/// that answers early and neither refuses nor closes goes on reading (RFC 9112 §9.5 has a client
+/// stop only then): what it was answered for and never got would be lost. Its connection is not used
+/// again, for an origin that does not go on reading takes the rest for the next request.
+fn waits_for_the_rest(answer: &Answer, progress: &Progress) -> bool {
+    progress.upload() == Upload::Flowing
+        && answer.kind == AnswerKind::Complete
+        && answer.client == Persistence::Persist
+        && answer.origin == Persistence::Persist
+}
+
+/// How far a request came, or what its client did wrong.
+fn uploaded(sent: Result<(), Stuck>) -> Result<Upload, ClientFailed> {
+    match sent {
+        Ok(()) => Ok(Upload::Whole(clock::now_micros())),
+        Err(Stuck::Recipient(_) | Stuck::RecipientGone | Stuck::Misfit) => Ok(Upload::Refused),
+        Err(Stuck::SenderFin) => Err(ClientFailed::Gone(CloseReason::ClientGone)),
+        Err(Stuck::SenderBroke(_)) => Err(ClientFailed::Gone(CloseReason::PeerRst)),
+        Err(Stuck::SenderSlow) => Err(ClientFailed::Slow),
+        Err(Stuck::TooLarge) => Err(ClientFailed::TooLarge),
+        Err(Stuck::Malformed(error)) => Err(ClientFailed::Malformed(error.proxy_error())),
+    }
+}
+
+/// An answer whose request will not end: neither connection carries another.
+fn unfinished(mut answer: Answer) -> Answer {
+    answer.client = Persistence::Close(CloseReason::ClientUnfinished);
+    answer
 }
 
 /// The request's way to the origin.
@@ -333,8 +381,9 @@ pub fn encode_request(
     origin_host: &[u8],
 ) -> Result<Removed, ProxyError> {
     out.clear();
-    let path = head.target.path(octets);
-    encode::request_line(out, head.method_octets.of(octets), path)
+    buffer::furnish(out);
+    let target = head.target.to_origin(octets);
+    encode::request_line(out, head.method_octets.of(octets), &target)
         .map_err(|_| ProxyError::Internal)?;
     let upgrading = match judged.asked.upgrade {
         Upgrade::Asked => Upgrading::Yes,
@@ -352,6 +401,7 @@ pub fn encode_request(
         scheme: Scheme::Http,
         host_to_origin: if keeps { None } else { Some(origin_host) },
         upgrading,
+        protocols: &route.settings.upgrade,
         announce,
         max_forwards: judged.max_forwards,
     };
@@ -391,7 +441,8 @@ pub fn verdict_after(
         persistence,
         request: match upload {
             Upload::Whole(_) => verdict::RequestSent::Whole,
-            Upload::Flowing | Upload::Refused => verdict::RequestSent::Partly,
+            // An origin that answered before may have taken the rest for the next request.
+            Upload::Flowing | Upload::Refused | Upload::Behind => verdict::RequestSent::Partly,
         },
         leftover: if leftover.is_empty() {
             verdict::Leftover::Empty
@@ -425,6 +476,11 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     // The clock of its rate runs only while we read it.
     let mut pace = BodyRate::new(rate, clock::now());
     pace.on_pause(clock::now());
+    // What is known not to fit is not kept in part either.
+    let replay = match framing {
+        Framing::Length(length) if length > replay as u64 => 0,
+        _ => replay,
+    };
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::new(replay),

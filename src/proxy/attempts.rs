@@ -1,5 +1,8 @@
 //! The attempts of an exchange: one after the other until an answer, or a reason to stop.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
 use crate::base::ProxyError;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
@@ -8,6 +11,7 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::sys;
 use crate::observe::words::ConnectError;
+use crate::observe::words::RetryDenied;
 use crate::observe::words::RetryReason;
 use crate::observe::words::RetryResult;
 use crate::policy::balance::Tried;
@@ -21,11 +25,15 @@ use crate::policy::retry::RequestHeld;
 use crate::policy::retry::RetryStatus;
 use crate::policy::retry::UnsafeMethods;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::attempt::Unanswered;
 use crate::proxy::choose::Fast;
 use crate::proxy::choose::NotServed;
+use crate::proxy::choose::Occasion;
 use crate::proxy::choose::dial_error;
 use crate::proxy::desk::Desk;
 use crate::proxy::exchange::Exchange;
@@ -33,17 +41,15 @@ use crate::proxy::exchange::Outcomes;
 use crate::proxy::failure;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
+use crate::proxy::failure::Wear;
+use crate::proxy::held::Holding;
+use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Progress;
-use crate::proxy::origin::Upload;
-use crate::proxy::origin::Wanted;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Progress;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::HeldDown;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
@@ -54,8 +60,11 @@ impl<'a> Exchange<'a> {
         loop {
             desk.record.attempts += 1;
             // A failed connect sent nothing: after it an idle connection elsewhere will do.
-            let fresh = again.is_some_and(|(why, _)| why != RetryReason::Connect);
-            let acquired = self.acquire(desk, upstream, &mut tried, fresh).await;
+            let occasion = match again {
+                None | Some((RetryReason::Connect, _)) => Occasion::First,
+                Some(_) => Occasion::Retry,
+            };
+            let acquired = self.acquire(desk, upstream, &mut tried, occasion).await;
             let (acquired, at, _in_flight) = match acquired {
                 Ok(acquired) => acquired,
                 Err(NotServed::ClientGone) => {
@@ -92,18 +101,18 @@ impl<'a> Exchange<'a> {
                 }
             };
             self.sent += 1;
-            let reused = matches!(acquired.outcome, Outcome::Reused | Outcome::ReusedAfterWait);
+            let wear = wear(acquired.outcome);
             let mut lent = acquired.lent;
-            let tried_once = self.attempt(desk, route, &mut lent, reused).await;
-            let (failed, upload) = match tried_once {
+            let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
+            let broken = match tried_once {
                 Ok((answer, upload)) => {
                     self.count_retry(upstream, again, RetryResult::Success);
                     return Outcomes::Answered(answer, lent, upload);
                 }
-                Err(failed) => failed,
+                Err(broken) => broken,
             };
             self.count_retry(upstream, again, RetryResult::Failure);
-            let after = self.after_failure(desk, route, lent, (failed, upload, reused));
+            let after = self.after_failure(desk, route, (lent, wear), broken);
             match Box::pin(after).await {
                 Next::Stop(outcome) => return outcome,
                 Next::Again(why, course) => {
@@ -124,22 +133,52 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// One attempt over one connection: send, pass on, and say what broke.
     async fn attempt(
         &mut self,
         desk: &mut Desk,
         route: &'a Arc<Route>,
-        lent: &mut Lent,
-        reused: bool,
+        (lent, wear): (&mut Lent, Wear),
     ) -> Result<(Answer, Upload), (Broken, Upload)> {
         let nothing_sent = |error| (Broken::Refused(error), Upload::Flowing);
+        self.prepare(desk, route, lent).map_err(nothing_sent)?;
+        let lent = &*lent;
+        let Some(stream) = lent.stream() else {
+            return Err(nothing_sent(ProxyError::Internal));
+        };
+        let acked_before = match (wear, self.method) {
+            (Wear::Reused, MethodClass::Unsafe) => acked(stream),
+            (Wear::Fresh, _) | (_, MethodClass::Idempotent) => None,
+        };
+        self.forget_what_is_not_repeated(route, wear);
+        let progress = attempt::progress(
+            &desk.request,
+            desk.input.held(),
+            self.judged.framing,
+            route.upstream.settings.response_header,
+        );
+        let begun = clock::now_micros();
+        let result = self.exchange(desk, route, (lent, stream), &progress).await;
+        note_timeline(desk, &progress, begun, route);
+        let upload = progress.upload();
+        match result {
+            Ok(answer) => Ok((answer, upload)),
+            Err(unanswered) => {
+                let proof = proof((acked_before, stream), upload);
+                Err((broken(unanswered, proof, progress.begun()), upload))
+            }
+        }
+    }
+
+    /// Writes the request's head, and shows what begins.
+    fn prepare(&self, desk: &mut Desk, route: &Route, lent: &mut Lent) -> Result<(), ProxyError> {
         let removed = attempt::encode_request(
             &mut desk.origin_out,
             (&desk.request, desk.input.held()),
             (self.client, route),
             &self.judged,
             lent.endpoint().host.as_bytes(),
-        )
-        .map_err(nothing_sent)?;
+        )?;
         account::count_removed(&self.client.listener.metrics, &removed);
         lent.begin_request();
         let sending = match self.judged.framing {
@@ -148,59 +187,58 @@ impl<'a> Exchange<'a> {
         };
         lent.enter(sending);
         self.client.enter(sending);
-        desk.origin_in = crate::net::buffer::ReadBuffer::lend();
+        desk.origin_in.clear();
         desk.out.clear();
-        let (client, held) = (self.client, &*lent);
+        Ok(())
+    }
+
+    /// A request that will not be sent again whatever happens need not be kept.
+    fn forget_what_is_not_repeated(&mut self, route: &Route, wear: Wear) {
+        let repeats_all = route.upstream.settings.retry.unsafe_methods == UnsafeMethods::Always;
+        let first = self.sent == 1 && wear == Wear::Fresh;
+        if first && self.method == MethodClass::Unsafe && !repeats_all {
+            self.content.replay.give_up();
+        }
+    }
+
+    /// Sends the request and passes the answer on, or holds it back.
+    async fn exchange(
+        &mut self,
+        desk: &mut Desk,
+        route: &Route,
+        (lent, stream): (&Lent, &Stream),
+        progress: &Progress,
+    ) -> Result<Answer, Unanswered> {
+        let (client, upstream) = (self.client, &route.upstream);
         let phase = |phase| {
             client.enter(phase);
-            held.enter(phase);
+            lent.enter(phase);
         };
-        let Some(stream) = lent.stream() else {
-            return Err(nothing_sent(ProxyError::Internal));
+        let (method, attempts, framing) = (self.method, self.sent, self.judged.framing);
+        let worth = |status| match RetryStatus::of(status) {
+            None => Worth::PassingOn,
+            Some(listed) => failure::worth(
+                &Failed {
+                    failure: Failure::Status(listed),
+                    method,
+                    request: held(framing, upstream.settings.retry_buffer),
+                    attempts,
+                },
+                upstream,
+            ),
         };
-        let proves = reused && self.method == MethodClass::Unsafe;
-        let acked_before = if proves { acked(stream) } else { None };
-        let repeats_all = route.upstream.settings.retry.unsafe_methods == UnsafeMethods::Always;
-        if self.sent == 1 && !reused && self.method == MethodClass::Unsafe && !repeats_all {
-            self.content.replay.give_up(); // it will not be sent again whatever happens
-        }
-        let progress = attempt::progress(
-            &desk.request,
-            desk.input.held(),
-            self.judged.framing,
-            route.upstream.settings.response_header,
-        );
-        let begun = clock::now_micros();
-        let held = match self.judged.framing {
-            Framing::None => RequestHeld::Replayable,
-            Framing::Length(length) if length <= route.upstream.settings.retry_buffer => {
-                RequestHeld::Replayable
-            }
-            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => RequestHeld::Forgotten,
-        };
-        let (method, attempts) = (self.method, self.sent);
-        let wanted = |status| {
-            let Some(listed) = RetryStatus::of(status) else {
-                return Wanted::Yes;
-            };
-            let failure = Failure::Status(listed);
-            let failed = Failed {
-                failure,
-                method,
-                request: held,
-                attempts,
-            };
-            match failure::decision(&failed, &route.upstream) {
-                Decision::Again(_) => Wanted::TryAgain,
-                Decision::NotAgain(_) => Wanted::Yes,
-            }
+        let too_long = &upstream.metrics.retries_denied;
+        let holding = Holding {
+            worth: &worth,
+            most: upstream.settings.retry_buffer,
+            too_long: *too_long.of(RetryDenied::BodyNotBuffered),
         };
         let mut extra = Vec::new();
-        if self.client.service.server_timing == super::service::ServerTiming::Sent {
+        if client.service.server_timing == super::service::ServerTiming::Sent {
             account::server_timing(&mut extra, &desk.record.timeline);
         }
-        let result = Attempt {
-            client: self.client,
+        Attempt {
+            client,
             outlet: self.outlet,
             route,
             judged: &self.judged,
@@ -211,35 +249,55 @@ impl<'a> Exchange<'a> {
             response: &mut desk.response,
             origin_out: &mut desk.origin_out,
             content: &mut self.content,
-            wanted: &wanted,
+            holding: &holding,
             extra: &extra,
             phase: &phase,
         }
-        .run(&progress)
-        .await;
-        note_timeline(desk, &progress, begun, route);
-        let upload = progress.upload();
-        result.map(|answer| (answer, upload)).map_err(|unanswered| {
-            let broken = match unanswered {
-                Unanswered::Client(failed) => Broken::Client(failed, progress.begun()),
-                Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => {
-                    let proof = match (acked_before, acked(stream)) {
-                        (Some(before), Some(after))
-                            if before == after && upload != Upload::Refused =>
-                        {
-                            Proof::Unsent
-                        }
-                        _ => Proof::Unknown,
-                    };
-                    Broken::Ended(Ended::Fin, proof, progress.begun())
-                }
-                Unanswered::Origin(NoAnswer::Ended(ended)) => {
-                    Broken::Ended(ended, Proof::Unknown, progress.begun())
-                }
-                Unanswered::Origin(no_answer) => Broken::Origin(no_answer, progress.begun()),
-            };
-            (broken, upload)
-        })
+        .run(progress)
+        .await
+    }
+}
+
+/// Whether a request so framed can be kept whole, as far as its head tells.
+fn held(framing: Framing, buffer: u64) -> RequestHeld {
+    match framing {
+        Framing::Length(length) if length > buffer => RequestHeld::Forgotten,
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+            RequestHeld::Replayable
+        }
+    }
+}
+
+/// What an attempt without a whole answer broke on.
+fn broken(unanswered: Unanswered, proof: Proof, begun: Begun) -> Broken {
+    match unanswered {
+        Unanswered::Client(failed) => Broken::Client(failed, begun),
+        Unanswered::Origin(NoAnswer::Ended(Ended::Fin)) => Broken::Ended(Ended::Fin, proof, begun),
+        Unanswered::Origin(NoAnswer::Ended(ended @ (Ended::Reset | Ended::Silence))) => {
+            Broken::Ended(ended, Proof::Unknown, begun)
+        }
+        Unanswered::Origin(no_answer) => Broken::Origin(no_answer, begun),
+    }
+}
+
+/// What is known of a request whose connection ended by a FIN: unsent, if the origin's TCP has not
+/// acknowledged an octet since before it went out.
+fn proof((before, stream): (Option<u64>, &Stream), upload: Upload) -> Proof {
+    match (before, upload) {
+        (Some(_), Upload::Flowing | Upload::Whole(_) | Upload::Behind)
+            if acked(stream) == before =>
+        {
+            Proof::Unsent
+        }
+        (Some(_) | None, _) => Proof::Unknown,
+    }
+}
+
+/// Whether a connection so had was used before.
+fn wear(outcome: Outcome) -> Wear {
+    match outcome {
+        Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
+        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => Wear::Fresh,
     }
 }
 
@@ -252,7 +310,7 @@ fn note_timeline(desk: &mut Desk, progress: &Progress, begun: u64, route: &Route
     let now = clock::now_micros();
     let sent = match progress.upload() {
         Upload::Whole(at) => at,
-        Upload::Flowing | Upload::Refused => now,
+        Upload::Flowing | Upload::Refused | Upload::Behind => now,
     };
     let timeline = &mut desk.record.timeline;
     timeline.send = sent.saturating_sub(begun);

@@ -35,9 +35,11 @@ use crate::pool::ledger::Cancelled;
 use crate::pool::ledger::Checkout;
 use crate::pool::ledger::Collected;
 use crate::pool::ledger::Fresh;
+use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
 use crate::pool::ledger::RefuseReason;
 use crate::pool::ledger::Was;
+use crate::pool::ports::Parting;
 use crate::proxy::endpoint::Counted;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
@@ -45,6 +47,7 @@ use crate::proxy::endpoint::Parked;
 use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::lent::Waited;
+use crate::proxy::pulse::Pulse;
 use crate::proxy::tend;
 use std::cell::Cell;
 use std::future::Future;
@@ -63,10 +66,15 @@ pub enum NotAcquired {
     Dial(DialError),
     /// There is no room and the request may not wait here.
     Full,
-    /// The line is as long as it may be.
-    QueueFull,
-    /// It waited as long as it may.
-    QueueTimeout,
+    /// The line is as long as it may be, and what those in it lack.
+    QueueFull(Lack),
+    /// It waited as long as it may, and what it lacked.
+    QueueTimeout {
+        /// What it lacked.
+        lack: Lack,
+        /// How long it waited.
+        queued: Duration,
+    },
     /// The pool is closed.
     Closed,
 }
@@ -130,14 +138,20 @@ impl Endpoint {
                     let permit = Permit::new(self, permit, want.why);
                     let place = standing.map(|ticket| Place::new(self, ticket));
                     // Boxed, as the line is: the usual way has neither.
-                    return Box::pin(self.dial_or_be_served(permit, place, want)).await;
+                    let dialled = Box::pin(self.dial_or_be_served(permit, place, want)).await;
+                    return self.or_wait_for_a_port(dialled, want).await;
                 }
                 Checkout::Wait(ticket) => {
                     let place = Place::new(self, ticket);
-                    return Box::pin(self.stand_in_line(place, want)).await;
+                    self.pool.after_change();
+                    let served = Box::pin(self.stand_in_line(place, want)).await;
+                    return self.or_wait_for_a_port(served, want).await;
                 }
                 Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
-                Checkout::Refuse(RefuseReason::QueueFull) => return Err(NotAcquired::QueueFull),
+                Checkout::Refuse(RefuseReason::QueueFull) => {
+                    let lack = self.pool.lock().ledger.lacks();
+                    return Err(NotAcquired::QueueFull(lack));
+                }
                 Checkout::Refuse(RefuseReason::Closed) => return Err(NotAcquired::Closed),
             }
         }
@@ -256,6 +270,32 @@ impl Endpoint {
         state.apply_idle_limit();
     }
 
+    /// Where the system found no port, the request waits like others: that says nothing about the
+    /// endpoint. One that may not wait here looks elsewhere, as if the pool were full.
+    async fn or_wait_for_a_port(
+        self: &Arc<Self>,
+        acquired: Result<Acquired, NotAcquired>,
+        want: Want,
+    ) -> Result<Acquired, NotAcquired> {
+        match (acquired, want.queue) {
+            (Err(NotAcquired::Dial(DialError::NoPort)), Queueing::Refused) => {
+                Err(NotAcquired::Full)
+            }
+            (Err(NotAcquired::Dial(DialError::NoPort)), Queueing::Allowed { .. })
+                if want.until.passed() =>
+            {
+                Err(NotAcquired::QueueTimeout {
+                    lack: Lack::Port,
+                    queued: Duration::ZERO,
+                })
+            }
+            (Err(NotAcquired::Dial(DialError::NoPort)), Queueing::Allowed { .. }) => {
+                Box::pin(self.acquire(want)).await
+            }
+            (acquired, _) => acquired,
+        }
+    }
+
     async fn stand_in_line(
         self: &Arc<Self>,
         place: Place,
@@ -263,12 +303,15 @@ impl Endpoint {
     ) -> Result<Acquired, NotAcquired> {
         let since = clock::now();
         let waiting = self.metrics.queue_length.hold();
-        let served = worker::within(want.until, place.served()).await;
+        let served = worker::within(want.until, self.served(&place)).await;
         drop(waiting);
         let queued = clock::now().saturating_duration_since(since);
         self.metrics.queue_wait.observe_duration(queued);
         match served {
-            Err(_) => Err(NotAcquired::QueueTimeout),
+            Err(_) => {
+                let lack = self.pool.lock().ledger.lacks();
+                Err(NotAcquired::QueueTimeout { lack, queued })
+            }
             Ok(Served::Gone) => Err(NotAcquired::Closed),
             Ok(Served::Connection(parked, lease)) => {
                 match self.revive(*parked, lease, want.inspect) {
@@ -293,6 +336,21 @@ impl Endpoint {
                     connecting,
                     idle: None,
                 })
+            }
+        }
+    }
+
+    /// Waits for the place to be served. Ports come free by time alone, so while they are short
+    /// whoever waits looks after them.
+    async fn served(&self, place: &Place) -> Served {
+        loop {
+            // Where there are ports now they may be short by the time a connection closes.
+            let due = self.pool.look_for_ports();
+            let due = due.map_or(LOOK_FOR_PORTS, |due| {
+                due.saturating_duration_since(clock::now())
+            });
+            if let Ok(served) = worker::within(Deadline::after(due), place.served()).await {
+                return served;
             }
         }
     }
@@ -357,6 +415,7 @@ impl Endpoint {
         };
         let Ok(stream) = stream.attach() else {
             self.retire(lease, CloseReason::IoError);
+            self.port_left(&facts, Parting::OursFirst);
             self.count_closed(&facts, CloseReason::IoError);
             return None;
         };
@@ -384,7 +443,7 @@ impl Endpoint {
         }
         facts.counted.enter(self, UpstreamState::Active);
         if moved {
-            tend::watch(&stream, self, facts.live.facts().id);
+            tend::watch(&stream, self, &facts);
         }
         Some(Lent {
             conn: Some((stream, facts, lease)),
@@ -469,9 +528,11 @@ impl Drop for Place {
             state.ledger.cancel(ticket, clock::now())
         };
         match cancelled {
-            Cancelled::Unserved => {}
+            Cancelled::Unserved => self.endpoint.pool.after_change(),
             Cancelled::Place(next) => self.endpoint.pool.wake(next),
-            Cancelled::Connection(returned) => self.endpoint.settle(returned),
+            Cancelled::Connection(returned) => {
+                self.endpoint.settle(returned);
+            }
         }
     }
 }
@@ -497,6 +558,18 @@ impl Permit {
     }
 }
 
+impl Permit {
+    /// The system found no port: those who wait for one do not try at once.
+    fn found_no_port(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            let mut state = self.endpoint.pool.lock();
+            let next = state.ledger.found_no_port(permit, clock::now());
+            drop(state);
+            self.endpoint.pool.wake(next);
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
@@ -511,7 +584,10 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
     let settings = endpoint.upstream.load_full();
     let begun = clock::now();
     let deadline = Deadline::after(settings.connect_timeout);
-    let dialled = dial::dial(endpoint.address, &settings.dial, deadline).await;
+    let right = permit.permit.as_ref();
+    let seat = right.map(ConnectPermit::seat).ok_or(DialError::NoPort)?;
+    let source = endpoint.sources.get(seat.source()).copied();
+    let dialled = dial::dial(endpoint.address, &settings.dial, source, deadline).await;
     let stream = dialled.inspect_err(|error| {
         endpoint
             .metrics
@@ -524,7 +600,8 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
                 endpoint.holddown.on_failure();
             }
             // Our own trouble says nothing about the endpoint.
-            DialError::NoPort | DialError::NoDescriptor | DialError::Io(_) => {}
+            DialError::NoPort => permit.found_no_port(),
+            DialError::NoDescriptor | DialError::Io(_) => {}
         }
     })?;
     endpoint.holddown.on_success();
@@ -546,7 +623,6 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         },
         Phase::RequestHead,
     );
-    tend::watch(&stream, &endpoint, id);
     let mut counted = permit
         .counted
         .take()
@@ -557,8 +633,12 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         opened_at: now,
         why: permit.why,
         counted,
+        seat,
         told: (0, 0),
+        origin_max_requests: None,
+        pulse: endpoint.metrics.tcp().map(|tcp| Pulse::of(&stream, tcp)),
     });
+    tend::watch(&stream, &endpoint, &facts);
     let Some(right) = permit.permit.take() else {
         return Err(DialError::TimedOut);
     };
@@ -583,6 +663,9 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
 pub fn jitter(age: Duration, jitter: f64) -> Duration {
     age.mul_f64(1.0 + jitter * (2.0 * fastrand::f64() - 1.0))
 }
+
+/// How often who waits looks whether ports are short, so that service is back within a second.
+const LOOK_FOR_PORTS: Duration = Duration::from_millis(500);
 
 fn reason_of(peeked: Peeked) -> CloseReason {
     match peeked {

@@ -1,6 +1,5 @@
 //! Taking a connection for a request: at a chosen endpoint, else wherever there is room, else in line.
 
-use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
@@ -13,6 +12,7 @@ use crate::policy::balance::Dice;
 use crate::policy::balance::Tried;
 use crate::policy::retry::MethodClass;
 use crate::pool::ledger::Fresh;
+use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
@@ -30,33 +30,36 @@ use std::time::Duration;
 
 impl Exchange<'_> {
     /// Takes a connection: at a chosen endpoint, else wherever there is room, else in line.
-    pub(super) async fn acquire(
+    pub(super) async fn acquire<'u>(
         &mut self,
         desk: &mut Desk,
-        upstream: &Upstream,
+        upstream: &'u Upstream,
         tried: &mut Tried,
-        retry: bool,
-    ) -> Result<(Acquired, usize, InFlight), NotServed> {
+        occasion: Occasion,
+    ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
-        let only = upstream.endpoints.len() == 1;
+        let only = match upstream.endpoints.len() {
+            1 => IfFull::Wait,
+            _ => IfFull::LookElsewhere,
+        };
         loop {
             let held_down = match full {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
             let picked = upstream.pick(&looked, held_down, &mut Fast);
-            let (at, endpoint, may_wait) = match (picked, full) {
+            let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
-                (None, Some((at, endpoint))) => (at, endpoint, true),
+                (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
                 (None, None) => return Err(NotServed::NoneLeft),
             };
             let in_flight = InFlight::at(endpoint);
-            let want = self.want(upstream, endpoint, (retry, may_wait));
+            let want = self.want(upstream, endpoint, (occasion, if_full));
             let acquired = self.while_client_stays(endpoint.acquire(want)).await;
             match acquired {
                 None => {
-                    if may_wait {
+                    if if_full == IfFull::Wait {
                         upstream
                             .metrics
                             .queue_rejected
@@ -81,19 +84,20 @@ impl Exchange<'_> {
                     tried.note(at);
                     return Err(NotServed::Dial(error));
                 }
-                Some(Err(NotAcquired::QueueFull)) => {
+                Some(Err(NotAcquired::QueueFull(lack))) => {
                     upstream.metrics.queue_rejected.of(QueueReject::Full).inc();
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
-                    return Err(NotServed::Error(ProxyError::QueueFull));
+                    return Err(NotServed::Error(in_vain(lack, ProxyError::QueueFull)));
                 }
-                Some(Err(NotAcquired::QueueTimeout)) => {
+                Some(Err(NotAcquired::QueueTimeout { lack, queued })) => {
+                    desk.record.timeline.queue += micros(queued);
                     upstream
                         .metrics
                         .queue_rejected
                         .of(QueueReject::Timeout)
                         .inc();
                     upstream.metrics.requests.of(Outcome::Rejected).inc();
-                    return Err(NotServed::Error(ProxyError::QueueTimeout));
+                    return Err(NotServed::Error(in_vain(lack, ProxyError::QueueTimeout)));
                 }
                 Some(Err(NotAcquired::Closed)) => {
                     looked.note(at);
@@ -103,17 +107,17 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn want(
+    fn want(
         &self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        (retry, may_wait): (bool, bool),
+        (occasion, if_full): (Occasion, IfFull),
     ) -> Want {
         let settings = &upstream.settings;
         let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
         let unsafe_method = self.method == MethodClass::Unsafe;
         let (fresh, why) = match settings.reuse {
-            _ if retry => (Fresh::Only, Some(OpenReason::Retry)),
+            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
             Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
             Reuse::Safe | Reuse::Always if unsafe_method => {
@@ -121,8 +125,8 @@ impl Exchange<'_> {
             }
             Reuse::Safe | Reuse::Always => (Fresh::Any, None),
         };
-        let queue = match may_wait {
-            true => {
+        let queue = match if_full {
+            IfFull::Wait => {
                 let elsewhere = match upstream.endpoints.len() {
                     1 => 0,
                     _ => upstream.waiting_elsewhere(endpoint),
@@ -131,7 +135,7 @@ impl Exchange<'_> {
                     max_pending: settings.max_pending.saturating_sub(elsewhere),
                 }
             }
-            false => Queueing::Refused,
+            IfFull::LookElsewhere => Queueing::Refused,
         };
         let inspect = if unsafe_method {
             Inspect::Socket
@@ -146,6 +150,25 @@ impl Exchange<'_> {
             inspect,
         }
     }
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// For an attempt of which nothing is known yet, or whose request was never sent: any will do.
+    First,
+    /// For a request that was sent already: only a fresh one will do, since a second stale one
+    /// would teach nothing.
+    Retry,
+}
+
+/// What a request does at an endpoint that has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfFull {
+    /// It stands in line.
+    Wait,
+    /// It goes to another endpoint first.
+    LookElsewhere,
 }
 
 /// Why no connection was had.
@@ -177,10 +200,10 @@ fn note_endpoint(desk: &mut Desk, upstream: &Upstream, endpoint: &Arc<Endpoint>)
         endpoint: Some(endpoint.address),
         conn: None,
         nth: 0,
-        outcome: Outcome::Rejected,
+        outcome: None,
         opened: None,
         idle: None,
-        kept: Kept::Closed(CloseReason::IoError),
+        kept: Kept::Never,
     });
 }
 
@@ -195,14 +218,25 @@ fn note_origin(
         endpoint: Some(endpoint.address),
         conn: acquired.lent.id(),
         nth: acquired.lent.nth() + 1,
-        outcome: acquired.outcome,
+        outcome: Some(acquired.outcome),
         opened: acquired.opened,
         idle: acquired.idle,
         kept: Kept::Persists,
     });
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     desk.record.timeline.queue += micros(acquired.queued);
     desk.record.timeline.connect += micros(acquired.connecting);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a request is told that waited in vain or might not wait.
+fn in_vain(lack: Lack, otherwise: ProxyError) -> ProxyError {
+    match lack {
+        Lack::Connection => otherwise,
+        Lack::Port => ProxyError::LocalPorts,
+    }
 }
 
 /// The dice of the data plane: quick and good enough to choose among endpoints.

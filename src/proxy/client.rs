@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use std::time::Instant;
 use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::ProxyError;
+use crate::base::close::Close;
 use crate::base::names::Name;
 use crate::base::reason::By;
-use crate::base::reason::Close;
 use crate::base::reason::How;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
@@ -23,10 +24,14 @@ use crate::net::Stream;
 use crate::net::clock;
 use crate::net::linger;
 use crate::net::linger::Outcome;
+use crate::net::stream::Fault;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
+use crate::observe::listener_metrics::ListenerMetrics;
+use crate::observe::live::LiveConn;
 use crate::observe::live::LiveHandle;
+use crate::observe::record::Kept;
 use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
@@ -65,8 +70,12 @@ pub struct Client {
     pub age_deadline: Option<Instant>,
     /// Requests so far.
     pub nth: Cell<u64>,
+    /// Before which request an empty line was skipped, counted as `nth`.
+    pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
+    /// Whether a drain cuts it.
+    pub cut: Rc<Cut>,
     /// The plan's number when it last looked.
     version: u64,
     state: RefCell<GaugeGuard>,
@@ -168,6 +177,16 @@ impl Ending {
         }
     }
 
+    /// An answer could not be written whole, for this fault of the client's stream.
+    #[must_use]
+    pub const fn unwritten(fault: &Fault) -> Self {
+        match fault {
+            Fault::TimedOut => Self::abort(CloseReason::WriteTimeout),
+            Fault::Reset => Self::by_peer(CloseReason::PeerRst),
+            Fault::Io(_) => Self::abort(CloseReason::IoError),
+        }
+    }
+
     /// The client ended it.
     #[must_use]
     pub const fn by_peer(reason: CloseReason) -> Self {
@@ -176,6 +195,27 @@ impl Ending {
             by: By::Peer,
             reason,
         }
+    }
+}
+
+/// Whether a drain cuts a client, as can be asked while the client is lent to who serves it.
+pub struct Cut {
+    service: Arc<Service>,
+    live: Arc<LiveConn>,
+}
+
+impl Cut {
+    /// The end of its connection, if a drain wants it now whatever it is doing.
+    #[must_use]
+    pub fn is_due(&self) -> Option<Ending> {
+        let due = match self.service.standing() {
+            Standing::Ended => true,
+            Standing::Tunnels => self.live.phase() != Phase::Tunnel,
+            Standing::Serving | Standing::Announced | Standing::Closing | Standing::Waiting => {
+                false
+            }
+        };
+        due.then(|| Ending::cut(self.service.draining.at_deadline()))
     }
 }
 
@@ -194,6 +234,8 @@ impl Client {
         let age = settings
             .max_age
             .map(|age| super::checkout::jitter(age, settings.max_age_jitter));
+        stream.set_quickack(settings.quickack);
+        let cut = live.shared();
         let state = listener.metrics.connections.of(ClientState::Idle).hold();
         Self {
             stream,
@@ -209,7 +251,12 @@ impl Client {
             accepted_at: now,
             age_deadline: age.and_then(|age| now.checked_add(age)),
             nth: Cell::new(0),
+            skipped_before: Cell::new(None),
             places,
+            cut: Rc::new(Cut {
+                service: Arc::clone(&service),
+                live: cut,
+            }),
             version: service.version(),
             state: RefCell::new(state),
             told: Cell::new((0, 0)),
@@ -223,6 +270,7 @@ impl Client {
     pub fn becomes(&mut self, source: SocketAddr) {
         self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
         self.trust = self.listener.trust(source.ip());
+        self.live.stands_for(self.address);
     }
 
     /// Before an exchange: what the configuration says now holds for it. How old the connection may
@@ -272,9 +320,15 @@ impl Client {
         }
     }
 
+    /// How the connection will have been closed, told before it is.
+    #[must_use]
+    pub fn closes(&self, ending: Ending) -> Kept {
+        Kept::Closed(ending.told(self.live.phase()))
+    }
+
     /// Ends the connection as said, and counts how that went.
     pub async fn end(self, ending: Ending) {
-        let phase = self.live.view().phase;
+        let phase = self.live.phase();
         self.show(ClientState::Closing);
         self.enter(Phase::Closing);
         let settings = &self.listener.settings;
@@ -292,10 +346,18 @@ impl Client {
                 } = self;
                 let most = listener.settings.linger_bytes;
                 let outcome = linger::linger(stream, most, deadline).await;
+                let resets = &service.metrics.resets;
+                let reset_by = |by| resets.of(Side::Client, by, Phase::Closing).inc();
                 let word = match outcome {
                     Outcome::Clean => GracefulOutcome::Clean,
-                    Outcome::TimedOut => GracefulOutcome::TimedOut,
-                    Outcome::Reset => GracefulOutcome::Reset,
+                    Outcome::TimedOut => {
+                        reset_by(By::Holdfast);
+                        GracefulOutcome::TimedOut
+                    }
+                    Outcome::Reset => {
+                        reset_by(By::Peer);
+                        GracefulOutcome::Reset
+                    }
                 };
                 service.metrics.graceful_closes.of(Side::Client, word).inc();
             }
@@ -314,13 +376,8 @@ impl Client {
         let age = clock::now().saturating_duration_since(self.accepted_at);
         metrics.connection_age.observe_duration(age);
         let close = ending.told(phase);
-        if close.how == How::Rst {
-            self.service
-                .metrics
-                .resets
-                .of(Side::Client, close.by, phase)
-                .inc();
-        }
+        self.service.metrics.count_close(Side::Client, close);
+        self.live.close(close, (clock::now_micros(), clock::wall()));
     }
 }
 
@@ -330,13 +387,7 @@ impl Ending {
     pub const fn told(self, phase: Phase) -> Close {
         let how = match (self.reason, self.leave) {
             (CloseReason::PeerRst, _) | (_, Leave::Abort | Leave::Cut) => How::Rst,
-            (
-                CloseReason::IdleTimeout
-                | CloseReason::HeaderTimeout
-                | CloseReason::BodyTimeout
-                | CloseReason::WriteTimeout,
-                _,
-            ) => How::Timeout,
+            (reason, _) if reason.is_a_deadline() => How::Timeout,
             _ => How::Fin,
         };
         Close {
@@ -379,6 +430,12 @@ impl Places {
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.listener.settings.idle_timeout
+    }
+
+    /// What the listener counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.listener.metrics
     }
 
     /// Whether new work is taken.

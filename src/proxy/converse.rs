@@ -5,6 +5,7 @@
 //! desk's buffer and is served in order.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::observe::words::ClientState;
 use crate::observe::words::Drained;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
+use crate::proxy::booth;
+use crate::proxy::booth::Served;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
@@ -40,24 +43,9 @@ use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
 
 /// Serves a client until its connection ends.
-pub async fn converse(mut client: Client) {
-    let (service, live) = (Arc::clone(&client.service), client.live.shared());
-    // A cut drops whatever is under way, wherever it waits.
-    let cut = || match service.standing() {
-        Standing::Ended => Some(()),
-        Standing::Tunnels if live.phase() != Phase::Tunnel => Some(()),
-        _ => None,
-    };
-    let (ending, drained) = match rouse::unless(cut, exchanges_to_the_end(&mut client)).await {
-        Ok(ended) => ended,
-        Err(()) => {
-            let drained = match live.phase() {
-                Phase::Idle => Drained::Idle,
-                _ => Drained::Cut,
-            };
-            (Ending::cut(service.draining.at_deadline()), drained)
-        }
-    };
+pub async fn converse(client: Box<Client>) {
+    let service = Arc::clone(&client.service);
+    let (client, (ending, drained)) = rouse::listed(exchanges_to_the_end(client)).await;
     if service.standing() != Standing::Serving {
         service.metrics.drain_closed.of(drained).inc();
     }
@@ -65,18 +53,22 @@ pub async fn converse(mut client: Client) {
 }
 
 /// How it ends, and as what a drain counts that.
-async fn exchanges_to_the_end(client: &mut Client) -> (Ending, Drained) {
+async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending, Drained)) {
+    let cut = Rc::clone(&client.cut);
     loop {
-        if let Err(ending) = introduce::check_peer(client) {
-            return (ending, Drained::Idle);
+        if let Err(ending) = introduce::check_peer(&client) {
+            return (client, (ending, Drained::Idle));
         }
-        if let Err(ending) = await_octets(client).await {
-            return (ending, Drained::Idle);
+        let awaited = rouse::unless(|| cut.is_due(), await_octets(&mut client)).await;
+        match awaited {
+            Ok(Ok(())) => {}
+            Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
+            Err(ending) => return (client, (ending, Drained::Idle)),
         }
-        // Boxed: an idle connection then holds the small future of waiting, not the large one of
-        // serving.
-        if let Err(ending) = Box::pin(serve_what_came(client)).await {
-            return (ending, Drained::Finished);
+        let (served, result) = booth::serve_in(client, serve_what_came).await;
+        client = served;
+        if let Err(ended) = result {
+            return (client, ended);
         }
     }
 }
@@ -107,21 +99,38 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-async fn serve_what_came(client: &mut Client) -> Result<(), Ending> {
+/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// under way, wherever it waits.
+async fn serve_what_came(mut client: Box<Client>) -> Served {
+    let cut = Rc::clone(&client.cut);
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
-        return Err(Ending::abort(CloseReason::Ours));
+        let ours = Ending::abort(CloseReason::Ours);
+        return (client, Err((ours, Drained::Finished)));
     };
     client.show(ClientState::Active);
     client.keep_up();
-    let result = match client.opening {
-        Opening::Past => exchanges(client, desk).await,
-        Opening::Due => Box::pin(open(client, desk)).await,
+    let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
+        Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
+        Err(ending) => match client.live.phase() {
+            Phase::Idle => Err((ending, Drained::Idle)),
+            _ => Err((ending, Drained::Cut)),
+        },
     };
     client.count_octets();
-    client.show(ClientState::Idle);
-    client.enter(Phase::Idle);
-    result
+    // What ends here ends in the phase that it was in.
+    if result.is_ok() {
+        client.show(ClientState::Idle);
+        client.enter(Phase::Idle);
+    }
+    (client, result)
+}
+
+async fn serve_at(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+    match client.opening {
+        Opening::Past => exchanges(client, desk).await,
+        Opening::Due => Box::pin(open(client, desk)).await,
+    }
 }
 
 /// What comes before the first exchange, and the exchanges whose octets came with it.
@@ -145,6 +154,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
         }
         let outlet = Outlet::Direct(&client.stream);
         let after = match (began, client.admitted) {
+            (Head::Nothing, _) => return Ok(()),
             (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => {
                 match client.listener.settings.pipelining {
                     Pipelining::Concurrent { depth } if !desk.input.unread().is_empty() => {
@@ -153,11 +163,16 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     _ => serve::serve(client, outlet, desk, began).await,
                 }
             }
-            (Head::Whole(began), Admitted::No(error)) | (Head::Bad(began, error), _) => {
+            (Head::Whole(began), Admitted::No(error)) => {
+                note(client, desk, Legible::Whole);
+                Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
+            }
+            (Head::Bad(began, error), _) => {
                 Box::pin(serve::refuse((client, outlet), desk, (began, None), error)).await
             }
         };
         desk.input.release();
+        skip_empty_line(client, desk);
         match after {
             After::End(ending) => return Err(ending),
             After::Next if desk.input.unread().is_empty() => return Ok(()),
@@ -177,6 +192,8 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
 }
 
 enum Head {
+    /// Nothing came that begins one.
+    Nothing,
     /// It was read whole, and is held.
     Whole(u64),
     /// It is wrong, or did not come in time.
@@ -186,26 +203,34 @@ enum Head {
 /// Reads a request head into the desk.
 async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
     desk.request.reset();
-    client.enter(Phase::RequestHead);
     let mut began = None;
     let mut deadline = Deadline::NEVER;
     loop {
+        if began.is_none() && skip_empty_line(client, desk) == Skipped::AllThereWas {
+            return Ok(Head::Nothing);
+        }
         if !desk.input.unread().is_empty() && began.is_none() {
             began = Some(clock::now_micros());
+            if client.skipped_before.get() == Some(client.nth.get()) {
+                desk.request.on_empty_line();
+            }
+            client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
             account::begin(&mut desk.record, client);
         }
         let settings = &client.listener.settings;
-        match desk.request.parse(desk.input.unread(), &settings.head) {
+        let parsed = match desk.input.unread() {
+            [] => Ok(Parsed::Partial),
+            unread => desk.request.parse(unread, &settings.head),
+        };
+        match parsed {
             Ok(Parsed::Complete) => {
                 desk.input.hold(desk.request.octets);
                 return Ok(Head::Whole(began.unwrap_or_else(clock::now_micros)));
             }
+            Ok(Parsed::Partial) if began.is_some() => client.stream.more_is_due(),
             Ok(Parsed::Partial) => {}
-            Err(error) => {
-                let began = began.unwrap_or_else(clock::now_micros);
-                return Ok(Head::Bad(began, error.proxy_error()));
-            }
+            Err(error) => return Ok(bad(client, desk, began, error.proxy_error())),
         }
         let most = settings.head.octets.as_len() + HEAD_SLACK_OCTETS;
         // A first read without a deadline: it was readable a moment ago, and if that was a false
@@ -220,18 +245,61 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
                 return Err(Ending::by_peer(CloseReason::PeerFin));
             }
             Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
-            Err(Fill::Full) => {
-                let began = began.unwrap_or_else(clock::now_micros);
-                return Ok(Head::Bad(began, ProxyError::HeadTooLarge));
-            }
+            Err(Fill::Full) => return Ok(bad(client, desk, began, ProxyError::HeadTooLarge)),
             Err(Fill::Fault(Fault::TimedOut)) => match began {
-                Some(began) => return Ok(Head::Bad(began, ProxyError::RequestTimeout)),
+                Some(_) => return Ok(bad(client, desk, began, ProxyError::RequestTimeout)),
                 None => return Err(Ending::linger(CloseReason::IdleTimeout)),
             },
             Err(Fill::Fault(Fault::Reset)) => return Err(Ending::by_peer(CloseReason::PeerRst)),
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
         }
     }
+}
+
+/// A head that is not served; what of it was legible is logged.
+fn bad(client: &Client, desk: &mut Desk, began: Option<u64>, error: ProxyError) -> Head {
+    note(client, desk, Legible::Begun);
+    Head::Bad(began.unwrap_or_else(clock::now_micros), error)
+}
+
+/// How much of a head was read that is refused.
+#[derive(Clone, Copy)]
+enum Legible {
+    /// All of it, and it is held.
+    Whole,
+    /// Perhaps its beginning.
+    Begun,
+}
+
+/// Notes for the log what was legible of a head that is refused.
+fn note(client: &Client, desk: &mut Desk, legible: Legible) {
+    let octets = match legible {
+        Legible::Whole => desk.input.held(),
+        Legible::Begun => desk.input.unread(),
+    };
+    if desk.request.has_request_line() && !client.service.access_log.is_off() {
+        account::note_head(&mut desk.record, &desk.request, octets);
+    }
+}
+
+/// Whether an empty line was skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skipped {
+    Nothing,
+    AllThereWas,
+}
+
+/// Old clients send an empty line behind a body (RFC 9112 §2.2). If nothing follows it, no request
+/// has begun, and the connection idles. One is skipped before each request; another is
+/// refused, as it is when both come in one segment.
+fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
+    let served = client.nth.get();
+    if desk.input.unread() != b"\r\n" || client.skipped_before.replace(Some(served)) == Some(served)
+    {
+        return Skipped::Nothing;
+    }
+    desk.input.consume(2);
+    Skipped::AllThereWas
 }
 
 /// Octets beyond the head's own limit that may be read ahead before the parser has had its say.

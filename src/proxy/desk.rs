@@ -1,8 +1,9 @@
 //! What an exchange works with: buffers and parsed heads, lent by the worker while octets are in
 //! flight.
 //!
-//! An idle connection has no desk. Everything on it keeps its storage from one exchange to the
-//! next, so the steady state allocates nothing.
+//! An idle connection has no desk, and what is on a desk has storage only from the moment something
+//! is written to it. Everything else on it keeps its storage from one exchange to the next, so the
+//! steady state allocates nothing.
 
 use std::cell::RefCell;
 
@@ -10,6 +11,8 @@ use crate::h1::head::RequestHead;
 use crate::h1::head::ResponseHead;
 use crate::net::buffer;
 use crate::net::buffer::ReadBuffer;
+use crate::net::shelf::Shelf;
+use crate::net::shelf::Thinned;
 use crate::observe::ExchangeRecord;
 
 /// One exchange's workplace.
@@ -51,10 +54,7 @@ impl Lease {
     /// A cleared desk.
     #[must_use]
     pub fn take() -> Self {
-        let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_else(Desk::new);
-        desk.input = ReadBuffer::lend();
-        desk.out = buffer::lend();
-        desk.origin_out = buffer::lend();
+        let desk = DESKS.with_borrow_mut(Shelf::take).unwrap_or_else(Desk::new);
         Self(Some(desk))
     }
 
@@ -69,8 +69,8 @@ impl Drop for Lease {
         let Some(mut desk) = self.0.take() else {
             return;
         };
-        desk.input = ReadBuffer::default();
-        desk.origin_in = ReadBuffer::default();
+        desk.input.clear();
+        desk.origin_in.clear();
         buffer::give_back(std::mem::take(&mut desk.out));
         buffer::give_back(std::mem::take(&mut desk.origin_out));
         desk.request.reset();
@@ -78,20 +78,19 @@ impl Drop for Lease {
         desk.record.origin = None;
         desk.record.route = None;
         desk.record.listener = None;
-        DESKS.with_borrow_mut(|desks| {
-            if desks.len() < DESKS_KEPT_MAX {
-                desks.push(desk);
-            }
-        });
+        DESKS.with_borrow_mut(|desks| desks.put(desk, DESKS_KEPT_MAX));
     }
 }
 
-type Desks = Vec<Box<Desk>>;
+/// Lets go of desks that were not needed lately; the worker asks now and then.
+pub fn thin() -> Thinned {
+    DESKS.with_borrow_mut(Shelf::thin)
+}
 
 thread_local! {
     // The boxes are what is kept: a desk moves by its pointer.
-    static DESKS: RefCell<Desks> = const { RefCell::new(Vec::new()) };
+    static DESKS: RefCell<Shelf<Box<Desk>>> = const { RefCell::new(Shelf::new()) };
 }
 
-/// Desks kept by an idle worker. Without their buffers they are about 3 KiB each.
-const DESKS_KEPT_MAX: usize = 64;
+/// Desks kept by a worker, as many as buffers. Without these they are about 3 KiB each.
+const DESKS_KEPT_MAX: usize = 1024;

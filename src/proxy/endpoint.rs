@@ -4,11 +4,16 @@
 //! few instructions, never across an await; wakers are woken after it.
 
 use crate::base::CloseReason;
+use crate::base::close::Heard;
 use crate::base::names::Name;
 use crate::base::reason::OpenReason;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::clock;
+use crate::net::port_range::PortRange;
+use crate::net::reactor::Seen;
 use crate::net::stream::Detached;
+use crate::net::stream::Peeked;
 use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
 use crate::observe::LiveTable;
@@ -25,7 +30,14 @@ use crate::policy::idle_learning::Known;
 use crate::pool::Ledger;
 use crate::pool::PoolLimits;
 use crate::pool::Ticket;
+use crate::pool::ports::Parting;
+use crate::pool::ports::PortCounts;
+use crate::pool::ports::PortShape;
+use crate::pool::ports::Seat;
+use crate::pool::total::Total;
+use crate::proxy::pulse::Pulse;
 use arc_swap::ArcSwap;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -44,12 +56,14 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its address as text, for `Host`.
     pub host: String,
+    /// The addresses it is connected to from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Its connections.
     pub pool: Pool,
     /// Whether it is passed over for a moment, because connects to it failed.
     pub holddown: Holddown,
     /// Requests under way at it.
-    pub in_flight: AtomicU64,
+    pub in_flight: Apart<AtomicU64>,
     /// The metrics of its upstream.
     pub metrics: Arc<UpstreamMetrics>,
     /// The metrics of the process.
@@ -68,6 +82,10 @@ pub struct EndpointSettings {
     pub name: Name,
     /// How connections are made.
     pub dial: crate::net::dial::DialOptions,
+    /// Local ports left to others.
+    pub port_reserve: u32,
+    /// What the system says of local ports.
+    pub port_range: PortRange,
     /// How long a connect may take.
     pub connect_timeout: std::time::Duration,
     /// How old a connection may grow.
@@ -116,9 +134,26 @@ impl Holddown {
     }
 }
 
-/// One endpoint's pool.
+/// What all workers write all the time, on cache lines of its own (two, since processors fetch lines
+/// in pairs): what lies beside it is only read, and would be fetched anew after each write.
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
+
+impl<T> std::ops::Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// One endpoint's pool, apart for the same reason.
+#[repr(align(128))]
 pub struct Pool {
     pub(super) state: Mutex<State>,
+    total: Arc<Total>,
+    /// Serves those who wait for the total, at whichever endpoint.
+    share_out: ShareOut,
     /// The origin's last word on its idle timeout, in microseconds, 0 before any: asked before the
     /// lock is taken, since most answers repeat it.
     pub(super) hinted: AtomicU64,
@@ -144,8 +179,14 @@ pub(super) struct Facts {
     pub(super) opened_at: Instant,
     pub(super) why: OpenReason,
     pub(super) counted: Counted,
+    /// The local port it uses.
+    pub(super) seat: Seat,
     /// Octets already counted, received and sent.
     pub(super) told: (u64, u64),
+    /// How many requests its origin lets it carry, counted from its first, by the last word on it.
+    pub(super) origin_max_requests: Option<u64>,
+    /// Its TCP, where that is sampled.
+    pub(super) pulse: Option<Arc<Pulse>>,
 }
 
 /// The gauges that a connection holds up, in its present state.
@@ -157,15 +198,22 @@ pub(super) struct Counted {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: PoolLimits, idle: IdleSettings) -> Self {
+    pub fn new(
+        limits: PoolLimits,
+        idle: IdleSettings,
+        ports: PortShape,
+        (total, share_out): (Arc<Total>, ShareOut),
+    ) -> Self {
         let mut state = State {
-            ledger: Ledger::new(limits),
+            ledger: Ledger::under(Arc::clone(&total), limits, ports),
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
         state.apply_idle_limit();
         Self {
             state: Mutex::new(state),
+            total,
+            share_out,
             hinted: AtomicU64::new(0),
         }
     }
@@ -199,6 +247,31 @@ impl Pool {
         }
     }
 
+    /// Its local ports now, and how long they last at the present rate.
+    #[must_use]
+    pub fn ports(&self) -> (PortCounts, Option<Duration>) {
+        let mut state = self.lock();
+        let (woken, ports) = {
+            let woken = state.ledger.look_for_ports(clock::now());
+            let book = state.ledger.ports();
+            (woken, (book.counts(), book.exhaustion()))
+        };
+        drop(state);
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        ports
+    }
+
+    /// Lets those connect for whom ports came free meanwhile; when to look again.
+    pub(super) fn look_for_ports(&self) -> Option<Instant> {
+        let now = clock::now();
+        let (woken, due) = {
+            let ledger = &mut self.lock().ledger;
+            (ledger.look_for_ports(now), ledger.ports_due(now))
+        };
+        woken.into_iter().for_each(|ticket| self.wake(Some(ticket)));
+        due
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,8 +281,19 @@ impl Pool {
         if let Some(waker) = waker {
             waker.wake();
         }
+        self.after_change();
+    }
+
+    /// The pool has changed: that may be what somebody at another endpoint waits for.
+    pub(super) fn after_change(&self) {
+        if self.total.is_waited_for() {
+            (self.share_out)();
+        }
     }
 }
+
+/// What serves those who wait for the total: the endpoints' household, which is made of pools.
+pub type ShareOut = Box<dyn Fn() + Send + Sync>;
 
 /// A pool's counts at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -296,6 +380,48 @@ impl From<&Detached> for Moved {
     fn from(stream: &Detached) -> Self {
         let (received, sent) = stream.moved();
         Self { received, sent }
+    }
+}
+
+/// What is known of a connection that closes.
+pub(super) struct Leaving {
+    pub(super) moved: Moved,
+    pub(super) heard: Heard,
+    pub(super) parting: Parting,
+}
+
+impl From<&Stream> for Leaving {
+    fn from(stream: &Stream) -> Self {
+        let heard = match (stream.look(), stream.peer_has_ended()) {
+            (Seen::Closed, _) => Heard::Rst,
+            (Seen::Quiet | Seen::Stirred, true) => Heard::Fin,
+            (Seen::Quiet | Seen::Stirred, false) => Heard::Nothing,
+        };
+        Self {
+            moved: stream.into(),
+            heard,
+            parting: parting(stream.peek()),
+        }
+    }
+}
+
+/// A parked connection: what it had heard is why it leaves, so the reason tells it.
+impl From<&Detached> for Leaving {
+    fn from(stream: &Detached) -> Self {
+        Self {
+            moved: stream.into(),
+            heard: Heard::Nothing,
+            parting: parting(stream.peek()),
+        }
+    }
+}
+
+/// How a socket that is about to close leaves its port. Unread octets make the kernel send a reset
+/// (RFC 2525 §2.17), after which there is no TIME_WAIT.
+fn parting(peeked: Peeked) -> Parting {
+    match peeked {
+        Peeked::Nothing => Parting::OursFirst,
+        Peeked::Octets | Peeked::Fin | Peeked::Broken => Parting::Free,
     }
 }
 

@@ -4,19 +4,24 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason::Phase;
+use crate::net::buffer;
 use crate::observe::record::Kept;
+use crate::observe::record::OriginRecord;
 use crate::policy::retry::MethodClass;
+use crate::pool::Verdict;
 use crate::proxy::account;
+use crate::proxy::answer::Answer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::Content;
 use crate::proxy::client::Client;
 use crate::proxy::desk::Desk;
 use crate::proxy::judge::Judged;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::Upload;
 use crate::proxy::outlet::Outlet;
+use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
+use crate::proxy::settings::Reuse;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -40,17 +45,35 @@ pub struct Exchange<'a> {
     pub method: MethodClass,
     /// How often it was sent, or begun to be.
     pub sent: u32,
+    /// The last real answer that was to be tried again: if all fails, it is the client's.
+    pub last: Option<Box<LastAnswer>>,
+}
+
+/// An answer that was held back whole while its request was tried again.
+pub struct LastAnswer {
+    /// What is known of it.
+    pub answer: Answer,
+    /// How far the request was when it came.
+    pub upload: Upload,
+    /// Its octets, framed for the client. Lent by the worker.
+    pub octets: Vec<u8>,
+    /// Who gave it, for the log.
+    pub origin: Option<OriginRecord>,
+}
+
+impl Drop for LastAnswer {
+    fn drop(&mut self) {
+        buffer::give_back(std::mem::take(&mut self.octets));
+    }
 }
 
 /// How the attempts ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub enum Outcomes {
     /// With an answer, of which the rest waits in `out`.
     Answered(Answer, Lent, Upload),
-    /// With none; nothing went to the client.
+    /// With an answer that was held back, and whose connection was given back.
+    Held(Box<LastAnswer>),
+    /// With none in the last attempt; nothing went to the client.
     Failed(ProxyError),
     /// In the middle of an answer.
     BrokeOff(ProxyError),
@@ -88,6 +111,7 @@ impl<'a> Exchange<'a> {
             content,
             method,
             sent: 0,
+            last: None,
         }
     }
 }
@@ -111,4 +135,24 @@ impl Exchange<'_> {
         desk.record.bytes_in = self.content.count;
         account::finish(&mut desk.record, self.client, route, (self.began, kept));
     }
+}
+
+/// Gives back the connection of an answer that came whole.
+pub(super) fn settle(
+    desk: &mut Desk,
+    mut lent: Lent,
+    (answer, upload): (&Answer, Upload),
+    reuse: Reuse,
+) {
+    lent.on_hint(answer.hint);
+    let verdict = attempt::verdict_after(
+        (answer.origin, answer.kind),
+        upload,
+        (desk.origin_in.unread(), attempt::wire(lent.stream())),
+        (reuse, lent.allowance()),
+    );
+    if let Verdict::Retire(_) = verdict {
+        lent.enter(Phase::Idle); // the exchange is over: it closes between two
+    }
+    desk.record.note_kept(lent.give_back(verdict));
 }

@@ -20,19 +20,24 @@ use crate::policy::retry::Failure;
 use crate::policy::retry::NotAgain;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
+use crate::policy::retry::RetryStatus;
 use crate::pool::Verdict;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
+use crate::proxy::answer::Ended;
+use crate::proxy::answer::NoAnswer;
 use crate::proxy::attempt;
 use crate::proxy::attempt::ClientFailed;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
+use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Begun;
-use crate::proxy::origin::Ended;
-use crate::proxy::origin::NoAnswer;
-use crate::proxy::origin::Upload;
+use crate::proxy::progress::Begun;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::Upstream;
@@ -44,17 +49,18 @@ impl Exchange<'_> {
         &mut self,
         desk: &mut Desk,
         route: &Arc<Route>,
-        lent: Lent,
-        (broken, upload, reused): (Broken, Upload, bool),
+        (lent, wear): (Lent, Wear),
+        (broken, upload): (Broken, Upload),
     ) -> Next {
         let upstream = &route.upstream;
         match broken {
             Broken::Refused(error) => {
-                lent.give_back(Verdict::Reusable);
+                desk.record.note_kept(lent.give_back(Verdict::Reusable));
                 Next::Stop(Outcomes::ClientFailed(error, CloseReason::FramingError))
             }
             Broken::Client(failed, begun) => {
-                lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+                let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+                desk.record.note_kept(lent.give_back(retires));
                 let (error, reason) = match failed {
                     ClientFailed::Gone(reason) => {
                         return Next::Stop(Outcomes::ClientGone(reason));
@@ -69,42 +75,53 @@ impl Exchange<'_> {
                 })
             }
             Broken::Ended(ended, proof, begun) => {
-                let reason = match ended {
-                    Ended::Fin => CloseReason::PeerFin,
-                    Ended::Reset => CloseReason::PeerRst,
-                };
-                lent.give_back(Verdict::Retire(reason));
-                let failure = match (begun, reused) {
-                    (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
-                    (Begun::No, true) => Failure::ReusedEnded(proof),
-                    (Begun::No, false) => Failure::FreshEnded,
-                };
-                let decision = self.decide(upstream, failure);
-                let stale = reused && begun != Begun::Yes;
-                if stale {
-                    let found = match upload {
-                        Upload::Refused => StaleFound::Write,
-                        Upload::Flowing | Upload::Whole(_) => StaleFound::Read,
-                    };
-                    let result = match decision {
-                        Decision::Again(_) => StaleResult::Retried,
-                        Decision::NotAgain(_) => StaleResult::Failed,
-                    };
-                    upstream.metrics.stale.of(found, result).inc();
-                }
-                let (why, error) = match (stale, proof, ended) {
-                    (true, Proof::Unsent, _) => (RetryReason::Unsent, ProxyError::StaleConnection),
-                    (true, ..) => (RetryReason::Stale, ProxyError::StaleConnection),
-                    (false, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
-                    (false, _, Ended::Reset) => (RetryReason::Reset, ProxyError::UpstreamReset),
-                };
-                next(decision, (why, error), begun)
+                desk.record
+                    .note_kept(lent.give_back(Verdict::Retire(ended.reason())));
+                self.after_end(upstream, (ended, wear, upload), (proof, begun))
             }
             Broken::Origin(no_answer, begun) => {
                 self.after_bad_answer(desk, upstream, lent, (no_answer, begun, upload))
                     .await
             }
         }
+    }
+
+    /// The connection ended before it answered.
+    fn after_end(
+        &self,
+        upstream: &Upstream,
+        (ended, wear, upload): (Ended, Wear, Upload),
+        (proof, begun): (Proof, Begun),
+    ) -> Next {
+        let failure = match (begun, wear) {
+            (Begun::Yes | Begun::Interim, _) => Failure::AfterAnswerBegan,
+            (Begun::No, Wear::Reused) => Failure::ReusedEnded(proof),
+            (Begun::No, Wear::Fresh) => Failure::FreshEnded,
+        };
+        let decision = self.decide(upstream, failure);
+        let told = match (wear, begun, ended) {
+            (Wear::Reused, Begun::No | Begun::Interim, _) => {
+                let found = match upload {
+                    Upload::Refused => StaleFound::Write,
+                    Upload::Flowing | Upload::Whole(_) | Upload::Behind => StaleFound::Read,
+                };
+                let result = match decision {
+                    Decision::Again(_) => StaleResult::Retried,
+                    Decision::NotAgain(_) => StaleResult::Failed,
+                };
+                upstream.metrics.stale.of(found, result).inc();
+                let why = match proof {
+                    Proof::Unsent => RetryReason::Unsent,
+                    Proof::Unknown => RetryReason::Stale,
+                };
+                (why, ProxyError::StaleConnection)
+            }
+            (_, _, Ended::Fin) => (RetryReason::Empty, ProxyError::EmptyResponse),
+            (_, _, Ended::Reset | Ended::Silence) => {
+                (RetryReason::Reset, ProxyError::UpstreamReset)
+            }
+        };
+        next(decision, told, begun)
     }
 
     async fn after_bad_answer(
@@ -114,7 +131,9 @@ impl Exchange<'_> {
         lent: Lent,
         (no_answer, begun, upload): (NoAnswer, Begun, Upload),
     ) -> Next {
-        let retire = |lent: Lent, reason| lent.give_back(Verdict::Retire(reason));
+        let record = &mut desk.record;
+        let mut retire =
+            |lent: Lent, reason| record.note_kept(lent.give_back(Verdict::Retire(reason)));
         match no_answer {
             NoAnswer::Ended(_) => Next::Stop(Outcomes::Failed(ProxyError::Internal)),
             NoAnswer::TimedOut => {
@@ -130,31 +149,41 @@ impl Exchange<'_> {
                     begun,
                 )
             }
-            NoAnswer::Unwanted(framing, origin) => {
-                desk.origin_in.consume(desk.response.octets);
-                discard_aside(
-                    desk,
-                    upstream,
-                    lent,
-                    Rest {
-                        framing,
-                        origin,
-                        upload,
-                    },
-                );
-                Next::Again(RetryReason::Status, Course::NextEndpoint)
+            NoAnswer::Unwanted(answer) => {
+                self.after_unwanted(desk, upstream, lent, (answer, upload))
+            }
+            NoAnswer::UnwantedBrokeOff {
+                status,
+                framing,
+                stuck,
+            } => {
+                let BrokeOff::ByOrigin(reason, error) = broke_off(&stuck, framing, upstream) else {
+                    retire(lent, CloseReason::ClientGone);
+                    return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
+                };
+                retire(lent, reason);
+                let decision = self.decide_on_status(upstream, status);
+                next(decision, (RetryReason::Status, error), begun)
             }
             NoAnswer::ClientGone => {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientGone(self.client.gone_reason()))
             }
+            NoAnswer::ClientStalled => {
+                retire(lent, CloseReason::ClientGone);
+                Next::Stop(Outcomes::ClientStalled)
+            }
             NoAnswer::HeadTooLarge => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
             }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable | NoAnswer::HeadCutShort => {
+            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
                 retire(lent, CloseReason::BadResponse);
                 Next::Stop(broke(begun, ProxyError::BadResponse))
+            }
+            NoAnswer::HeadCutShort(ended) => {
+                retire(lent, ended.reason());
+                Next::Stop(broke(begun, ProxyError::Truncated))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -175,6 +204,38 @@ impl Exchange<'_> {
         }
     }
 
+    /// A listed answer came whole: its connection lives on, and it is kept in case all fails.
+    fn after_unwanted(
+        &mut self,
+        desk: &mut Desk,
+        upstream: &Upstream,
+        lent: Lent,
+        (answer, upload): (Answer, Upload),
+    ) -> Next {
+        exchange::settle(desk, lent, (&answer, upload), upstream.settings.reuse);
+        let decision = self.decide_on_status(upstream, answer.status);
+        let last = Box::new(LastAnswer {
+            answer,
+            upload,
+            octets: std::mem::take(&mut desk.out),
+            origin: desk.record.origin.clone(),
+        });
+        match decision {
+            Decision::Again(course) => {
+                self.last = Some(last);
+                Next::Again(RetryReason::Status, course)
+            }
+            Decision::NotAgain(_) => Next::Stop(Outcomes::Held(last)),
+        }
+    }
+
+    fn decide_on_status(&self, upstream: &Upstream, status: u16) -> Decision {
+        match RetryStatus::of(status) {
+            Some(status) => self.decide(upstream, Failure::Status(status)),
+            None => Decision::NotAgain(NotAgain::NotListed),
+        }
+    }
+
     fn after_broken_body(
         &mut self,
         desk: &mut Desk,
@@ -182,41 +243,26 @@ impl Exchange<'_> {
         lent: Lent,
         (rest, stuck, content): (Rest, Stuck, u64),
     ) -> Next {
-        let (reason, outcome) = match stuck {
-            Stuck::SenderFin | Stuck::SenderBroke(_) => {
-                let word = match rest.framing {
-                    Framing::Chunked => TruncatedFraming::Chunked,
-                    Framing::None | Framing::Length(_) | Framing::UntilClose => {
-                        TruncatedFraming::Length
-                    }
-                };
-                upstream.metrics.truncated.of(word).inc();
-                (
-                    CloseReason::Truncated,
-                    Outcomes::BrokeOff(ProxyError::Truncated),
-                )
+        Next::Stop(match broke_off(&stuck, rest.framing, upstream) {
+            BrokeOff::ByOrigin(reason, error) => {
+                let retires = Verdict::Retire(reason);
+                desk.record.note_kept(lent.give_back(retires));
+                Outcomes::BrokeOff(error)
             }
-            Stuck::SenderSlow => (
-                CloseReason::Timeout,
-                Outcomes::BrokeOff(ProxyError::BodyIdle),
-            ),
-            Stuck::Malformed(_) | Stuck::TooLarge => (
-                CloseReason::BadResponse,
-                Outcomes::BrokeOff(ProxyError::BadResponse),
-            ),
-            Stuck::Misfit => (CloseReason::Ours, Outcomes::BrokeOff(ProxyError::Internal)),
-            Stuck::Recipient(Fault::TimedOut) => (CloseReason::ClientGone, Outcomes::ClientStalled),
-            Stuck::Recipient(_) => {
+            BrokeOff::ClientStalled => {
+                let retires = Verdict::Retire(CloseReason::ClientGone);
+                desk.record.note_kept(lent.give_back(retires));
+                Outcomes::ClientStalled
+            }
+            BrokeOff::ClientReset => {
                 save(desk, upstream, lent, (rest, content));
-                return Next::Stop(Outcomes::ClientGone(CloseReason::PeerRst));
+                Outcomes::ClientGone(CloseReason::PeerRst)
             }
-            Stuck::RecipientGone => {
+            BrokeOff::ClientLeft => {
                 save(desk, upstream, lent, (rest, content));
-                return Next::Stop(Outcomes::ClientGone(self.client.gone_reason()));
+                Outcomes::ClientGone(self.client.gone_reason())
             }
-        };
-        lent.give_back(Verdict::Retire(reason));
-        Next::Stop(outcome)
+        })
     }
 
     pub(super) fn decide(&self, upstream: &Upstream, failure: Failure) -> Decision {
@@ -250,6 +296,15 @@ impl Exchange<'_> {
     }
 }
 
+/// Whether a connection had carried a request before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wear {
+    /// It was opened for this one.
+    Fresh,
+    /// It had.
+    Reused,
+}
+
 /// What went wrong in an attempt.
 pub(super) enum Broken {
     /// The request cannot be passed on.
@@ -263,10 +318,6 @@ pub(super) enum Broken {
 }
 
 /// What follows a failed attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time; a box would cost each request an allocation"
-)]
 pub(super) enum Next {
     /// Nothing: this is how it ends.
     Stop(Outcomes),
@@ -288,21 +339,73 @@ fn broke(begun: Begun, error: ProxyError) -> Outcomes {
     }
 }
 
+/// Whose doing it is that an answer broke off.
+enum BrokeOff {
+    /// The origin's, or ours.
+    ByOrigin(CloseReason, ProxyError),
+    /// The client's, which took nothing for too long.
+    ClientStalled,
+    /// The client's, which reset.
+    ClientReset,
+    /// The client's, which left while the origin was waited for.
+    ClientLeft,
+}
+
+/// Tells why an answer broke off; one that was cut short is counted.
+fn broke_off(stuck: &Stuck, framing: Framing, upstream: &Upstream) -> BrokeOff {
+    match stuck {
+        Stuck::SenderFin | Stuck::SenderBroke(_) => {
+            let word = match framing {
+                Framing::Chunked => TruncatedFraming::Chunked,
+                Framing::None | Framing::Length(_) | Framing::UntilClose => {
+                    TruncatedFraming::Length
+                }
+            };
+            upstream.metrics.truncated.of(word).inc();
+            BrokeOff::ByOrigin(CloseReason::Truncated, ProxyError::Truncated)
+        }
+        Stuck::SenderSlow => BrokeOff::ByOrigin(CloseReason::Timeout, ProxyError::BodyIdle),
+        Stuck::Malformed(_) | Stuck::TooLarge => {
+            BrokeOff::ByOrigin(CloseReason::BadResponse, ProxyError::BadResponse)
+        }
+        Stuck::Misfit => BrokeOff::ByOrigin(CloseReason::Ours, ProxyError::Internal),
+        Stuck::Recipient(Fault::TimedOut) => BrokeOff::ClientStalled,
+        Stuck::Recipient(_) => BrokeOff::ClientReset,
+        Stuck::RecipientGone => BrokeOff::ClientLeft,
+    }
+}
+
 /// Whether a failed request is sent again; what denies it is counted.
-pub(super) fn decision(failed: &Failed, upstream: &Upstream) -> Decision {
+fn decision(failed: &Failed, upstream: &Upstream) -> Decision {
     let settings = &upstream.settings.retry;
     let decision = retry::decide(failed, settings, &upstream.budget, clock::now());
     if let Decision::NotAgain(why) = decision {
-        let word = match why {
-            NotAgain::Budget => RetryDenied::Budget,
-            NotAgain::UnsafeMethod => RetryDenied::UnsafeMethod,
-            NotAgain::BodyNotBuffered => RetryDenied::BodyNotBuffered,
-            NotAgain::Attempts => RetryDenied::Attempts,
-            NotAgain::AnswerBegan | NotAgain::NotListed => return decision,
-        };
-        upstream.metrics.retries_denied.of(word).inc();
+        count_denied(upstream, why);
     }
     decision
+}
+
+/// Whether an answer is held for another attempt, as the table has it: the budget is asked when it
+/// came whole. What denies it is counted.
+pub(super) fn worth(failed: &Failed, upstream: &Upstream) -> Worth {
+    match retry::course(failed, &upstream.settings.retry) {
+        Ok(_) => Worth::AnotherTry,
+        Err(why) => {
+            count_denied(upstream, why);
+            Worth::PassingOn
+        }
+    }
+}
+
+fn count_denied(upstream: &Upstream, why: NotAgain) {
+    let word = match why {
+        NotAgain::Budget => RetryDenied::Budget,
+        NotAgain::UnsafeMethod => RetryDenied::UnsafeMethod,
+        NotAgain::BodyNotBuffered => RetryDenied::BodyNotBuffered,
+        NotAgain::Attempts => RetryDenied::Attempts,
+        NotAgain::AnswerBegan | NotAgain::NotListed => return,
+    };
+    upstream.metrics.retries_denied.of(word).inc();
 }
 
 /// What is left of an answer, and what the verdict on its connection must know.
@@ -325,7 +428,8 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
         }
         // How much is left is too much, or not known: where in a chunk we are is not kept.
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-            lent.give_back(Verdict::Retire(CloseReason::ClientGone));
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
         }
     }
 }
@@ -335,14 +439,15 @@ fn save(desk: &mut Desk, upstream: &Upstream, lent: Lent, (rest, read): (Rest, u
 fn discard_aside(desk: &mut Desk, upstream: &Upstream, lent: Lent, rest: Rest) {
     // An origin that is still owed a part of the request would read the next one as that part.
     let Upload::Whole(_) = rest.upload else {
-        return lent.give_back(Verdict::Retire(CloseReason::ClientUnfinished));
+        let retires = Verdict::Retire(CloseReason::ClientUnfinished);
+        return desk.record.note_kept(lent.give_back(retires));
     };
     let mut input = std::mem::take(&mut desk.origin_in);
     let settings = Arc::clone(&upstream.settings);
     crate::net::worker::spawn(async move {
         let (most, idle) = (settings.abort_drain_bytes, settings.body_idle);
         let discarded = match lent.stream() {
-            Some(stream) => origin::discard(stream, &mut input, rest.framing, most, idle).await,
+            Some(stream) => discard::discard(stream, &mut input, rest.framing, most, idle).await,
             None => Err(Stuck::SenderFin),
         };
         let kind = match rest.framing {

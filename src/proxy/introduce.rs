@@ -188,12 +188,14 @@ async fn read_header(client: &mut Client, desk: &mut Desk) -> Result<(), Ending>
     let needed = client.listener.settings.proxy_protocol;
     let silent_until = Deadline::after(patience(client));
     let deadline = Deadline::after(client.listener.settings.header_timeout);
-    client.enter(Phase::RequestHead);
     loop {
         let unread = desk.input.unread();
         let until = match unread.is_empty() {
             true => silent_until,
-            false => deadline,
+            false => {
+                client.enter(Phase::RequestHead);
+                deadline
+            }
         };
         match (proxy_protocol::read(unread), needed) {
             (Preamble::NeedMore, _) => {}

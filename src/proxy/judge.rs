@@ -15,10 +15,10 @@ use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::policy::hops;
 use crate::policy::hops::MaxForwards;
+use crate::proxy::answer::Asked;
+use crate::proxy::answer::Upgrade;
 use crate::proxy::client::Client;
 use crate::proxy::draining::Standing;
-use crate::proxy::origin::Asked;
-use crate::proxy::origin::Upgrade;
 use crate::proxy::settings::HalfClose;
 use crate::proxy::settings::Http10;
 use crate::proxy::settings::Pipelining;
@@ -111,7 +111,8 @@ pub fn judge(
     })
 }
 
-/// Whether the request asks for a protocol that its route allows (RFC 9110 §7.8).
+/// Whether the request asks for a protocol that its route allows, among others perhaps
+/// (RFC 9110 §7.8).
 #[must_use]
 pub fn upgrade(head: &RequestHead, octets: &[u8], route: &RouteSettings) -> Upgrade {
     let asks = head.version == Version::Http11
@@ -126,7 +127,7 @@ pub fn upgrade(head: &RequestHead, octets: &[u8], route: &RouteSettings) -> Upgr
             .iter()
             .any(|allowed| octets::eq_ignore_case(allowed, protocol))
     };
-    match head.fields.list(Field::Upgrade, octets).all(allowed) {
+    match head.fields.list(Field::Upgrade, octets).any(allowed) {
         true => Upgrade::Asked,
         false => Upgrade::No,
     }
@@ -140,8 +141,8 @@ fn check_expectation(head: &RequestHead, octets: &[u8]) -> Result<(), ProxyError
     }
     let known = head
         .fields
-        .all(Field::Expect, octets)
-        .all(|value| octets::eq_ignore_case(value, b"100-continue"));
+        .list(Field::Expect, octets)
+        .all(|expectation| octets::eq_ignore_case(expectation, b"100-continue"));
     if known {
         Ok(())
     } else {
@@ -177,7 +178,15 @@ fn persistence(
     if client.service.standing() != Standing::Serving {
         return Persistence::Close(CloseReason::Drain);
     }
-    let ahead = framing == Framing::None && !unread.is_empty();
+    // An empty line is no request (RFC 9112 §2.2). Behind chunks nobody can tell yet.
+    let ahead = match framing {
+        Framing::None => !matches!(unread, [] | b"\r\n"),
+        Framing::Length(length) => {
+            let behind = usize::try_from(length).ok().and_then(|at| unread.get(at..));
+            !matches!(behind, None | Some([] | b"\r\n"))
+        }
+        Framing::Chunked | Framing::UntilClose => false,
+    };
     if ahead && settings.pipelining == Pipelining::Close {
         return Persistence::Close(CloseReason::PipeliningOff);
     }

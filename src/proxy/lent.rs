@@ -4,24 +4,33 @@
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
-use crate::base::reason::By;
+use crate::base::close::Close;
+use crate::base::close::Heard;
 use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
+use crate::h1::persistence::KeepAliveHint;
+use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::clock;
+use crate::net::stream::Peeked;
 use crate::net::worker;
+use crate::observe::record::Kept;
 use crate::observe::words::Direction;
 use crate::observe::words::UpstreamState;
 use crate::pool::Lease;
 use crate::pool::Verdict;
+use crate::pool::lease::Allowance;
 use crate::pool::ledger::Returned;
+use crate::pool::ports::Parting;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
+use crate::proxy::endpoint::Leaving;
 use crate::proxy::endpoint::Moved;
 use crate::proxy::endpoint::Parked;
 use crate::proxy::tend;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,13 +90,30 @@ impl Lent {
         self.conn.as_ref().map_or(0, |(.., lease)| lease.requests())
     }
 
-    /// What its limits leave to it.
+    /// What its limits leave to it, ours and its origin's.
     #[must_use]
-    pub fn allowance(&self) -> crate::pool::lease::Allowance {
-        self.conn.as_ref().map_or(
-            crate::pool::lease::Allowance::RequestsSpent,
-            |(.., lease)| lease.allowance(self.endpoint.upstream.load().max_requests, clock::now()),
-        )
+    pub fn allowance(&self) -> Allowance {
+        let Some((_, facts, lease)) = &self.conn else {
+            return Allowance::RequestsSpent;
+        };
+        let ours = self.endpoint.upstream.load().max_requests;
+        let most = match (ours, facts.origin_max_requests) {
+            (Some(ours), Some(its)) => Some(ours.min(its)),
+            (one, other) => one.or(other),
+        };
+        lease.allowance(most, clock::now())
+    }
+
+    /// The origin has said how long, and for how many more requests, it keeps the connection.
+    pub fn on_hint(&mut self, hint: KeepAliveHint) {
+        if let Some(timeout) = hint.timeout {
+            self.endpoint.on_hint(timeout);
+        }
+        if let (Some(more), Some((_, facts, lease))) = (hint.max, &mut self.conn) {
+            // One less than it says, as with its timeout: some count the request just answered.
+            let more = u64::from(more).saturating_sub(1);
+            facts.origin_max_requests = Some(lease.requests().saturating_add(more));
+        }
     }
 
     /// A request begins on it.
@@ -105,21 +131,52 @@ impl Lent {
         }
     }
 
-    /// Answers the lease: the connection is parked, handed on, or closed with its reason.
-    pub fn give_back(mut self, verdict: Verdict) {
+    /// Answers the lease: the connection is parked, handed on, or closed with its reason. Says
+    /// which, for the account.
+    pub fn give_back(mut self, verdict: Verdict) -> Kept {
+        if let Some(close) = self.origin_may_close_first(verdict) {
+            worker::spawn(self.close_second(verdict));
+            return Kept::Closed(close);
+        }
+        match self.conn.take() {
+            Some(conn) => self.answer(conn, verdict),
+            None => Kept::Persists,
+        }
+    }
+
+    /// The close to come, where the origin has announced it and has yet to send its FIN while ports
+    /// are scarce: if ours were the first, TIME_WAIT would keep a port of ours (RFC 9293 §3.6.1).
+    fn origin_may_close_first(&self, verdict: Verdict) -> Option<Close> {
+        let Verdict::Retire(reason @ (CloseReason::UpstreamCloseHeader | CloseReason::Http10)) =
+            verdict
+        else {
+            return None;
+        };
+        let (stream, facts, _) = self.conn.as_ref()?;
+        let scarce = self.endpoint.pool.lock().ledger.ports().is_scarce();
+        let waits = scarce && stream.peek() == Peeked::Nothing;
+        waits.then(|| Close::of_origin(reason, Heard::Fin, facts.live.phase()))
+    }
+
+    /// Waits a little for the origin's FIN, then closes. Cancel: it closes at once.
+    async fn close_second(mut self, verdict: Verdict) {
+        if let Some(stream) = self.stream() {
+            // However this ends, what follows is the same.
+            stream.readable(Deadline::after(FIN_PATIENCE)).await.ok();
+        }
         if let Some(conn) = self.conn.take() {
             self.answer(conn, verdict);
         }
     }
 
-    pub(super) fn answer(&self, conn: (Stream, Box<Facts>, Lease), verdict: Verdict) {
+    pub(super) fn answer(&self, conn: (Stream, Box<Facts>, Lease), verdict: Verdict) -> Kept {
         let (stream, mut facts, lease) = conn;
         let endpoint = &self.endpoint;
         if let Verdict::Retire(reason) = verdict {
-            endpoint.close(facts, (&stream).into(), reason);
+            let close = endpoint.close(facts, (&stream).into(), reason);
             drop(stream);
             endpoint.retire(lease, reason);
-            return;
+            return Kept::Closed(close);
         }
         endpoint.count_octets(&mut facts, (&stream).into());
         let now = clock::now();
@@ -135,8 +192,9 @@ impl Lent {
                 .lock()
                 .ledger
                 .give_back(parked, lease, worker::index(), verdict, now);
-        endpoint.settle(returned);
+        let kept = endpoint.settle(returned);
         tend::on_parked();
+        kept
     }
 
     pub(super) fn why(&self) -> Option<OpenReason> {
@@ -174,23 +232,34 @@ impl Drop for Lent {
     fn drop(&mut self) {
         // Dropped unanswered: the exchange was cut short, and what the connection holds is unsure.
         if let Some(conn) = self.conn.take() {
-            self.answer(conn, Verdict::Retire(CloseReason::ClientGone));
+            self.answer(conn, Verdict::Retire(DROPPED_FOR.get()));
         }
     }
 }
 
 impl Endpoint {
-    pub(super) fn settle(&self, returned: Returned<Parked>) {
+    pub(super) fn settle(&self, returned: Returned<Parked>) -> Kept {
         match returned {
-            Returned::Parked => {}
-            Returned::Handed(ticket) => self.pool.wake(Some(ticket)),
+            Returned::Parked => {
+                self.pool.after_change();
+                Kept::Persists
+            }
+            Returned::Handed(ticket) => {
+                self.pool.wake(Some(ticket));
+                Kept::Persists
+            }
             Returned::Retired(parked, reason, ticket) => {
-                self.close(parked.facts, (&parked.stream).into(), reason);
+                let close = self.close(parked.facts, (&parked.stream).into(), reason);
                 self.pool.wake(ticket);
+                Kept::Closed(close)
             }
         }
     }
 }
+
+/// How long an origin may take to send the FIN it has announced while ports are scarce. It costs a
+/// place in the pool meanwhile; the close follows the answer at once in most servers.
+const FIN_PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
@@ -210,10 +279,23 @@ impl Endpoint {
         }
     }
 
-    /// Counts a connection's end. The socket closes when its owner drops it.
-    pub(super) fn close(&self, mut facts: Box<Facts>, moved: Moved, reason: CloseReason) {
-        self.count_octets(&mut facts, moved);
-        self.count_closed(&facts, reason);
+    /// Counts and tells a connection's end. The socket closes when its owner drops it.
+    pub(super) fn close(&self, mut facts: Box<Facts>, of: Leaving, reason: CloseReason) -> Close {
+        self.count_octets(&mut facts, of.moved);
+        if let Some(pulse) = &facts.pulse {
+            pulse.take(); // the last one, so that nothing is lost
+        }
+        self.port_left(&facts, of.parting);
+        let close = Close::of_origin(reason, of.heard, facts.live.phase());
+        self.tell_close(&facts, close);
+        close
+    }
+
+    pub(super) fn port_left(&self, facts: &Facts, parting: Parting) {
+        let mut state = self.pool.lock();
+        let ticket = state.ledger.port_left(facts.seat, parting, clock::now());
+        drop(state);
+        self.pool.wake(ticket);
     }
 
     pub(super) fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {
@@ -229,21 +311,35 @@ impl Endpoint {
         facts.live.sent(sent - told_sent);
     }
 
+    /// The same, of one that nothing more can be asked.
     pub(super) fn count_closed(&self, facts: &Facts, reason: CloseReason) {
-        let by = match reason {
-            CloseReason::PeerFin | CloseReason::PeerRst => By::Peer,
-            _ => By::Holdfast,
-        };
-        self.metrics.closed.of(by, reason).inc();
-        let view = facts.live.view();
-        self.metrics.requests_per_connection.observe(view.nth);
+        let close = Close::of_origin(reason, Heard::Nothing, facts.live.phase());
+        self.tell_close(facts, close);
+    }
+
+    fn tell_close(&self, facts: &Facts, close: Close) {
+        self.metrics.closed.of(close.by, close.reason).inc();
+        self.metrics
+            .requests_per_connection
+            .observe(facts.live.nth());
         let age = clock::now().saturating_duration_since(facts.opened_at);
         self.metrics.connection_age.observe_duration(age);
-        if reason == CloseReason::PeerRst {
-            self.process
-                .resets
-                .of(Side::Upstream, By::Peer, view.phase)
-                .inc();
-        }
+        self.process.count_close(Side::Upstream, close);
+        facts
+            .live
+            .close(close, (clock::now_micros(), clock::wall()));
     }
+}
+
+/// Drops what holds a connection, which then retires for `reason`. Left to itself it would retire
+/// because the client left, which is what else drops an exchange.
+pub fn drop_for<T>(reason: CloseReason, holder: T) {
+    let before = DROPPED_FOR.replace(reason);
+    drop(holder);
+    DROPPED_FOR.set(before);
+}
+
+thread_local! {
+    /// Why a connection retires whose holder is dropped now, on this thread.
+    static DROPPED_FOR: Cell<CloseReason> = const { Cell::new(CloseReason::ClientGone) };
 }

@@ -14,7 +14,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::base::CloseReason;
+use crate::base::close::Close;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer;
@@ -41,7 +41,7 @@ pub struct Place {
     due: Cell<Option<Deadline>>,
     fault: RefCell<Option<Fault>>,
     /// Why the line ended before it, if it did.
-    cut: Cell<Option<CloseReason>>,
+    cut: Cell<Option<Close>>,
 }
 
 /// Whether it is an answer's turn.
@@ -198,14 +198,14 @@ impl Place {
         self.reached.get()
     }
 
-    /// The line ended before it, for this reason.
-    pub fn on_cut(&self, reason: CloseReason) {
-        self.cut.set(Some(reason));
+    /// The line ended before it, with this close.
+    pub fn on_cut(&self, close: Close) {
+        self.cut.set(Some(close));
     }
 
-    /// Why the line ended before it, if it did.
+    /// How the line ended before it, if it did.
     #[must_use]
-    pub fn cut(&self) -> Option<CloseReason> {
+    pub fn cut(&self) -> Option<Close> {
         self.cut.get()
     }
 
@@ -290,9 +290,7 @@ impl Place {
         if self.turn.get() != Turn::Waits || held.len() + more > HELD_OCTETS_MAX {
             return Poll::Pending;
         }
-        if held.capacity() == 0 {
-            *held = buffer::lend();
-        }
+        buffer::furnish(&mut held);
         for slice in slices {
             held.extend_from_slice(slice);
         }

@@ -20,7 +20,10 @@ use std::task::Poll;
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::close::Close;
+use crate::base::close::Heard;
 use crate::base::reason::By;
+use crate::base::reason::Phase;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::Method;
@@ -199,8 +202,9 @@ impl Line<'_> {
 
     /// The connection ends, and with it what is still in line: nothing of it is repeated.
     fn cut(&mut self, ending: Ending) -> Ending {
+        let close = ending.told(self.client.live.phase());
         for exchange in self.exchanges.drain(..) {
-            exchange.place.on_cut(ending.reason);
+            exchange.place.on_cut(close);
         }
         // A plain close is for when nothing more came.
         if ending.leave == Leave::Close
@@ -266,18 +270,22 @@ impl Drop for Telling<'_> {
         if self.told == Told::Whole {
             return;
         }
-        let reason = self.place.cut().unwrap_or(CloseReason::ClientGone);
+        let gone = Ending::by_peer(CloseReason::ClientGone);
+        let close = self.place.cut();
+        let close = close.unwrap_or_else(|| gone.told(client.live.phase()));
         let record = &mut desk.record;
         // With a status its answer came whole and its origin's connection was given back; without,
         // that one retired when the exchange was dropped.
         if let (None, Some(origin)) = (record.status, &mut record.origin) {
-            origin.kept = Kept::Closed(CloseReason::ClientGone);
+            let phase = Phase::Wait; // it retired when it was dropped, and is seen no more
+            let close = Close::of_origin(CloseReason::ClientGone, Heard::Nothing, phase);
+            origin.kept = Kept::Closed(close);
         }
         if self.place.reached() == Reached::Nobody {
             record.status = None;
             record.bytes_out = 0;
         }
-        let error = unanswered(reason);
+        let error = unanswered(close.reason);
         record.end = account::failed(error);
         let plan = client.service.plan_here();
         let octets = desk.input.held();
@@ -287,7 +295,7 @@ impl Drop for Telling<'_> {
             .and_then(|at| plan.routes.get(at))
             .map(|route| &**route);
         account::count_error(client, route, error);
-        let closed = (self.began, Kept::Closed(reason));
+        let closed = (self.began, Kept::Closed(close));
         account::finish(&mut desk.record, client, route, closed);
     }
 }
@@ -321,4 +329,21 @@ fn joins(whose: (&Client, u64), head: &RequestHead, octets: &[u8]) -> Joins {
 fn take_head(desk: &mut Desk, octets: &[u8]) {
     desk.input.put(octets);
     desk.input.hold(octets.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_connections_end_kept_from_its_answer_is_told_by_the_reason() {
+        let told = [
+            (CloseReason::Drain, ProxyError::Draining),
+            (CloseReason::Truncated, ProxyError::Truncated),
+            (CloseReason::PeerRst, ProxyError::ClientGone),
+        ];
+        for (reason, error) in told {
+            assert_eq!(unanswered(reason), error);
+        }
+    }
 }

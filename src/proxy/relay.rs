@@ -1,8 +1,9 @@
 //! One message's content from one peer to the other, in constant memory.
 //!
 //! What arrives is passed on as it arrives; while the recipient does not read, the sender is not
-//! read from. Small pieces are gathered behind the head so that they leave in one write. Every body
-//! is counted against its framing: a short one is an error here, never an end.
+//! read from. Small pieces are gathered behind the head so that they leave in one write; large bodies
+//! that need no looking at go past our memory. Every body is counted against its framing: a short one
+//! is an error here, never an end.
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -19,10 +20,12 @@ use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
 use crate::net::reactor::Gone;
+use crate::net::splice::PIPE_OCTETS;
+use crate::net::splice::Pipe;
 use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
-use crate::policy::timeouts::BodyRate;
+use crate::policy::body_rate::BodyRate;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::replay::Replay;
@@ -137,9 +140,14 @@ pub async fn pass_on(
             Piece::More { skip } => {
                 source.buffer.consume(skip);
                 sink.flush().await?;
+                if let Some(pipe) = pipe_for(source, sink, meter) {
+                    pass_by(pipe, source, sink, meter).await?;
+                    continue;
+                }
                 if *meter.count >= WIDEN_AFTER && sink.outlet.flows() == Flow::Now {
                     source.buffer.widen();
                 }
+                source.stream.more_is_due();
                 source.read_more().await?;
                 reads += 1;
                 if reads.is_multiple_of(READS_IN_A_ROW) {
@@ -155,11 +163,84 @@ pub async fn pass_on(
     }
 }
 
+/// A pipe for the rest of a body, where it is worth one: much of it is left, nobody has to look at
+/// it, and what is written leaves at once.
+fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<Pipe> {
+    let plain = matches!(
+        sink.writer,
+        SinkWriter::Framed(BodyWriter::Length { .. } | BodyWriter::UntilClose)
+    );
+    let kept = |replay: &&mut Replay| replay.whole().is_some();
+    let worth_it = source.reader.passable() >= SPLICE_LEAST
+        && sink.outlet.flows() == Flow::Now
+        && !meter.replay.as_ref().is_some_and(kept);
+    if plain && worth_it {
+        Pipe::lend()
+    } else {
+        None
+    }
+}
+
+/// Passes the rest of a body on by way of a pipe. What is in the pipe has been counted, as received
+/// and as sent, whether it leaves or not: if it does not, both sides are closed.
+async fn pass_by(
+    mut pipe: Pipe,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), Stuck> {
+    let mut bites = 0_u32;
+    loop {
+        let left = usize::try_from(source.reader.passable()).unwrap_or(usize::MAX);
+        if left == 0 {
+            source.look_behind();
+            return Ok(());
+        }
+        let most = left.min(PIPE_OCTETS);
+        let from = source.stream;
+        let end = source.read(|_| pipe.fill(from, most).map_err(Fill::Fault));
+        if end.await? == ReadEnd::Fin {
+            return Ok(()); // it has been taken for an end where it is one
+        }
+        let count = pipe.held() as u64;
+        source.reader.on_passed(count);
+        meter.count(count)?;
+        sink.pass_by(&mut pipe).await?;
+        bites += 1;
+        if bites.is_multiple_of(BITES_IN_A_ROW) {
+            worker::yield_now().await;
+        }
+    }
+}
+
 impl Source<'_> {
-    async fn read_more(&mut self) -> Result<(), Stuck> {
+    /// Reads once, waiting as long as the sender may be silent.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub async fn read_more(&mut self) -> Result<(), Stuck> {
+        let stream = self.stream;
+        self.read(|buffer| buffer.try_fill(stream, BODY_AHEAD_MAX))
+            .await
+            .map(|_| ())
+    }
+
+    /// Reads what came behind a body, as reads of the body itself would have: whether the sender keeps
+    /// to its framing shows before its connection is used again.
+    fn look_behind(&mut self) {
+        // What ended or broke meanwhile is remembered by the reactor, and nothing is missing here.
+        let _what_came = self.buffer.try_fill(self.stream, BODY_AHEAD_MAX);
+    }
+
+    /// Waits for the sender and takes what it sent in the given way. A FIN is an end only where the
+    /// framing says so.
+    async fn read(
+        &mut self,
+        mut take: impl FnMut(&mut ReadBuffer) -> Result<Option<ReadEnd>, Fill>,
+    ) -> Result<ReadEnd, Stuck> {
         let read = loop {
             self.wait().await?;
-            match self.buffer.try_fill(self.stream, BODY_AHEAD_MAX) {
+            match take(self.buffer) {
                 Ok(None) => {} // a false alarm; wait again, watching
                 Ok(Some(end)) => break Ok(end),
                 Err(error) => break Err(error),
@@ -171,10 +252,10 @@ impl Source<'_> {
                     rate.on_octets(count as u64);
                     rate.on_pause(clock::now());
                 }
-                Ok(())
+                Ok(ReadEnd::Octets(count))
             }
             Ok(ReadEnd::Fin) => match self.reader.on_eof() {
-                BodyEnd::Complete => Ok(()),
+                BodyEnd::Complete => Ok(ReadEnd::Fin),
                 BodyEnd::Truncated => Err(Stuck::SenderFin),
             },
             Err(Fill::Full) => Err(Stuck::TooLarge),
@@ -244,6 +325,24 @@ impl Sink<'_> {
         Ok(())
     }
 
+    /// Writes what is in the pipe.
+    async fn pass_by(&mut self, pipe: &mut Pipe) -> Result<(), Stuck> {
+        if let SinkWriter::Framed(writer) = &mut self.writer {
+            // Such a framing writes nothing around its content; the length is counted down.
+            writer
+                .chunk_head(self.out, pipe.held())
+                .map_err(|_| Stuck::Misfit)?;
+        }
+        let stream = self.outlet.stream();
+        while pipe.held() > 0 {
+            if pipe.drain(stream).map_err(Stuck::Recipient)? == 0 {
+                let due = Deadline::after(self.patience);
+                stream.writable(due).await.map_err(Stuck::Recipient)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what has been gathered.
     async fn flush(&mut self) -> Result<(), Stuck> {
         flush(self.outlet, self.out, self.patience)
@@ -275,11 +374,16 @@ pub async fn flush(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) ->
 }
 
 impl Meter<'_> {
-    fn note(&mut self, content: &[u8]) -> Result<(), Stuck> {
-        *self.count += content.len() as u64;
-        if self.limit.is_some_and(|limit| *self.count > limit) {
-            return Err(Stuck::TooLarge);
+    fn count(&mut self, octets: u64) -> Result<(), Stuck> {
+        *self.count += octets;
+        match self.limit {
+            Some(limit) if *self.count > limit => Err(Stuck::TooLarge),
+            _ => Ok(()),
         }
+    }
+
+    fn note(&mut self, content: &[u8]) -> Result<(), Stuck> {
+        self.count(content.len() as u64)?;
         if let Some(replay) = &mut self.replay {
             replay.keep(content);
         }
@@ -294,6 +398,12 @@ const GATHER_MOST: usize = 16 * 1024;
 /// Reads after which others get their turn: two fast peers would otherwise never let go of the
 /// worker. 16 wide reads are 2 MiB, about half a millisecond.
 const READS_IN_A_ROW: u32 = 16;
+
+/// Bites after which others get their turn: 8 of them are 2 MiB as well.
+const BITES_IN_A_ROW: u32 = 8;
+
+/// Octets left of a body from which on it is worth a pipe.
+const SPLICE_LEAST: u64 = 64 * 1024;
 
 /// Octets after which a body is worth larger reads.
 const WIDEN_AFTER: u64 = 16 * 1024;

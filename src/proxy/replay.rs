@@ -33,8 +33,9 @@ impl Replay {
             self.kept = Kept::TooLarge;
             return;
         }
-        if octets.capacity() == 0 {
-            *octets = buffer::lend();
+        buffer::furnish(octets);
+        if octets.capacity() - octets.len() < content.len() {
+            buffer::widen(octets); // storage that is kept, instead of storage that grows
         }
         octets.extend_from_slice(content);
     }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use crate::base::ProxyError;
 use crate::h1::encode;
 use crate::h1::head::Method;
+use crate::net::buffer;
 use crate::net::clock;
 
 /// Whether the connection goes on after the answer.
@@ -31,6 +32,7 @@ pub fn error(
     afterwards: Afterwards,
     retry_after: Duration,
 ) {
+    buffer::furnish(out);
     let status = error.status();
     let mut digits = itoa::Buffer::new();
     put(
@@ -79,8 +81,18 @@ pub fn error(
     }
 }
 
+/// How much content the answer to `error` has.
+#[must_use]
+pub fn content_length(error: ProxyError, method: Method) -> u64 {
+    match method {
+        Method::Head => 0,
+        _ => error.text().len() as u64 + 1,
+    }
+}
+
 /// Writes the answer to an OPTIONS request that we are the last to get: what may be asked here.
 pub fn options(out: &mut Vec<u8>, afterwards: Afterwards) {
+    buffer::furnish(out);
     put(out, &["HTTP/1.1 200 OK\r\n"]);
     date(out);
     put(out, &[ALLOW, "Content-Length: 0\r\n"]);
@@ -176,6 +188,10 @@ mod tests {
                 "{text}"
             );
             assert!(text.ends_with(&format!("{}\n", problem.text())), "{text}");
+            let content = text.split_once("\r\n\r\n").unwrap().1;
+            let length = content_length(problem, Method::Get);
+            assert_eq!(content.len() as u64, length);
+            assert!(text.contains(&format!("Content-Length: {length}\r\n")));
         }
     }
 

@@ -31,8 +31,8 @@ pub fn everyone() {
 }
 
 /// Awaits `future` unless `call` says that there is something else to do; it is asked before
-/// anything and each time the task is roused. To be awaited by a task itself, for its waker is
-/// noted once. Cancel: whatever `future` does when dropped.
+/// anything and each time the task is roused. For a task that is [`listed`].
+/// Cancel: whatever `future` does when dropped.
 ///
 /// # Errors
 /// What `call` said; `future` was dropped.
@@ -41,13 +41,22 @@ pub async fn unless<T, C>(
     future: impl Future<Output = T>,
 ) -> Result<T, C> {
     let mut future = pin!(future);
+    poll_fn(|context| match call() {
+        Some(called) => Poll::Ready(Err(called)),
+        None => future.as_mut().poll(context).map(Ok),
+    })
+    .await
+}
+
+/// Awaits `future`, whose task is roused meanwhile. To be awaited by a task itself, for its waker
+/// is noted once, and not anew for all that it waits for.
+/// Cancel: whatever `future` does when dropped.
+pub async fn listed<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
     let listed = Listed(Cell::new(None));
     poll_fn(|context| {
-        if let Some(called) = call() {
-            return Poll::Ready(Err(called));
-        }
         listed.note(context);
-        future.as_mut().poll(context).map(Ok)
+        future.as_mut().poll(context)
     })
     .await
 }
@@ -98,7 +107,7 @@ mod tests {
                     drop(held);
                 };
                 let call = || theirs.load(Ordering::SeqCst).then_some(7);
-                let heard = unless(call, for_ever).await;
+                let heard = listed(unless(call, for_ever)).await;
                 let listed = LISTED.with_borrow(Slab::len);
                 tell.send(Some((heard, Rc::strong_count(&waits), listed)))
                     .unwrap();

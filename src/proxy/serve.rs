@@ -26,24 +26,27 @@ use crate::observe::record::Kept;
 use crate::observe::words::HalfClose;
 use crate::pool::Verdict;
 use crate::proxy::account;
-use crate::proxy::attempt;
+use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerKind;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
+use crate::proxy::discard;
 use crate::proxy::draining::Standing;
+use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::fault;
 use crate::proxy::fault::Where;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
+use crate::proxy::lent;
 use crate::proxy::lent::Lent;
-use crate::proxy::origin;
-use crate::proxy::origin::Answer;
-use crate::proxy::origin::AnswerKind;
-use crate::proxy::origin::Upload;
+use crate::proxy::outlet::Behind;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::outlet::Reached;
+use crate::proxy::progress::Upload;
 use crate::proxy::relay;
 use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
@@ -135,14 +138,16 @@ async fn refuse_for(
     let (method, wait) = (desk.request.method, settings.retry_after);
     reply::error(&mut desk.out, error, method, Afterwards::Closes, wait);
     desk.record.status = Some(error.status());
+    desk.record.bytes_out = reply::content_length(error, method);
     desk.record.end = account::failed(error);
     let written = conclude(outlet, &mut desk.out, settings.write_timeout).await;
-    let kept = Kept::Closed(reason);
+    let ending = match written {
+        Ok(()) => Ending::linger(reason),
+        Err(fault) => Ending::unwritten(&fault),
+    };
+    let kept = client.closes(ending);
     account::finish(&mut desk.record, client, route, (began, kept));
-    match written {
-        Ok(()) => After::End(Ending::linger(reason)),
-        Err(_) => After::End(Ending::by_peer(CloseReason::PeerRst)),
-    }
+    After::End(ending)
 }
 
 impl Exchange<'_> {
@@ -162,12 +167,20 @@ impl Exchange<'_> {
         let deadline = Deadline::after(limit);
         let sent_before = self.client.stream.sent();
         let outcome = {
-            let attempts = self.attempts(desk, route);
-            crate::net::worker::within(deadline, attempts).await
+            let mut attempts = Box::pin(self.attempts(desk, route));
+            let within = crate::net::worker::within(deadline, attempts.as_mut()).await;
+            // The origin's connection is in there; it is not the client who gave it up.
+            lent::drop_for(CloseReason::Timeout, attempts);
+            within
         };
         let outcome = outcome.unwrap_or_else(|_| match self.outlet.take_back(sent_before) {
             Reached::Nobody => Outcomes::Failed(ProxyError::RequestDeadline),
-            Reached::Client => Outcomes::BrokeOff(ProxyError::RequestDeadline),
+            Reached::Client => {
+                // The client saw this status, if its head was the last one.
+                let status = Some(desk.response.status).filter(|status| *status >= 200);
+                desk.record.status = status;
+                Outcomes::BrokeOff(ProxyError::RequestDeadline)
+            }
         });
         self.conclude(desk, route, outcome).await
     }
@@ -185,7 +198,11 @@ impl Exchange<'_> {
                     }
                 }
             }
-            Outcomes::Failed(error) => Box::pin(self.fail(desk, error)).await,
+            Outcomes::Held(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+            Outcomes::Failed(error) => match self.last.take() {
+                Some(last) => Box::pin(self.answer_held(desk, route, *last)).await,
+                None => Box::pin(self.fail(desk, error)).await,
+            },
             Outcomes::ClientFailed(error, reason) => {
                 desk.record.bytes_in = self.content.count;
                 Box::pin(refuse_for(
@@ -207,14 +224,13 @@ impl Exchange<'_> {
                     ProxyError::BadRequest => CloseReason::FramingError,
                     _ => CloseReason::Truncated,
                 };
-                self.account(desk, Some(route), Kept::Closed(reason));
-                After::End(Ending::abort(reason))
+                self.ends(desk, Some(route), Ending::abort(reason))
             }
             Outcomes::ClientStalled => {
                 account::count_error(self.client, Some(route), ProxyError::ClientGone);
                 desk.record.end = End::Failed(ProxyError::ClientGone);
-                self.account(desk, Some(route), Kept::Closed(CloseReason::WriteTimeout));
-                After::End(Ending::abort(CloseReason::WriteTimeout))
+                let ending = Ending::unwritten(&Fault::TimedOut);
+                self.ends(desk, Some(route), ending)
             }
             Outcomes::ClientGone(reason) => {
                 if self.client.stream.peer_has_ended() && self.judged.asked.gone == Gone::Fin {
@@ -227,8 +243,7 @@ impl Exchange<'_> {
                 }
                 account::count_error(self.client, Some(route), ProxyError::ClientGone);
                 desk.record.end = End::Failed(ProxyError::ClientGone);
-                self.account(desk, Some(route), Kept::Closed(reason));
-                After::End(Ending::by_peer(reason))
+                self.ends(desk, Some(route), Ending::by_peer(reason))
             }
         }
     }
@@ -242,52 +257,61 @@ impl Exchange<'_> {
         (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
         fault::on_demand(Where::Lent, desk);
-        let settings = &route.upstream.settings;
-        let allowance = lent.allowance();
-        let leftover = desk.origin_in.unread();
-        let verdict = attempt::verdict_after(
-            (answer.origin, answer.kind),
-            upload,
-            (leftover, attempt::wire(lent.stream())),
-            (settings.reuse, allowance),
-        );
-        if let Some(hint) = answer.hint {
-            lent.endpoint().on_hint(hint);
-        }
-        if let Some(origin) = &mut desk.record.origin {
-            origin.kept = match verdict {
-                Verdict::Reusable => Kept::Persists,
-                Verdict::Retire(reason) => Kept::Closed(reason),
-            };
-        }
-        lent.give_back(verdict);
+        exchange::settle(desk, lent, (&answer, upload), route.upstream.settings.reuse);
+        self.write_rest(desk, route, (&answer, upload)).await
+    }
+
+    /// All further attempts failed: the last real answer is the client's after all.
+    async fn answer_held(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        mut last: LastAnswer,
+    ) -> After {
+        std::mem::swap(&mut desk.out, &mut last.octets);
+        desk.record.status = Some(last.answer.status);
+        desk.record.origin = last.origin.take();
+        account::count_removed(&self.client.listener.metrics, &last.answer.removed);
+        let LastAnswer { answer, upload, .. } = &last;
+        self.write_rest(desk, route, (answer, *upload)).await
+    }
+
+    /// Writes what is left of an answer, and ends the exchange.
+    async fn write_rest(
+        &mut self,
+        desk: &mut Desk,
+        route: &Arc<Route>,
+        (answer, upload): (&Answer, Upload),
+    ) -> After {
         self.client.enter(Phase::ResponseBody);
         let patience = self.client.listener.settings.write_timeout;
         let flushed = conclude(self.outlet, &mut desk.out, patience).await;
         desk.record.bytes_out = answer.content;
-        if flushed.is_err() {
+        if let Err(fault) = flushed {
             desk.record.end = End::Failed(ProxyError::ClientGone);
             account::count_error(self.client, Some(route), ProxyError::ClientGone);
-            let ending = match flushed {
-                Err(Fault::TimedOut) => Ending::abort(CloseReason::WriteTimeout),
-                _ => Ending::by_peer(CloseReason::PeerRst),
-            };
-            self.account(desk, Some(route), Kept::Closed(ending.reason));
-            return After::End(ending);
+            return self.ends(desk, Some(route), Ending::unwritten(&fault));
         }
-        let after = self.what_next(desk, answer.client, upload).await;
-        let kept = match after {
-            After::Next => Kept::Persists,
-            After::End(ending) => Kept::Closed(ending.reason),
-        };
-        self.account(desk, Some(route), kept);
-        after
+        self.client.enter(Phase::Idle);
+        match self.what_next(desk, answer.client, upload).await {
+            After::Next => {
+                self.account(desk, Some(route), Kept::Persists);
+                After::Next
+            }
+            After::End(ending) => self.ends(desk, Some(route), ending),
+        }
+    }
+
+    /// Accounts for the exchange as the last one of its connection, which ends so.
+    fn ends(&self, desk: &mut Desk, route: Option<&Route>, ending: Ending) -> After {
+        self.account(desk, route, self.client.closes(ending));
+        After::End(ending)
     }
 
     /// Whether the client's connection goes on, and if not, how it ends.
     async fn what_next(&mut self, desk: &mut Desk, told: Persistence, upload: Upload) -> After {
         match (told, upload) {
-            (Persistence::Persist, Upload::Whole(_)) => After::Next,
+            (Persistence::Persist, Upload::Whole(_) | Upload::Behind) => After::Next,
             // It was promised that the connection goes on, so the rest of the request is read.
             (Persistence::Persist, Upload::Flowing | Upload::Refused) => {
                 match Box::pin(self.discard_request(desk)).await {
@@ -311,7 +335,7 @@ impl Exchange<'_> {
         let most = settings.linger_bytes;
         let stream = &self.client.stream;
         let reader = &mut self.content.reader;
-        let rest = origin::discard_rest(stream, &mut desk.input, reader, most, limit);
+        let rest = discard::discard_rest(stream, &mut desk.input, reader, most, limit);
         let whole = crate::net::worker::within(Deadline::after(limit), rest);
         whole.await.unwrap_or(Err(Stuck::SenderSlow))
     }
@@ -325,6 +349,7 @@ impl Exchange<'_> {
         let (method, wait) = (self.judged.asked.method, settings.retry_after);
         reply::error(&mut desk.out, error, method, afterwards, wait);
         desk.record.status = Some(error.status());
+        desk.record.bytes_out = reply::content_length(error, method);
         desk.record.end = End::Failed(error);
         self.send_own(desk, keeps).await
     }
@@ -342,8 +367,11 @@ impl Exchange<'_> {
     fn afterwards(&self) -> (Persistence, Afterwards) {
         let whole = self.judged.framing == Framing::None || self.content.reader.is_complete();
         let keeps = match (self.judged.asked.persistence, whole) {
-            // The drain may have begun since the request was judged.
-            (Persistence::Persist, true) if self.client.service.standing() != Standing::Serving => {
+            // A drain may have begun since the request was judged: this is the last answer then.
+            (Persistence::Persist, true)
+                if self.client.service.standing() != Standing::Serving
+                    && self.outlet.behind() == Behind::Nothing =>
+            {
                 Persistence::Close(CloseReason::Drain)
             }
             (Persistence::Persist, true) => Persistence::Persist,
@@ -361,17 +389,18 @@ impl Exchange<'_> {
     async fn send_own(&mut self, desk: &mut Desk, keeps: Persistence) -> After {
         let patience = self.client.listener.settings.write_timeout;
         let written = conclude(self.outlet, &mut desk.out, patience).await;
-        let after = match (written, keeps) {
-            (Err(_), _) => After::End(Ending::by_peer(CloseReason::PeerRst)),
-            (Ok(()), Persistence::Persist) => After::Next,
-            (Ok(()), Persistence::Close(reason)) => After::End(Ending::linger(reason)),
-        };
-        let kept = match after {
-            After::Next => Kept::Persists,
-            After::End(ending) => Kept::Closed(ending.reason),
-        };
-        self.account(desk, self.route.map(|route| &**route), kept);
-        after
+        let route = self.route.map(|route| &**route);
+        match (written, keeps) {
+            (Err(fault), _) => self.ends(desk, route, Ending::unwritten(&fault)),
+            (Ok(()), Persistence::Persist) => {
+                self.account(desk, route, Kept::Persists);
+                After::Next
+            }
+            (Ok(()), Persistence::Close(reason)) => {
+                self.client.enter(Phase::Idle);
+                self.ends(desk, route, Ending::linger(reason))
+            }
+        }
     }
 
     /// Carries octets both ways after a 101, until both directions have ended.
@@ -379,13 +408,10 @@ impl Exchange<'_> {
         use crate::observe::words::ClientState;
         let settings = &route.upstream.settings;
         let patience = self.client.listener.settings.write_timeout;
-        if conclude(self.outlet, &mut desk.out, patience)
-            .await
-            .is_err()
-        {
-            lent.give_back(Verdict::Retire(CloseReason::Upgraded));
-            self.account(desk, Some(route), Kept::Closed(CloseReason::ClientGone));
-            return After::End(Ending::by_peer(CloseReason::ClientGone));
+        if let Err(fault) = conclude(self.outlet, &mut desk.out, patience).await {
+            let retires = Verdict::Retire(CloseReason::ClientGone);
+            desk.record.note_kept(lent.give_back(retires));
+            return self.ends(desk, Some(route), Ending::unwritten(&fault));
         }
         let open = route.metrics.tunnels.hold();
         route.metrics.tunnels_opened.inc();
@@ -406,7 +432,16 @@ impl Exchange<'_> {
             None => tunnel::TunnelEnd::OriginBroke,
         };
         drop(open);
-        lent.give_back(Verdict::Retire(CloseReason::Upgraded));
+        let reason = match end {
+            tunnel::TunnelEnd::Finished => CloseReason::Upgraded,
+            tunnel::TunnelEnd::GoneAway => CloseReason::Drain,
+            tunnel::TunnelEnd::Idle => CloseReason::Timeout,
+            tunnel::TunnelEnd::ClientBroke => CloseReason::ClientGone,
+            tunnel::TunnelEnd::OriginReset => CloseReason::PeerRst,
+            tunnel::TunnelEnd::OriginBroke => CloseReason::IoError,
+        };
+        desk.record
+            .note_kept(lent.give_back(Verdict::Retire(reason)));
         let tunnel::Carried { up, down } = carried.get();
         self.content.count += up;
         desk.record.bytes_out += down;
@@ -416,10 +451,11 @@ impl Exchange<'_> {
             tunnel::TunnelEnd::GoneAway => Ending::linger(CloseReason::Drain),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
-            tunnel::TunnelEnd::OriginBroke => Ending::abort(CloseReason::Upgraded),
+            tunnel::TunnelEnd::OriginReset | tunnel::TunnelEnd::OriginBroke => {
+                Ending::abort(CloseReason::Upgraded)
+            }
         };
-        self.account(desk, Some(route), Kept::Closed(ending.reason));
-        After::End(ending)
+        self.ends(desk, Some(route), ending)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -45,6 +46,8 @@ pub struct Service {
     pub errors: Arc<ErrorLog>,
     /// Whether `Server-Timing` is sent.
     pub server_timing: ServerTiming,
+    /// How often the TCP of connections to origins is sampled; `None`: never.
+    pub tcp_info_interval: Option<Duration>,
     /// Client connections of all listeners, now.
     pub clients: AtomicU32,
     /// Most client connections of all listeners.
@@ -163,6 +166,7 @@ impl Service {
             access_log: parts.access_log,
             errors: parts.errors,
             server_timing: parts.server_timing,
+            tcp_info_interval: parts.tcp_info_interval,
             clients: AtomicU32::new(0),
             max_connections: AtomicU32::new(parts.max_connections),
             draining: Draining::new(parts.drain),
@@ -291,6 +295,8 @@ pub struct Parts {
     pub errors: Arc<ErrorLog>,
     /// Whether `Server-Timing` is sent.
     pub server_timing: ServerTiming,
+    /// How often the TCP of connections to origins is sampled; `None`: never.
+    pub tcp_info_interval: Option<Duration>,
     /// Most client connections.
     pub max_connections: u32,
     /// How a drain goes.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::base::names::Name;
 use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
+use crate::net::port_range::PortRange;
+use crate::net::quickack::QuickAck;
 use crate::policy::client_key::ClientKey;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
@@ -56,6 +58,8 @@ pub struct ListenerSettings {
     pub linger_bytes: u64,
     /// What `Retry-After` says on a refusal.
     pub retry_after: Duration,
+    /// When a client's octets are acknowledged.
+    pub quickack: QuickAck,
 }
 
 /// Whether connections begin with a PROXY protocol header.
@@ -139,6 +143,10 @@ pub struct UpstreamSettings {
     pub abort_drain_bytes: u64,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// Local ports left to others.
+    pub port_reserve: u32,
+    /// What the system says of local ports.
+    pub port_range: PortRange,
     /// How connections are made.
     pub dial: DialOptions,
     /// How long an answer may take to begin.
@@ -151,7 +159,8 @@ pub struct UpstreamSettings {
     pub tunnel_idle: Duration,
     /// Retries.
     pub retry: RetrySettings,
-    /// Most octets of a request's content kept for another attempt.
+    /// Most octets of a request's content kept for another attempt, and of an answer's held during
+    /// one.
     pub retry_buffer: u64,
 }
 

@@ -36,7 +36,9 @@ pub enum TunnelEnd {
     Idle,
     /// The client's side broke.
     ClientBroke,
-    /// The origin's side broke.
+    /// The origin reset its side.
+    OriginReset,
+    /// The origin's side broke otherwise.
     OriginBroke,
     /// Both sides were told that we go away, and have answered.
     GoneAway,
@@ -124,6 +126,7 @@ pub async fn tunnel(
         {
             match end {
                 Ok(how) => down_ended = how,
+                Err(Broke::Reset) => return Poll::Ready(TunnelEnd::OriginReset),
                 Err(end) => {
                     return Poll::Ready(
                         end.seen_from(TunnelEnd::OriginBroke, TunnelEnd::ClientBroke),
@@ -150,6 +153,7 @@ enum Direction {
 }
 
 enum Broke {
+    Reset,
     Reading,
     Writing,
     Idle,
@@ -158,7 +162,7 @@ enum Broke {
 impl Broke {
     fn seen_from(self, source: TunnelEnd, sink: TunnelEnd) -> TunnelEnd {
         match self {
-            Self::Reading => source,
+            Self::Reset | Self::Reading => source,
             Self::Writing => sink,
             Self::Idle => TunnelEnd::Idle,
         }
@@ -302,7 +306,8 @@ async fn read(
             Ok(end) => return Ok(end),
             Err(Fault::TimedOut) if !last_moved.get().passed() => {}
             Err(Fault::TimedOut) => return Err(Broke::Idle),
-            Err(Fault::Reset | Fault::Io(_)) => return Err(Broke::Reading),
+            Err(Fault::Reset) => return Err(Broke::Reset),
+            Err(Fault::Io(_)) => return Err(Broke::Reading),
         }
     }
 }

@@ -16,10 +16,14 @@ use crate::policy::balance::Unfit;
 use crate::policy::balance::Usable;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
+use crate::pool::ports::PortShape;
+use crate::proxy::endpoint::Apart;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::ShareOut;
+use crate::proxy::household::Household;
 use crate::proxy::settings::UpstreamSettings;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -78,22 +82,37 @@ struct Mould {
     metrics: Arc<UpstreamMetrics>,
     process: Arc<Metrics>,
     live: Arc<LiveTable>,
+    household: Arc<Household>,
 }
 
 impl Mould {
     fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
+        let sources = self.shared.dial.sources_to(shape.address.ip());
+        let range = &self.shared.port_range;
+        let ports = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(shape.address.ip()),
+        );
+        let household = Arc::clone(&self.household);
+        let total = Arc::clone(&household.total);
+        let share_out: ShareOut = Box::new(move || household.share_out());
+        let endpoint = Arc::new(Endpoint {
+            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
-            pool: Pool::new(shape.limits, self.shared.idle),
+            pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             holddown: Holddown::default(),
-            in_flight: AtomicU64::new(0),
+            in_flight: Apart(AtomicU64::new(0)),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
             upstream: ArcSwap::new(Arc::clone(&self.shared)),
-        })
+        });
+        self.household.enter(&endpoint);
+        endpoint
     }
 }
 
@@ -112,6 +131,8 @@ impl Upstream {
         let shared = Arc::new(EndpointSettings {
             name: settings.name.clone(),
             dial: settings.dial.clone(),
+            port_reserve: settings.port_reserve,
+            port_range: settings.port_range,
             connect_timeout: settings.connect_timeout,
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
@@ -134,6 +155,7 @@ impl Upstream {
                 metrics: own_metrics,
                 process: Arc::clone(metrics),
                 live,
+                household: Arc::new(Household::new(settings.max_connections_total)),
             }),
             settings: Arc::new(settings),
         };
@@ -286,18 +308,18 @@ impl Upstream {
 }
 
 /// Counts a request at an endpoint while it lives.
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight<'a>(&'a Endpoint);
 
-impl InFlight {
+impl<'a> InFlight<'a> {
     /// One more request at the endpoint.
     #[must_use]
-    pub fn at(endpoint: &Arc<Endpoint>) -> Self {
+    pub fn at(endpoint: &'a Endpoint) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(endpoint))
+        Self(endpoint)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

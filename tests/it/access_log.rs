@@ -23,6 +23,46 @@ fn number(line: &Value, field: &str) -> u64 {
 }
 
 #[test]
+fn a_request_that_is_refused_is_logged_with_what_was_legible_of_it() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("max_headers", 4);
+        c.listener("header_timeout", "200ms");
+    });
+    let many = "A: 1\r\n".repeat(5);
+    let refused = [
+        (
+            format!("GET /many HTTP/1.1\r\nHost: it.test\r\n{many}\r\n"),
+            431,
+            "/many",
+        ),
+        (
+            "GET /bad HTTP/1.1\r\nHost : it.test\r\n\r\n".to_owned(),
+            400,
+            "/bad",
+        ),
+        (
+            "GET /late HTTP/1.1\r\nHost: it.test\r\n".to_owned(),
+            408,
+            "/late",
+        ),
+        ("GET /no?way#here HTTP/1.1\r\n\r\n".to_owned(), 400, ""),
+    ];
+    for (nth, (octets, status, target)) in refused.into_iter().enumerate() {
+        let mut client = proxy.client();
+        client.send(octets);
+        assert_eq!(client.response().status(), status);
+        let line = &proxy.log(nth + 1)[nth];
+        assert_eq!(
+            (number(line, "status"), &line["target"]),
+            (u64::from(status), &target.into())
+        );
+        let method = if target.is_empty() { "" } else { "GET" };
+        assert_eq!(line["method"], method);
+    }
+}
+
+#[test]
 fn an_exchange_is_one_line_with_everything_in_it() {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
@@ -124,10 +164,7 @@ fn a_request_that_was_refused_has_its_line_too() {
 
 #[test]
 fn a_client_that_left_is_told_apart() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -270,4 +307,59 @@ fn ten_thousand_exchanges_are_ten_thousand_lines() {
     crate::support::eventually("all are written or counted as dropped", || {
         proxy.log_lines(1).len() + dropped() as usize == 10_000
     });
+}
+
+#[test]
+fn an_answer_of_our_own_is_logged_with_its_content_and_a_head_without() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+    });
+    let mut client = proxy.client();
+    let content = client.get("/").body.len() as u64;
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 404);
+    client.send("bad\r\n\r\n");
+    let refused = client.response().body.len() as u64;
+    let sent: Vec<u64> = proxy
+        .log(3)
+        .iter()
+        .map(|line| number(line, "bytes_out"))
+        .collect();
+    assert_eq!(sent, [content, 0, refused]);
+}
+
+#[test]
+fn a_connection_that_could_not_be_opened_was_neither_reused_nor_closed() {
+    let origin = Origin::ok();
+    let address = origin.address();
+    drop(origin);
+    let proxy = Proxy::configured(|c| {
+        c.upstream("servers", [address]);
+    });
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status(), 502);
+    let line = &proxy.log(1)[0];
+    assert_eq!(line["end"], "connect_refused");
+    assert_eq!(line["endpoint"], address.to_string());
+    for absent in ["outcome", "reused", "upstream_close", "upstream_conn"] {
+        assert!(line[absent].is_null(), "{line}");
+    }
+}
+
+#[test]
+fn what_became_of_the_connection_of_a_failed_attempt_is_told() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    assert_eq!(proxy.client().get("/").status(), 502);
+    let line = &proxy.log(1)[0];
+    let told = ["", "_by", "_how", "_phase"].map(|of| line[format!("upstream_close{of}")].clone());
+    assert_eq!(told, ["peer_rst", "peer", "rst", "wait"]);
+    assert!(
+        line["client_close"].is_null(),
+        "the client's is kept: {line}"
+    );
 }

@@ -196,13 +196,7 @@ fn octets_are_counted_on_both_sides() {
 #[test]
 fn connections_can_be_seen_while_they_work() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
     let mut busy = proxy.client();
     busy.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");

@@ -6,9 +6,8 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::config::Raw;
+use crate::support::origin::Nowhere;
 use crate::support::origin::answer;
-use std::net::SocketAddr;
-use std::net::TcpListener;
 
 fn answers(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(|_| client.get("/").text()).collect()
@@ -94,13 +93,10 @@ fn a_backup_is_used_only_when_the_primaries_are_down() {
 
 #[test]
 fn a_backup_stands_in_for_primaries_that_refuse() {
-    let nowhere: SocketAddr = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
     let backup = Origin::named("backup");
+    let nowhere = Nowhere::new();
     let proxy = Proxy::configured(|c| {
-        let primary = format!("{{ address = \"{nowhere}\" }}");
+        let primary = format!("{{ address = \"{}\" }}", nowhere.address);
         servers(c, &[primary, table(&backup, "backup = true")]);
     });
     let mut client = proxy.client();
@@ -110,13 +106,7 @@ fn a_backup_stands_in_for_primaries_that_refuse() {
 #[test]
 fn least_requests_avoids_the_one_that_is_busy() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(answer("slow"));
-        }
-    });
+    let slow = Origin::gated(&gate, answer("slow"));
     let quick = Origin::named("quick");
     let proxy = Proxy::over(&[&slow, &quick], |c| {
         c.upstream("balance", "least_requests");
@@ -150,17 +140,7 @@ fn p2c_uses_all_of_them() {
 #[test]
 fn an_endpoints_own_cap_sends_the_rest_to_the_others() {
     let gate = Gate::new();
-    let origins: Vec<Origin> = (0..2)
-        .map(|_| {
-            let wait = gate.clone();
-            Origin::playing(move |peer| {
-                while peer.request().is_some() {
-                    wait.wait();
-                    peer.send(answer("x"));
-                }
-            })
-        })
-        .collect();
+    let origins = [(); 2].map(|()| Origin::gated(&gate, answer("x")));
     let proxy = Proxy::configured(|c| {
         let small = table(&origins[0], "max_connections = 1");
         servers(c, &[small, table(&origins[1], "max_connections = 5")]);

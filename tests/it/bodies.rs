@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::support::Client;
+use crate::support::End;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
@@ -26,21 +27,13 @@ fn library() -> Origin {
                 return;
             };
             if framing == "upload" {
-                let hash = uploaded(peer, &head);
+                let hash = bodies::hash_upload(&mut peer.wire, &head);
                 peer.send(answer(&hash));
             } else if !give(peer, framing, size.parse().unwrap()) {
                 return;
             }
         }
     })
-}
-
-fn uploaded(peer: &mut Peer, head: &Head) -> String {
-    match head.request_framing() {
-        Framing::Length(size) => bodies::hash_length(&mut peer.wire, size).unwrap_or_default(),
-        Framing::Chunked => bodies::hash_chunked(&mut peer.wire).unwrap_or_default().1,
-        framing => panic!("an upload framed as {framing:?}"),
-    }
 }
 
 /// Sends a body; whether the connection may go on.
@@ -103,6 +96,31 @@ fn answers_in_chunks_arrive_whole() {
 #[test]
 fn answers_that_end_with_the_connection_arrive_whole() {
     downloads("close");
+}
+
+#[test]
+fn an_old_client_gets_a_large_answer_that_ends_with_the_connection_whole() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\n\r\n");
+        peer.send(
+            (0..1_000_000)
+                .map(|at| (at % 251) as u8)
+                .collect::<Vec<u8>>(),
+        );
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let (octets, end) = client.wire.until_end();
+    assert_eq!(end, End::Closed);
+    let body = octets.len() - 1_000_000;
+    assert!(
+        octets[body..]
+            .iter()
+            .enumerate()
+            .all(|(at, octet)| *octet == (at % 251) as u8)
+    );
 }
 
 #[test]

@@ -107,6 +107,12 @@ fn lingering_does_not_last_for_ever() {
     assert!(since.elapsed() < Duration::from_secs(4));
     let labels = [("side", "client"), ("outcome", "timed_out")];
     proxy.metric_becomes("holdfast_graceful_closes_total", &labels, 1.0);
+    let reset = [
+        ("side", "client"),
+        ("origin", "holdfast"),
+        ("phase", "closing"),
+    ];
+    proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
 }
 
 #[test]
@@ -128,13 +134,7 @@ fn what_is_read_while_lingering_is_bounded() {
 #[test]
 fn a_client_that_has_sent_all_and_ends_its_side_gets_its_answer() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -151,10 +151,7 @@ fn a_client_that_has_sent_all_and_ends_its_side_gets_its_answer() {
 
 #[test]
 fn a_client_that_ends_its_side_can_be_taken_for_gone() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
         c.listener("half_close", "abort");
     });

@@ -2,13 +2,13 @@
 //! the ledger, a counter, and a connection that goes on where it can.
 
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::origin::Nowhere;
 use crate::support::wire::Framing;
 use crate::support::wire::Message;
 
@@ -33,11 +33,8 @@ fn in_front_of(address: SocketAddr) -> Proxy {
 
 #[test]
 fn a_refused_connection_is_a_502() {
-    let nowhere = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let proxy = in_front_of(nowhere);
+    let nowhere = Nowhere::new();
+    let proxy = in_front_of(nowhere.address);
     let mut client = proxy.client();
     for _ in 0..2 {
         told(&client.get("/"), 502, "connection_refused");
@@ -68,10 +65,7 @@ fn an_origin_that_does_not_take_the_connection_is_a_504() {
 
 #[test]
 fn an_answer_that_does_not_begin_in_time_is_a_504() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.response_header", "300ms");
     });
@@ -91,11 +85,7 @@ fn an_answer_that_does_not_begin_in_time_is_a_504() {
 
 #[test]
 fn a_head_that_does_not_end_in_time_is_a_504() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\nX-A: ");
-        peer.until_closed();
-    });
+    let origin = Origin::saying_only("HTTP/1.1 200 OK\r\nX-A: ");
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.response_header", "300ms");
     });
@@ -104,11 +94,7 @@ fn a_head_that_does_not_end_in_time_is_a_504() {
 
 #[test]
 fn a_body_that_stalls_is_broken_off() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
-        peer.until_closed();
-    });
+    let origin = Origin::saying_only("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.body_idle", "300ms");
     });
@@ -126,10 +112,7 @@ fn a_body_that_stalls_is_broken_off() {
 
 #[test]
 fn a_whole_exchange_can_be_bounded() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.request", "300ms");
     });
@@ -316,11 +299,7 @@ fn a_bad_chunk_breaks_the_answer_off() {
     ] {
         let octets =
             format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{body}");
-        let origin = Origin::playing(move |peer| {
-            peer.request();
-            peer.send(&octets);
-            peer.until_closed();
-        });
+        let origin = Origin::saying_only(octets);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
         client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -444,11 +423,8 @@ fn after_an_error_the_clients_connection_goes_on() {
 
 #[test]
 fn an_error_in_answer_to_head_has_no_body() {
-    let nowhere = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let proxy = in_front_of(nowhere);
+    let nowhere = Nowhere::new();
+    let proxy = in_front_of(nowhere.address);
     let mut client = proxy.client();
     for _ in 0..2 {
         client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");

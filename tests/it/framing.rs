@@ -18,6 +18,10 @@ fn forwarded() -> Vec<Vector> {
     vectors::read(include_str!("vectors/forwarded.txt"))
 }
 
+fn odd() -> Vec<Vector> {
+    vectors::read(include_str!("vectors/odd.txt"))
+}
+
 /// Plays all of these and fails with the list of complaints.
 fn judge(vectors: &[(&Vector, Delivery)], proxy: &Proxy) {
     let address = proxy.address();
@@ -110,12 +114,12 @@ fn a_bad_request_behind_a_good_one_is_refused_after_the_good_one_is_answered() {
     assert!(all_good, "the origin saw another request than the good one");
 }
 
-#[test]
-fn what_is_forwarded_is_written_afresh_and_can_be_read_one_way() {
+/// Plays each of these and looks at what became of it; how it is delivered makes no difference.
+fn are_written_afresh(vectors: &[Vector]) {
     let origin = Origin::ok();
     let proxy = Proxy::to(&origin);
     let mut complaints = Vec::new();
-    for vector in &forwarded() {
+    for vector in vectors {
         for delivery in [Delivery::Whole, Delivery::OctetByOctet] {
             origin.forget();
             complaints.extend(vector.play(proxy.address(), delivery).err());
@@ -128,7 +132,19 @@ fn what_is_forwarded_is_written_afresh_and_can_be_read_one_way() {
             }
         }
     }
-    none(complaints, forwarded().len());
+    none(complaints, vectors.len());
+}
+
+#[test]
+fn what_is_forwarded_is_written_afresh_and_can_be_read_one_way() {
+    are_written_afresh(&forwarded());
+}
+
+#[test]
+fn what_is_odd_and_legal_is_forwarded_in_the_one_way_to_read_it() {
+    let vectors = odd();
+    assert!(vectors.len() >= 200);
+    are_written_afresh(&vectors);
 }
 
 #[test]

@@ -57,8 +57,11 @@ fn a_client_with_too_many_connections_can_be_closed() {
     };
     third_of_two(limit, |proxy| {
         let mut third = proxy.client();
+        // What it has sent by then must not make a reset of the close.
+        drop(third.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
         third.sees_a_clean_end();
         rejected(proxy, "client_limit");
+        proxy.client_closed_becomes("client_limit", 1.0);
     });
 }
 
@@ -75,6 +78,13 @@ fn a_client_with_too_many_connections_can_be_reset() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
         rejected(proxy, "client_limit");
+        proxy.client_closed_becomes("client_limit", 1.0);
+        let labels = [
+            ("side", "client"),
+            ("origin", "holdfast"),
+            ("phase", "connect"),
+        ];
+        proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
     });
 }
 
@@ -105,6 +115,7 @@ fn a_listener_takes_as_many_connections_as_it_may() {
             Err(end) => assert_ne!(end, End::Silent),
         }
         rejected(proxy, "listener_limit");
+        proxy.client_closed_becomes("listener_limit", 1.0);
     });
 }
 
@@ -121,6 +132,7 @@ fn the_process_takes_as_many_connections_as_it_may() {
             Err(end) => assert_ne!(end, End::Silent),
         }
         rejected(proxy, "global_limit");
+        proxy.client_closed_becomes("global_limit", 1.0);
     });
 }
 
@@ -202,13 +214,7 @@ fn trailers_are_limited_like_heads() {
 #[test]
 fn simultaneous_connects_are_bounded_and_all_are_served() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("connect.max_concurrent", 1);
         c.upstream("pool.queue_timeout", "10s");

@@ -248,6 +248,73 @@ fn an_origin_connection_carries_as_many_requests_as_it_may() {
 }
 
 #[test]
+fn an_origins_connection_carries_no_more_requests_than_its_keep_alive_field_lets_it() {
+    // As Apache counts down to 0; and as one does that says it once. One less for the margin.
+    for says_once in [false, true] {
+        let origin = Origin::playing(move |peer| {
+            while peer.request().is_some() {
+                let left = 2_usize.saturating_sub(peer.requests - 1);
+                let field = match says_once && peer.requests > 1 {
+                    true => String::new(),
+                    false => format!("Keep-Alive: timeout=60, max={left}\r\n"),
+                };
+                peer.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{field}\r\nok"
+                ));
+            }
+        });
+        let proxy = Proxy::to(&origin);
+        let mut client = proxy.client();
+        for _ in 0..7 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        let carried: Vec<_> = origin
+            .requests()
+            .iter()
+            .map(|seen| seen.connection)
+            .collect();
+        assert_eq!(carried, [0, 0, 1, 1, 2, 2, 3], "says_once: {says_once}");
+        proxy.upstream_closed_becomes("max_requests", 3.0);
+    }
+}
+
+#[test]
+fn an_answer_of_our_own_announces_the_close_as_any_other() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+        c.listener("max_requests", 2);
+    });
+    let mut client = proxy.client();
+    for last in [false, true] {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 404);
+        assert_eq!(answer.head.lists("connection", "close"), last);
+    }
+    client.sees_a_clean_end();
+    proxy.client_closed_becomes("max_requests", 1.0);
+}
+
+#[test]
+fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_last() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.until_closed();
+    });
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.upstream("timeouts.response_header", "1s");
+    });
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    origin.waits_for_requests(1);
+    proxy.terminate();
+    let answer = client.response();
+    assert_eq!(answer.status(), 504);
+    assert!(answer.head.lists("connection", "close"));
+    client.sees_a_clean_end();
+}
+
+#[test]
 fn a_client_without_a_request_is_closed_by_fin_after_the_idle_timeout() {
     let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {
@@ -383,4 +450,39 @@ fn a_connection_the_origin_closed_while_idle_costs_nobody_an_error() {
         proxy.metric("holdfast_upstream_connections", &labels) == 1.0
     });
     proxy.upstream_closed_becomes("peer_fin", 1.0);
+}
+
+#[test]
+fn origin_connections_that_were_opened_together_do_not_end_together() {
+    const COUNT: usize = 24;
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            wait.wait();
+            peer.send(OK);
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.max_age", "2s");
+        c.upstream("pool.max_age_jitter", 0.5);
+        c.upstream("pool.idle_learning", false);
+    });
+    let mut clients: Vec<_> = (0..COUNT).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    }
+    origin.waits_for_requests(COUNT);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    proxy.upstream_closed_becomes("max_age", 24.0);
+    let until = |bound: &str| {
+        let labels = [("upstream", "app"), ("le", bound)];
+        proxy.metric("holdfast_upstream_connection_age_seconds_bucket", &labels)
+    };
+    // Between 1 s and 3 s of age; all 24 on one side of the middle would be once in eight million.
+    assert_eq!((until("1"), until("4")), (0.0, 24.0));
+    assert!((1.0..24.0).contains(&until("2")), "{}", until("2"));
 }

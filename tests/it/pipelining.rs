@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use crate::support::Client;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
@@ -16,15 +17,40 @@ fn gets(count: usize) -> String {
         .collect()
 }
 
+/// The answers to [`gets`] come, in order.
+#[track_caller]
+fn are_answered(client: &mut Client, count: usize) {
+    for nth in 0..count {
+        assert_eq!(client.response().text(), format!("/{nth}"));
+    }
+}
+
+#[track_caller]
+fn where_it_is_split_makes_no_difference(proxy: &Proxy) {
+    let octets = gets(3);
+    for at in 1..octets.len() {
+        let mut client = proxy.client();
+        client.send_split(octets.as_bytes(), at);
+        for nth in 0..3 {
+            assert_eq!(client.response().text(), format!("/{nth}"), "split at {at}");
+        }
+    }
+}
+
+#[track_caller]
+fn octet_by_octet_it_is_the_same(proxy: &Proxy) {
+    let mut client = proxy.client();
+    client.send_octet_by_octet(gets(5).as_bytes());
+    are_answered(&mut client, 5);
+}
+
 #[test]
 fn answers_leave_in_the_order_of_the_requests() {
     let origin = Origin::echoing_targets();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send(gets(50));
-    for nth in 0..50 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    are_answered(&mut client, 50);
     assert_eq!(
         origin.connections(),
         1,
@@ -56,9 +82,7 @@ fn nothing_is_pipelined_towards_an_origin() {
     let octets = origin.octets();
     assert_eq!(octets.windows(4).filter(|part| part == b"GET ").count(), 1);
     gate.open();
-    for nth in 0..3 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    are_answered(&mut client, 3);
 }
 
 #[test]
@@ -86,25 +110,14 @@ fn a_post_in_the_middle_keeps_its_body_and_its_place() {
 fn a_pipeline_that_comes_octet_by_octet_is_the_same_pipeline() {
     let origin = Origin::echoing_targets();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send_octet_by_octet(gets(5).as_bytes());
-    for nth in 0..5 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    octet_by_octet_it_is_the_same(&proxy);
 }
 
 #[test]
 fn where_a_pipeline_is_split_makes_no_difference() {
     let origin = Origin::echoing_targets();
     let proxy = Proxy::to(&origin);
-    let octets = gets(3);
-    for at in 1..octets.len() {
-        let mut client = proxy.client();
-        client.send_split(octets.as_bytes(), at);
-        for nth in 0..3 {
-            assert_eq!(client.response().text(), format!("/{nth}"), "split at {at}");
-        }
-    }
+    where_it_is_split_makes_no_difference(&proxy);
 }
 
 #[test]
@@ -147,9 +160,7 @@ fn a_client_may_end_its_side_behind_its_pipeline() {
     let mut client = proxy.client();
     client.send(gets(4));
     client.wire.half_close();
-    for nth in 0..4 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    are_answered(&mut client, 4);
     client.sees_a_clean_end();
 }
 
@@ -186,6 +197,25 @@ fn pipelining_can_be_answered_with_the_end() {
     client.sees_a_clean_end();
     proxy.client_closed_becomes("pipelining_off", 1.0);
     assert_eq!(origin.request_count(), 1);
+}
+
+#[test]
+fn a_request_behind_content_is_pipelined_like_any_other() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("pipelining", "close");
+    });
+    let post = "POST /0 HTTP/1.1\r\nHost: it.test\r\nContent-Length: 2\r\n\r\nab";
+    let mut client = proxy.client();
+    client.send([post, &gets(1)].concat());
+    assert!(client.response().head.lists("connection", "close"));
+    client.sees_a_clean_end();
+    assert_eq!(origin.request_count(), 1);
+    // An empty line behind a body is none.
+    let mut client = proxy.client();
+    client.send([post, "\r\n"].concat());
+    assert!(!client.response().head.lists("connection", "close"));
+    client.is_still_served();
 }
 
 /// Answers `/n` only when its gate is open; everything else at once. Gates are opened by number.
@@ -247,9 +277,7 @@ fn a_long_pipeline_is_served_in_order_and_never_deeper_than_allowed() {
     let proxy = concurrently(&origin, 3);
     let mut client = proxy.client();
     client.send(gets(200));
-    for nth in 0..200 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    are_answered(&mut client, 200);
     assert!(origin.open_most() <= 3, "{} were open", origin.open_most());
     assert_eq!(origin.request_count(), 200);
 }
@@ -514,19 +542,8 @@ fn an_exchange_that_takes_too_long_in_line_is_answered_for_though_some_of_it_was
 fn a_concurrent_pipeline_that_is_split_anywhere_is_the_same_pipeline() {
     let origin = Origin::echoing_targets();
     let proxy = concurrently(&origin, 8);
-    let octets = gets(3);
-    for at in 1..octets.len() {
-        let mut client = proxy.client();
-        client.send_split(octets.as_bytes(), at);
-        for nth in 0..3 {
-            assert_eq!(client.response().text(), format!("/{nth}"), "split at {at}");
-        }
-    }
-    let mut client = proxy.client();
-    client.send_octet_by_octet(gets(5).as_bytes());
-    for nth in 0..5 {
-        assert_eq!(client.response().text(), format!("/{nth}"));
-    }
+    where_it_is_split_makes_no_difference(&proxy);
+    octet_by_octet_it_is_the_same(&proxy);
 }
 
 #[test]

@@ -55,6 +55,11 @@ fn is_known_as(octets: &[u8], ip: &str, address: &str) {
     for line in proxy.log(2) {
         assert_eq!(line["client"], address, "{line}");
     }
+    let (_, text) = proxy.admin("/connections?side=client");
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let conn = &shown["connections"][0];
+    assert_eq!(conn["client"], address, "{conn}");
+    assert_eq!(conn["peer"], client.wire.local().to_string());
 }
 
 #[test]

@@ -6,7 +6,6 @@
 
 use std::io::Read;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -30,12 +29,6 @@ fn sizes() -> Vec<u64> {
         sizes.push(1 << 30);
     }
     sizes
-}
-
-fn in_front_of(address: SocketAddr) -> Proxy {
-    Proxy::configured(|c| {
-        c.upstream("servers", [address]);
-    })
 }
 
 /// Calls `take` with the octets that all origins here give for this size.
@@ -213,7 +206,7 @@ fn node_as_origin() {
     let mut command = Command::new(node);
     command.arg(script("origin.js")).arg(folder.join("piece"));
     let origin = Program::saying_its_port(command, "listening on port", folder);
-    let proxy = in_front_of(origin.address);
+    let proxy = Proxy::to_address(origin.address);
     downloads(&proxy, &["length", "chunked", "close"]);
     uploads(&proxy, &origin.folder);
     heads(&proxy, "/length/1000", 1000);
@@ -243,7 +236,7 @@ fn nginx_as_origin() {
         .arg(folder.join("nginx.conf"));
     command.arg("-e").arg(folder.join("error.log"));
     let origin = Program::on_port(command, port, folder);
-    let proxy = in_front_of(origin.address);
+    let proxy = Proxy::to_address(origin.address);
     downloads(&proxy, &["length"]);
     heads(&proxy, "/length/65536", 65536);
     ranges(&proxy);
@@ -360,7 +353,7 @@ fn pythons_http_server_as_origin() {
     command.arg(&folder).arg("0");
     // "Serving HTTP on 127.0.0.1 port 40123 (http://127.0.0.1:40123/) ..."
     let origin = Program::saying_its_port(command, "Serving HTTP on", folder);
-    let proxy = in_front_of(origin.address);
+    let proxy = Proxy::to_address(origin.address);
     // It answers in HTTP/1.0 and closes: each request has a connection of its own.
     downloads(&proxy, &["length"]);
     heads(&proxy, "/length/65536", 65536);
@@ -401,7 +394,7 @@ fn gunicorn_as_origin() {
     command.env("HOLDFAST_PIECE", folder.join("piece"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let origin = Program::saying_its_port(command, "Listening at", folder);
-    let proxy = in_front_of(origin.address);
+    let proxy = Proxy::to_address(origin.address);
     downloads(&proxy, &["length", "chunked"]);
     uploads(&proxy, &origin.folder);
     heads(&proxy, "/length/1000", 1000);
@@ -430,7 +423,7 @@ fn uvicorn_as_origin() {
     command.env("HOLDFAST_PIECE", folder.join("piece"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let origin = Program::saying_its_port(command, "running on", folder);
-    let proxy = in_front_of(origin.address);
+    let proxy = Proxy::to_address(origin.address);
     downloads(&proxy, &["length", "chunked"]);
     uploads(&proxy, &origin.folder);
     heads(&proxy, "/length/1000", 1000);

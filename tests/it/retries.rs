@@ -1,11 +1,11 @@
 //! Which failed requests are sent again, and which never (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 
 use std::net::SocketAddr;
-use std::net::TcpListener;
 
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
+use crate::support::origin::Nowhere;
 use crate::support::origin::OK;
 use crate::support::origin::Peer;
 use crate::support::wire::Message;
@@ -37,14 +37,6 @@ fn end(peer: &mut Peer, ending: Ending) {
     }
 }
 
-/// An address where nobody listens.
-fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-}
-
 fn ask(proxy: &Proxy, method: &str) -> Message {
     let mut client = proxy.client();
     assert_eq!(client.get("/first").status(), 200);
@@ -60,14 +52,6 @@ fn ask(proxy: &Proxy, method: &str) -> Message {
     client.response_to(method)
 }
 
-fn starts(origin: &Origin) -> Vec<String> {
-    origin
-        .requests()
-        .iter()
-        .map(|seen| seen.message.head.start.clone())
-        .collect()
-}
-
 fn app(c: &mut Config, addresses: &[SocketAddr]) {
     c.upstream("servers", addresses.to_vec());
     c.upstream("balance", "round_robin");
@@ -81,7 +65,7 @@ fn an_idempotent_request_on_a_stale_connection_is_sent_again_on_a_fresh_one() {
             let proxy = Proxy::to(&origin);
             assert_eq!(ask(&proxy, method).status(), 200, "{method}");
             assert_eq!(origin.connections(), 2);
-            assert_eq!(origin.request_count(), 3, "{:?}", starts(&origin));
+            assert_eq!(origin.request_count(), 3, "{:?}", origin.request_lines());
             assert_eq!(origin.requests()[2].connection, 1);
             let app = [("upstream", "app")];
             proxy.metric_becomes("holdfast_upstream_retries_total", &app, 1.0);
@@ -117,7 +101,7 @@ fn an_unsafe_request_on_a_stale_connection_is_never_sent_twice() {
                 told.starts_with("holdfast; error=connection_terminated"),
                 "{told}"
             );
-            assert_eq!(origin.request_count(), 2, "{:?}", starts(&origin));
+            assert_eq!(origin.request_count(), 2, "{:?}", origin.request_lines());
             proxy.errors_becomes("stale_connection", 1.0);
             let labels = [("upstream", "app"), ("reason", "unsafe_method")];
             proxy.metric_becomes("holdfast_upstream_retries_denied_total", &labels, 1.0);
@@ -218,7 +202,8 @@ fn a_second_stale_connection_is_not_met_since_the_second_attempt_is_fresh() {
 fn refused_connections_send_every_request_to_the_next_endpoint() {
     let origin = Origin::ok();
     let good = origin.address();
-    let proxy = Proxy::configured(|c| app(c, &[nowhere(), good]));
+    let nowhere = Nowhere::new();
+    let proxy = Proxy::configured(|c| app(c, &[nowhere.address, good]));
     let mut client = proxy.client();
     for _ in 0..5 {
         assert_eq!(client.get("/").status(), 200);

@@ -7,23 +7,42 @@ use crate::support::Client;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::config::Config;
 use crate::support::origin::OK;
 
-/// An origin that answers each request only when the gate is open.
-fn gated(gate: &Gate) -> Origin {
-    let gate = gate.clone();
-    Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            gate.wait();
-            peer.send(OK);
-        }
+/// Three connections that become idle at once, and the clients to use them.
+fn three_idle(origin: &Origin, gate: &Gate, proxy: &Proxy) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.ask("/");
+        origin.waits_for_requests(nth + 1);
+    }
+    gate.open();
+    all_are_answered(&mut clients);
+    origin.forget();
+    clients
+}
+
+fn all_are_answered(clients: &mut [Client]) {
+    for client in clients {
+        assert_eq!(client.response().status(), 200);
+    }
+}
+
+/// On which connection each request came.
+fn connections_used(origin: &Origin) -> Vec<usize> {
+    let requests = origin.requests();
+    requests.iter().map(|seen| seen.connection).collect()
+}
+
+/// One connection, whose first answer waits for the gate; so everyone else waits in line.
+fn one_connection(origin: &Origin, change: impl FnOnce(&mut Config)) -> Proxy {
+    Proxy::with(origin, |c| {
+        c.upstream("pool.max_connections", 1);
+        c.upstream("pool.queue_timeout", "10s");
+        change(c);
     })
 }
-
-fn ask(client: &mut Client, target: &str) {
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: it.test\r\n\r\n"));
-}
-
 #[test]
 fn ten_thousand_requests_of_64_clients_open_at_most_64_connections() {
     const CLIENTS: usize = 64;
@@ -34,9 +53,7 @@ fn ten_thousand_requests_of_64_clients_open_at_most_64_connections() {
     let mut left = REQUESTS;
     while left > 0 {
         let now = left.min(CLIENTS);
-        clients[..now]
-            .iter_mut()
-            .for_each(|client| ask(client, "/"));
+        clients[..now].iter_mut().for_each(|client| client.ask("/"));
         for client in &mut clients[..now] {
             assert_eq!(client.response().status(), 200);
         }
@@ -88,7 +105,7 @@ fn under_a_thousand_concurrent_requests_the_origin_never_sees_an_eleventh_connec
         c.upstream("pool.queue_timeout", "10s");
     });
     let mut clients: Vec<Client> = (0..1000).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| ask(client, "/"));
+    clients.iter_mut().for_each(|client| client.ask("/"));
     for client in &mut clients {
         assert_eq!(client.response().status(), 200);
     }
@@ -115,28 +132,15 @@ fn under_a_thousand_concurrent_requests_the_origin_never_sees_an_eleventh_connec
 #[test]
 fn the_newest_idle_connection_is_used_first() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.set("server.workers", 1);
     });
-    let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
-    for (nth, client) in clients.iter_mut().enumerate() {
-        ask(client, "/");
-        origin.waits_for_requests(nth + 1);
-    }
-    gate.open();
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-    origin.forget();
+    let mut clients = three_idle(&origin, &gate, &proxy);
     for _ in 0..6 {
         assert_eq!(clients[0].get("/").status(), 200);
     }
-    let used: Vec<usize> = origin
-        .requests()
-        .iter()
-        .map(|seen| seen.connection)
-        .collect();
+    let used = connections_used(&origin);
     assert!(
         used.iter().all(|connection| *connection == used[0]),
         "{used:?}"
@@ -146,29 +150,16 @@ fn the_newest_idle_connection_is_used_first() {
 #[test]
 fn the_oldest_idle_connection_is_used_first_where_that_is_asked_for() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.set("server.workers", 1);
         c.upstream("pool.order", "fifo");
     });
-    let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
-    for (nth, client) in clients.iter_mut().enumerate() {
-        ask(client, "/");
-        origin.waits_for_requests(nth + 1);
-    }
-    gate.open();
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-    origin.forget();
+    let mut clients = three_idle(&origin, &gate, &proxy);
     for _ in 0..3 {
         assert_eq!(clients[0].get("/").status(), 200);
     }
-    let mut used: Vec<usize> = origin
-        .requests()
-        .iter()
-        .map(|seen| seen.connection)
-        .collect();
+    let mut used = connections_used(&origin);
     used.sort_unstable();
     assert_eq!(used, [0, 1, 2]);
 }
@@ -216,17 +207,15 @@ fn a_floor_of_idle_connections_is_kept_ready_before_anyone_asks_and_as_they_end(
 #[test]
 fn more_idle_connections_than_the_pool_keeps_are_closed() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_idle", 1);
     });
     let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| ask(client, "/"));
+    clients.iter_mut().for_each(|client| client.ask("/"));
     origin.waits_for_requests(4);
     gate.open();
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
+    all_are_answered(&mut clients);
     origin.waits_for_open(1);
     proxy.upstream_closed_becomes("pool_full", 3.0);
 }
@@ -271,43 +260,32 @@ fn an_unsafe_request_does_not_take_a_connection_idle_for_too_long() {
 #[test]
 fn waiting_requests_are_served_in_the_order_of_their_coming() {
     let gate = Gate::new();
-    let origin = gated(&gate);
-    let proxy = Proxy::with(&origin, |c| {
-        c.upstream("pool.max_connections", 1);
-        c.upstream("pool.queue_timeout", "10s");
-    });
+    let origin = Origin::gated(&gate, OK);
+    let proxy = one_connection(&origin, |_| ());
     let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
-    ask(&mut clients[0], "/0");
+    clients[0].ask("/0");
     origin.waits_for_requests(1);
     for (nth, client) in clients.iter_mut().enumerate().skip(1) {
-        ask(client, &format!("/{nth}"));
+        client.ask(&format!("/{nth}"));
         let app = [("upstream", "app")];
         proxy.metric_becomes("holdfast_upstream_queue_length", &app, nth as f64);
     }
     gate.open();
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-    let order: Vec<String> = origin
-        .requests()
-        .iter()
-        .map(|s| s.message.head.start.clone())
-        .collect();
+    all_are_answered(&mut clients);
     let expected: Vec<String> = (0..6).map(|nth| format!("GET /{nth} HTTP/1.1")).collect();
-    assert_eq!(order, expected);
+    assert_eq!(origin.request_lines(), expected);
     assert_eq!(origin.connections(), 1);
 }
 
 #[test]
 fn who_waits_too_long_gets_503_and_the_reason() {
     let gate = Gate::new();
-    let origin = gated(&gate);
-    let proxy = Proxy::with(&origin, |c| {
-        c.upstream("pool.max_connections", 1);
+    let origin = Origin::gated(&gate, OK);
+    let proxy = one_connection(&origin, |c| {
         c.upstream("pool.queue_timeout", "200ms");
     });
     let mut first = proxy.client();
-    ask(&mut first, "/");
+    first.ask("/");
     origin.waits_for_requests(1);
     let mut second = proxy.client();
     let answer = second.get("/");
@@ -328,16 +306,14 @@ fn who_waits_too_long_gets_503_and_the_reason() {
 #[test]
 fn who_finds_the_queue_full_gets_503_at_once() {
     let gate = Gate::new();
-    let origin = gated(&gate);
-    let proxy = Proxy::with(&origin, |c| {
-        c.upstream("pool.max_connections", 1);
+    let origin = Origin::gated(&gate, OK);
+    let proxy = one_connection(&origin, |c| {
         c.upstream("pool.max_pending", 1);
-        c.upstream("pool.queue_timeout", "10s");
     });
     let (mut first, mut second, mut third) = (proxy.client(), proxy.client(), proxy.client());
-    ask(&mut first, "/");
+    first.ask("/");
     origin.waits_for_requests(1);
-    ask(&mut second, "/");
+    second.ask("/");
     proxy.metric_becomes(
         "holdfast_upstream_queue_length",
         &[("upstream", "app")],
@@ -355,33 +331,29 @@ fn who_finds_the_queue_full_gets_503_at_once() {
 #[test]
 fn a_client_that_leaves_frees_its_place_in_the_queue() {
     let gate = Gate::new();
-    let origin = gated(&gate);
-    let proxy = Proxy::with(&origin, |c| {
-        c.upstream("pool.max_connections", 1);
+    let origin = Origin::gated(&gate, OK);
+    let proxy = one_connection(&origin, |c| {
         c.upstream("pool.max_pending", 1);
-        c.upstream("pool.queue_timeout", "10s");
     });
     let (mut first, mut second, mut third) = (proxy.client(), proxy.client(), proxy.client());
-    ask(&mut first, "/1");
+    first.ask("/1");
     origin.waits_for_requests(1);
-    ask(&mut second, "/2");
+    second.ask("/2");
     let app = [("upstream", "app")];
     proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
     second.wire.reset();
     proxy.metric_becomes("holdfast_upstream_queue_length", &app, 0.0);
     let labels = [("upstream", "app"), ("reason", "client_gone")];
     proxy.metric_becomes("holdfast_upstream_queue_rejected_total", &labels, 1.0);
-    ask(&mut third, "/3");
+    third.ask("/3");
     proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
     gate.open();
     assert_eq!(first.response().status(), 200);
     assert_eq!(third.response().status(), 200);
-    let targets: Vec<String> = origin
-        .requests()
-        .iter()
-        .map(|s| s.message.head.start.clone())
-        .collect();
-    assert_eq!(targets, ["GET /1 HTTP/1.1", "GET /3 HTTP/1.1"]);
+    assert_eq!(
+        origin.request_lines(),
+        ["GET /1 HTTP/1.1", "GET /3 HTTP/1.1"]
+    );
 }
 
 #[test]

@@ -32,7 +32,6 @@ use crate::support::origin::answer;
 use crate::support::origin::holds_little;
 use crate::support::shown;
 use crate::support::wire::Framing;
-use crate::support::wire::Head;
 use crate::support::wire::Wire;
 
 /// What an upload is made of, so that any rest of it that is taken for a request is seen.
@@ -225,8 +224,11 @@ fn an_early_answer_to_an_upload_that_is_stuck_is_the_only_one() {
     };
     for told in [Told::Length, Told::Chunks] {
         let went_on = SIZES.map(|size| one_answer_then_clean(early, 200, (told, size)));
-        assert!(went_on[0], "a small rest is read, as was promised");
-        assert!(!went_on[SIZES.len() - 1], "a large rest is not");
+        assert_eq!(
+            went_on,
+            SIZES.map(|_| true),
+            "the origin still reads, so it gets all"
+        );
     }
 }
 
@@ -262,7 +264,7 @@ fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
                         wait.wait();
                         return peer.reset();
                     }
-                    let text = uploaded(peer, &head);
+                    let text = bodies::hash_upload(&mut peer.wire, &head);
                     peer.send(answer(&text));
                 }
             });
@@ -285,15 +287,6 @@ fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
             assert_eq!(client.get("/next").status(), 200);
             assert_eq!(origin.connections(), 2);
         }
-    }
-}
-
-/// The hash of an upload's content.
-fn uploaded(peer: &mut Peer, head: &Head) -> String {
-    match head.request_framing() {
-        Framing::Length(size) => bodies::hash_length(&mut peer.wire, size).unwrap_or_default(),
-        Framing::Chunked => bodies::hash_chunked(&mut peer.wire).unwrap_or_default().1,
-        framing => panic!("an upload framed as {framing:?}"),
     }
 }
 
@@ -451,7 +444,7 @@ fn hashing(ends: fn(usize) -> bool, end: fn(&mut Peer)) -> Origin {
             let text = match head.request_framing() {
                 Framing::None => String::new(),
                 Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                    uploaded(peer, &head)
+                    bodies::hash_upload(&mut peer.wire, &head)
                 }
             };
             peer.send(answer(&text));
@@ -737,7 +730,6 @@ fn the_rest_of_an_answered_request_is_read_for_so_long_in_all() {
     let origin = Origin::playing(|peer| {
         peer.head().unwrap();
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
-        peer.until_closed();
     });
     let proxy = Proxy::with(&origin, |c| {
         c.listener("linger_timeout", "500ms");
@@ -846,4 +838,49 @@ fn an_origin_that_fails_after_100_is_an_error_of_ours() {
             fails_after(GO, EXPECTING, "", failing);
         }
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_answers_of_our_own_is_given_up_by_a_deadline_and_not_told_as_reset()
+{
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, |c| {
+        c.route("path_prefix", "/only");
+        c.listener("write_timeout", "500ms");
+        c.listener("max_requests", "off");
+    });
+    let mut client = narrow_client(&proxy);
+    // Until the proxy no longer reads, which it does not while it waits for us to read.
+    client
+        .wire
+        .stream()
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: it.test\r\n\r\n".repeat(1000);
+    let sent = (0..1000).take_while(|_| client.send_what_it_takes(&requests).is_ok());
+    assert!(sent.count() < 1000, "it reads on and on");
+    proxy.client_closed_becomes("write_timeout", 1.0);
+    proxy.client_closed_becomes("peer_rst", 0.0);
+}
+
+#[test]
+fn a_client_that_does_not_read_interim_answers_is_given_up_by_a_deadline() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        // As many as one answer may have (h1/exchange), each as large as a head may be.
+        let link = "a".repeat(60_000);
+        for _ in 0..16 {
+            peer.send(format!(
+                "HTTP/1.1 103 Early Hints\r\nLink: <{link}>\r\n\r\n"
+            ));
+        }
+        peer.until_closed();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("write_timeout", "500ms");
+    });
+    let mut client = narrow_client(&proxy);
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    proxy.client_closed_becomes("write_timeout", 1.0);
+    proxy.upstream_closed_becomes("client_gone", 1.0);
 }

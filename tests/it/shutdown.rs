@@ -11,20 +11,10 @@ use crate::support::Proxy;
 use crate::support::eventually;
 use crate::support::origin::OK;
 
-fn gated(gate: &Gate) -> Origin {
-    let gate = gate.clone();
-    Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            gate.wait();
-            peer.send(OK);
-        }
-    })
-}
-
 #[test]
 fn what_is_in_flight_is_finished_and_the_exit_is_0() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::to(&origin);
     let address = proxy.address();
     let mut client = proxy.client();
@@ -81,10 +71,7 @@ fn an_upload_in_flight_is_finished() {
 
 #[test]
 fn what_is_not_finished_in_time_is_cut() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("drain.timeout", "1s");
     });
@@ -115,7 +102,7 @@ fn what_is_not_finished_in_time_is_cut() {
 #[test]
 fn readyz_says_so_while_it_drains() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");

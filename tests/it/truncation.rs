@@ -42,6 +42,57 @@ fn a_body_shorter_than_its_length_is_passed_on_and_broken_off() {
 }
 
 #[test]
+fn a_large_body_shorter_than_its_length_is_passed_on_and_broken_off() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        peer.send(vec![b'a'; 700_000]);
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    let answer = client.partial_response_to("GET");
+    assert!(answer.cut.is_some() && answer.body.len() == 700_000);
+    let labels = [("upstream", "app"), ("framing", "length")];
+    proxy.metric_becomes("holdfast_upstream_truncated_responses_total", &labels, 1.0);
+    proxy.upstream_closed_becomes("truncated", 1.0);
+}
+
+#[test]
+fn octets_behind_a_large_answer_never_reach_the_next_exchange() {
+    let origin = Origin::playing(|peer| {
+        while peer.request().is_some() {
+            let mut octets = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n".to_vec();
+            octets.resize(octets.len() + 500_000, b'a');
+            octets.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+            peer.send(&octets);
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        let answer = client.get("/");
+        assert!(answer.body == vec![b'a'; 500_000]);
+    }
+    assert_eq!(origin.connections(), 3);
+    proxy.upstream_closed_becomes("extra_bytes", 3.0);
+}
+
+#[test]
+fn a_client_that_breaks_off_a_large_body_leaves_no_whole_request_behind() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 1000000\r\n\r\n");
+    client.send(vec![b'a'; 400_000]);
+    crate::support::eventually("the origin has the beginning", || origin.open() == 1);
+    client.wire.half_close();
+    origin.waits_for_open(0);
+    assert_eq!(origin.request_count(), 0);
+    assert_eq!(proxy.client().get("/").status(), 200);
+}
+
+#[test]
 fn chunks_that_stop_before_the_last_are_broken_off() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let cuts = [
@@ -210,6 +261,34 @@ fn a_body_in_answer_to_head_never_reaches_the_next_exchange() {
 }
 
 #[test]
+fn octets_that_come_later_than_an_answer_to_head_retire_its_connection() {
+    let late = Gate::new();
+    let wait = late.clone();
+    let origin = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n");
+            if peer.number == 0 {
+                wait.wait();
+                peer.send("poison");
+                peer.until_closed();
+                return;
+            }
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 200);
+    let idle = [("upstream", "app"), ("state", "idle")];
+    proxy.metric_becomes("holdfast_upstream_connections", &idle, 1.0);
+    late.open();
+    proxy.upstream_closed_becomes("extra_bytes", 1.0);
+    client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status(), 200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
 fn a_client_that_breaks_off_its_body_leaves_no_whole_request_behind() {
     for reset in [false, true] {
         let origin = Origin::ok();
@@ -248,10 +327,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_origin() {
 
 #[test]
 fn a_client_that_leaves_while_waiting_frees_the_origin() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");

@@ -54,6 +54,27 @@ fn after_the_origins_101_octets_flow_both_ways() {
     proxy.upstream_closed_becomes("upgraded", 1.0);
     proxy.client_closed_becomes("upgraded", 1.0);
     origin.waits_for_open(0);
+    proxy.metric_becomes("holdfast_connection_resets_total", &[], 0.0);
+}
+
+#[test]
+fn a_tunnel_that_an_origin_resets_is_told_as_reset_by_it_and_its_client_is_reset() {
+    let origin = Origin::playing(|peer| {
+        peer.head();
+        peer.send(SWITCHING);
+        drop(peer.wire.some());
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = tunnel(&proxy);
+    client.send("hello");
+    assert_eq!(client.wire.until_end(), (Vec::new(), End::Reset));
+    for (side, by) in [("upstream", "peer"), ("client", "holdfast")] {
+        let reset = [("side", side), ("origin", by), ("phase", "tunnel")];
+        proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
+    }
+    proxy.upstream_closed_becomes("peer_rst", 1.0);
+    proxy.client_closed_becomes("upgraded", 1.0);
 }
 
 #[test]
@@ -112,6 +133,27 @@ fn a_reset_in_a_tunnel_ends_the_other_side() {
 }
 
 #[test]
+fn a_reset_in_a_tunnel_is_counted_on_the_side_it_came_from() {
+    let origin = Origin::playing(|peer| {
+        peer.head();
+        peer.send(SWITCHING);
+        drop(peer.wire.take(5));
+        peer.reset();
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = tunnel(&proxy);
+    client.send("reset");
+    assert_eq!(client.wire.until_end().1, End::Reset);
+    for (side, by) in [("upstream", "peer"), ("client", "holdfast")] {
+        let labels = [("side", side), ("origin", by), ("phase", "tunnel")];
+        proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+    }
+    tunnel(&proxy).wire.reset();
+    let labels = [("side", "client"), ("origin", "peer"), ("phase", "tunnel")];
+    proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
+}
+
+#[test]
 fn octets_sent_before_the_101_wait_for_it() {
     let gate = Gate::new();
     let wait = gate.clone();
@@ -164,6 +206,33 @@ fn a_protocol_that_the_route_does_not_allow_is_not_offered_to_the_origin() {
     assert_eq!(client.response().status(), 200);
     let head = origin.only_request().head;
     assert!(!head.has("upgrade") && !head.has("connection") && !head.has("http2-settings"));
+}
+
+#[test]
+fn of_a_list_of_protocols_the_origin_is_offered_those_that_the_route_allows() {
+    let origin = echoing();
+    let proxy = Proxy::to(&origin);
+    for asked in [
+        "h2c, websocket",
+        "WebSocket/13, websocket",
+        "websocket, chat",
+        "chat\r\nUpgrade: websocket",
+    ] {
+        let mut client = proxy.client();
+        client.send(UPGRADE.replace("Upgrade: websocket", &format!("Upgrade: {asked}")));
+        assert_eq!(client.head().status(), 101, "{asked}");
+        client.send("hello");
+        assert_eq!(client.wire.take(5).unwrap(), b"hello");
+    }
+}
+
+#[test]
+fn a_switch_to_a_protocol_that_was_asked_for_and_not_offered_is_a_502() {
+    let origin = Origin::answering(SWITCHING.replace("Upgrade: websocket", "Upgrade: chat"));
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(UPGRADE.replace("Upgrade: websocket", "Upgrade: chat, websocket"));
+    assert_eq!(client.response().status(), 502);
 }
 
 #[test]

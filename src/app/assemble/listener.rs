@@ -23,6 +23,8 @@ use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::Pipelining;
 use crate::proxy::settings::ProxyProtocol;
 
+use super::tcp;
+
 /// A door with a listener that nobody is connected to yet.
 #[must_use]
 pub fn door(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Arc<Door> {
@@ -128,6 +130,7 @@ fn treatment(settings: &settings::Listener) -> ListenerSettings {
         linger_timeout: settings.linger_timeout,
         linger_bytes: settings.linger_bytes.0,
         retry_after: settings.retry_after,
+        quickack: tcp::options(&settings.tcp).quickack,
     }
 }
 

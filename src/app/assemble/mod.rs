@@ -13,6 +13,7 @@ pub mod drain;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use crate::app::resolve::Addresses;
 use crate::base::names::Name;
@@ -71,7 +72,7 @@ pub fn assemble(
 ) -> Result<Assembled, String> {
     let workers = workers(settings.server.workers);
     let metrics = Metrics::new(&shape(settings, workers));
-    let live = LiveTable::new(workers);
+    let live = LiveTable::telling(workers, Some(Arc::clone(&errors)));
     let access_log = AccessLog::open(
         logs::access(&settings.log),
         workers,
@@ -83,7 +84,7 @@ pub fn assemble(
         settings,
         (addresses, workers),
         prepared,
-        (&metrics, &live),
+        (&metrics, &live, sampled_every(settings)),
         None,
     );
     let parts = Parts {
@@ -95,6 +96,7 @@ pub fn assemble(
             true => ServerTiming::Sent,
             false => ServerTiming::Omitted,
         },
+        tcp_info_interval: sampled_every(settings),
         max_connections: settings.server.max_connections,
         drain: drain::settings(&settings.drain),
     };
@@ -128,6 +130,12 @@ pub fn workers(workers: Workers) -> usize {
         Workers::Auto => available_parallelism().map_or(1, usize::from),
         Workers::Count(count) => count.get(),
     }
+}
+
+/// How often the TCP of origins' connections is sampled, where the system can tell of it at all.
+fn sampled_every(settings: &Settings) -> Option<Duration> {
+    let asked = settings.metrics.tcp_info_interval.value();
+    asked.filter(|_| cfg!(target_os = "linux"))
 }
 
 /// What there is to count.
@@ -178,13 +186,14 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
 }
 
 /// The plan of these settings. Of the plan before it, made of other settings, what is the same
-/// stays; every other upstream of that name hands its endpoints on.
+/// stays; every other upstream of that name hands its endpoints on. Whether TCP is sampled is
+/// decided when the process starts.
 #[must_use]
 pub fn plan(
     settings: &Settings,
     (addresses, workers): (&[Addresses], usize),
     prepared: Prepared,
-    (metrics, live): (&Arc<Metrics>, &Arc<LiveTable>),
+    (metrics, live, sampled): (&Arc<Metrics>, &Arc<LiveTable>, Option<Duration>),
     old: Option<(&Settings, &Plan)>,
 ) -> Plan {
     let shapes = shape(settings, workers).upstreams;
@@ -195,7 +204,11 @@ pub fn plan(
         if let (Some(former), true) = (former, same) {
             return Arc::clone(former);
         }
-        let of = (metrics.upstream(&shape), Arc::clone(live));
+        let own = metrics.upstream(&shape);
+        if sampled.is_some() && own.tcp().is_none() {
+            metrics.sample_tcp(&settings.name, &own);
+        }
+        let of = (own, Arc::clone(live));
         let endpoints = upstream::endpoints(settings, found, workers);
         Arc::new(match former {
             Some(former) => {

@@ -2,9 +2,9 @@
 
 use crate::config::settings::listener::Tcp;
 use crate::config::settings::words;
-use crate::net::dial::QuickAck;
 use crate::net::dial::Switch;
 use crate::net::dial::TcpOptions;
+use crate::net::quickack::QuickAck;
 
 /// The options of one side's sockets.
 #[must_use]

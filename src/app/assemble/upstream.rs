@@ -7,6 +7,7 @@ use crate::base::units::Limit;
 use crate::config::settings;
 use crate::config::settings::words;
 use crate::net::dial::DialOptions;
+use crate::net::port_range::PortRange;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
@@ -123,9 +124,11 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         queue_timeout: pool.queue_timeout,
         abort_drain_bytes: pool.abort_drain_bytes.0,
         connect_timeout: settings.connect.timeout,
+        port_reserve: u32::from(settings.connect.port_reserve),
+        port_range: PortRange::read(),
         dial: DialOptions {
             tcp: tcp::options(&settings.tcp),
-            source: None,
+            sources: settings.connect.source_addresses.clone(),
             bind_no_port: tcp::switch(settings.connect.bind_no_port),
         },
         response_header: timeouts.response_header,

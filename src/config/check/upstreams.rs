@@ -1,5 +1,6 @@
 //! `[upstreams.*]`.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::config::settings::upstream::Retry;
 use crate::config::settings::upstream::Server;
 use crate::config::settings::upstream::Timeouts;
 use crate::config::settings::values::HashKey;
+use crate::config::settings::values::ServerAddress;
 use crate::config::settings::values::Token;
 
 use super::address;
@@ -37,14 +39,15 @@ use super::ranges::WEEK;
 
 /// One upstream.
 pub fn upstream(name: Name, table: &Node, reader: &mut Reader<'_, '_>) -> Upstream {
+    let servers = servers(table, reader);
     Upstream {
         name,
-        servers: servers(table, reader),
         balance: reader.word("balance"),
         hash_key: reader.value("hash_key", HashKey::Client, hash_key),
         slow_start: reader.duration_limit("slow_start", SECOND..=HOUR),
         pool: reader.table("pool", pool),
-        connect: reader.table("connect", connect),
+        connect: reader.table("connect", |reader| connect(&servers, reader)),
+        servers,
         timeouts: reader.table("timeouts", timeouts),
         retry: reader.table("retry", retry),
         health: reader.table("health", health),
@@ -196,20 +199,57 @@ fn check_the_counts(pool: &mut Pool, reader: &mut Reader<'_, '_>) {
     }
 }
 
-fn connect(reader: &mut Reader<'_, '_>) -> Connect {
-    const SOURCES: &str = "addresses of this machine, without ports";
+fn connect(servers: &[Server], reader: &mut Reader<'_, '_>) -> Connect {
     Connect {
         timeout: reader.duration("timeout", MILLISECOND..=HOUR),
         max_concurrent: reader.count("max_concurrent", 1..=CONNECTIONS_MAX),
-        source_addresses: reader.list("source_addresses", SOURCES, |node| {
-            leaf::parsed(node, SOURCES, |text| {
-                text.parse().map_err(|_| "is no address")
-            })
-        }),
+        source_addresses: source_addresses(servers, reader),
         bind_no_port: reader.switch("bind_no_port"),
         // Of 64,512 ports above the well-known ones, some must be left to use.
         port_reserve: reader.count("port_reserve", 0..=60_000),
     }
+}
+
+const SOURCES: &str = "addresses of this machine, without ports";
+
+/// Each once, and one at least of the family of each server that is a literal address. What names
+/// resolve to is not known here.
+fn source_addresses(servers: &[Server], reader: &mut Reader<'_, '_>) -> Vec<IpAddr> {
+    let mut sources: Vec<IpAddr> = Vec::new();
+    for item in reader.list("source_addresses", SOURCES, Ok) {
+        let parsed = |node| {
+            leaf::parsed(node, SOURCES, |text| match text.parse::<IpAddr>() {
+                Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                    Err("is no address to connect from")
+                }
+                Ok(address) => Ok(address),
+                Err(_) => Err("is no address"),
+            })
+        };
+        let Some(source) = reader.judge(item, parsed) else {
+            continue;
+        };
+        if sources.contains(&source) {
+            let says = format!("`{source}` is there twice (each address once)");
+            reader.complain(item, says);
+        }
+        sources.push(source);
+    }
+    let lacks = servers.iter().find_map(|server| match &server.address {
+        ServerAddress::Ip(to) => {
+            let fits = sources.iter().any(|from| from.is_ipv4() == to.is_ipv4());
+            (!fits && !sources.is_empty()).then_some(to)
+        }
+        ServerAddress::Name { .. } => None,
+    });
+    if let (Some(to), Some(node)) = (lacks, reader.node("source_addresses")) {
+        let says = format!(
+            "`{}` has no address from which {to} can be reached (one of its family)",
+            node.shown()
+        );
+        reader.complain(node, says);
+    }
+    sources
 }
 
 fn timeouts(reader: &mut Reader<'_, '_>) -> Timeouts {

@@ -139,7 +139,7 @@ pub struct Retry {
     pub on: Vec<RetryOn>,
     /// When a request that is not idempotent is.
     pub unsafe_methods: UnsafeMethods,
-    /// Longest request that is kept for another attempt.
+    /// Longest request that is kept for another attempt, and longest answer held during one.
     pub buffer: ByteCount,
     /// Retries per request, at most.
     pub budget_ratio: Ratio,

@@ -6,6 +6,8 @@ use sha2::Digest;
 use sha2::Sha256;
 
 use super::wire::End;
+use super::wire::Framing;
+use super::wire::Head;
 use super::wire::Wire;
 
 /// The octets of a body: a sequence without a short period, so that a lost, doubled or displaced
@@ -128,6 +130,15 @@ pub fn hash_chunked(wire: &mut Wire) -> Result<(u64, String), End> {
             hasher.update(&some);
         }
         assert_eq!(wire.line()?, b"");
+    }
+}
+
+/// Reads the content of an upload with this head and hashes it; of one that is cut, nothing.
+pub fn hash_upload(wire: &mut Wire, head: &Head) -> String {
+    match head.request_framing() {
+        Framing::Length(size) => hash_length(wire, size).unwrap_or_default(),
+        Framing::Chunked => hash_chunked(wire).unwrap_or_default().1,
+        framing => panic!("an upload framed as {framing:?}"),
     }
 }
 

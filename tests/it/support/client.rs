@@ -86,10 +86,16 @@ impl Client {
         self.wire.rest_of(head, framing)
     }
 
+    /// Sends one GET; its answer is for the test to wait for.
+    #[track_caller]
+    pub fn ask(&mut self, target: &str) {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+    }
+
     /// One GET and its answer.
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Message {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+        self.ask(target);
         self.response()
     }
 

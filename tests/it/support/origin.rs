@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use super::Gate;
 use super::eventually;
 use super::wire::End;
 use super::wire::Head;
@@ -104,6 +105,32 @@ impl Origin {
         Self::answering(OK)
     }
 
+    /// Answers every request with these octets, but none before the gate is open.
+    pub fn gated(gate: &Gate, octets: impl Into<Vec<u8>>) -> Self {
+        let (gate, octets) = (gate.clone(), octets.into());
+        Self::playing(move |peer| {
+            while peer.request().is_some() {
+                gate.wait();
+                peer.send(&octets);
+            }
+        })
+    }
+
+    /// Says these octets to the first request of a connection and no more; the end is the proxy's.
+    pub fn saying_only(octets: impl Into<Vec<u8>>) -> Self {
+        let octets = octets.into();
+        Self::playing(move |peer| {
+            peer.request();
+            peer.send(&octets);
+            peer.until_closed();
+        })
+    }
+
+    /// Takes a request and never answers; the end is the proxy's.
+    pub fn silent() -> Self {
+        Self::saying_only("")
+    }
+
     /// Answers every request with its name.
     pub fn named(name: &str) -> Self {
         Self::answering(answer(name))
@@ -144,6 +171,13 @@ impl Origin {
 
     pub fn request_count(&self) -> usize {
         self.record.requests.lock().unwrap().len()
+    }
+
+    /// The request lines so far, in order of their requests' end.
+    pub fn request_lines(&self) -> Vec<String> {
+        let requests = self.record.requests.lock().unwrap();
+        let lines = requests.iter().map(|seen| seen.message.head.start.clone());
+        lines.collect()
     }
 
     /// The one request that came.
@@ -253,6 +287,27 @@ impl Peer {
                 End::Silent if !self.record.over.load(Ordering::SeqCst) => {}
                 end => return end,
             }
+        }
+    }
+}
+
+/// An address where nobody listens, nor will while this lives: bound, so that no other test gets it.
+pub struct Nowhere {
+    pub address: SocketAddr,
+    _bound: socket2::Socket,
+}
+
+impl Nowhere {
+    pub fn new() -> Self {
+        let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+        let bound = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+        bound
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        let address = bound.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            address,
+            _bound: bound,
         }
     }
 }

@@ -83,11 +83,8 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
 
 /// A port that was free a moment ago, for programs that cannot take port 0.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 impl Program {

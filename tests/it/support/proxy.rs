@@ -81,6 +81,14 @@ impl Proxy {
         })
     }
 
+    /// In front of whoever is, or is not, at this address.
+    #[track_caller]
+    pub fn to_address(address: SocketAddr) -> Self {
+        Self::configured(|config| {
+            config.upstream("servers", [address]);
+        })
+    }
+
     /// In front of several origins as one upstream, in this order.
     #[track_caller]
     pub fn over(origins: &[&Origin], change: impl FnOnce(&mut Config)) -> Self {

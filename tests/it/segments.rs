@@ -1,0 +1,115 @@
+//! What the transport makes dear, and that it is not spent: pieces that wait for one another, and ports.
+//!
+//! That two writes were one cannot be asked for. But who blocks in a read wakes with the first of two;
+//! so what is always there whole with the first read was written at once.
+
+use std::io::Read;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::Client;
+use crate::support::Origin;
+use crate::support::Proxy;
+use crate::support::origin::OK;
+use crate::support::shown;
+
+/// Enough for a second write to show itself, if there is one.
+const TIMES: usize = 50;
+
+/// What the first read brings.
+fn first_piece(client: &Client) -> Vec<u8> {
+    let mut piece = vec![0; 65536];
+    let count = client.wire.stream().read(&mut piece).unwrap();
+    piece.truncate(count);
+    piece
+}
+
+#[track_caller]
+fn comes_in_one_piece(answer: &'static str, end: &[u8]) {
+    let origin = Origin::answering(answer);
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    for _ in 0..TIMES {
+        client.ask("/");
+        let piece = first_piece(&client);
+        assert!(piece.ends_with(end), "only {}", shown(&piece));
+    }
+}
+
+#[test]
+fn a_small_answer_comes_in_one_piece() {
+    comes_in_one_piece(OK, b"\r\n\r\nok");
+}
+
+#[test]
+fn a_small_answer_in_chunks_comes_in_one_piece() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    comes_in_one_piece(answer, b"0\r\n\r\n");
+}
+
+#[test]
+fn a_small_upload_goes_on_in_one_piece() {
+    let origin = Origin::playing(|peer| {
+        let mut piece = vec![0; 65536];
+        while let Ok(count @ 1..) = peer.wire.stream().read(&mut piece) {
+            let whole = piece[..count].ends_with(b"\r\n\r\nhello");
+            let status = if whole { "200 OK" } else { "500 In Pieces" };
+            peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    for _ in 0..TIMES {
+        assert_eq!(client.post("/", b"hello").status(), 200);
+    }
+}
+
+#[test]
+fn small_pieces_do_not_wait_for_acknowledgements() {
+    // A second small piece behind an unacknowledged first one is what Nagle's algorithm keeps back, and
+    // a recipient that has nothing to say acknowledges after 40 ms.
+    let origin = Origin::playing(|peer| {
+        while peer.request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+            for piece in ["a", "b", "c"] {
+                std::thread::sleep(Duration::from_millis(1));
+                peer.send(piece);
+            }
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    let slowest = (0..TIMES).map(|_| {
+        let since = Instant::now();
+        assert_eq!(client.get("/").text(), "abc");
+        since.elapsed()
+    });
+    let mut times: Vec<Duration> = slowest.collect();
+    times.sort_unstable();
+    // The median, as the machine may be busy with something else.
+    let median = times[TIMES / 2];
+    assert!(median < Duration::from_millis(35), "{median:?}");
+}
+
+#[test]
+fn who_closed_an_origins_connection_is_counted() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+        peer.send(OK);
+        if peer.number == 1 {
+            peer.until_closed();
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.idle_timeout", "300ms");
+    });
+    let by = |who: &str, count: f64| {
+        let labels = [("upstream", "app"), ("by", who)];
+        proxy.metric_becomes("holdfast_upstream_connections_closed_total", &labels, count);
+    };
+    assert_eq!(proxy.client().get("/").status(), 200);
+    by("peer", 1.0);
+    assert_eq!(proxy.client().get("/").status(), 200);
+    by("holdfast", 1.0);
+    by("peer", 1.0);
+}

@@ -1,0 +1,151 @@
+//! `pool.max_connections_total`: one cap over all endpoints of an upstream, exact and in order.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::support::Gate;
+use crate::support::Origin;
+use crate::support::Proxy;
+use crate::support::eventually;
+use crate::support::origin::OK;
+
+#[test]
+fn the_endpoints_together_never_exceed_the_total_and_everyone_is_served() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let origins: Vec<Origin> = (0..3)
+        .map(|_| {
+            let (open, most) = (Arc::clone(&open), Arc::clone(&most));
+            Origin::playing(move |peer| {
+                most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                while peer.request().is_some() {
+                    peer.send(OK);
+                }
+                open.fetch_sub(1, Ordering::SeqCst);
+            })
+        })
+        .collect();
+    let origins: Vec<&Origin> = origins.iter().collect();
+    let proxy = Proxy::over(&origins, |c| {
+        c.upstream("pool.max_connections_total", 2);
+        c.upstream("pool.queue_timeout", "9s");
+        c.upstream("pool.unsafe_max_idle", "0s");
+        c.set("server.workers", 2);
+    });
+    // Unsafe requests suit no idle connection here, so that room must be made all the time.
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = proxy.client();
+            thread::spawn(move || {
+                for nth in 0..25 {
+                    let answer = match nth % 2 {
+                        0 => client.get("/"),
+                        _ => client.post("/", b"x"),
+                    };
+                    assert_eq!(answer.status(), 200);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    // The origin learns of a close a little later than the proxy frees the place.
+    assert!(
+        proxy.metric(
+            "holdfast_upstream_connections_limit",
+            &[("upstream", "app")]
+        ) == 2.0
+    );
+    let now = [("upstream", "app")];
+    assert!(proxy.metric("holdfast_upstream_connections", &now) <= 2.0);
+    assert!(most.load(Ordering::SeqCst) <= 2 + 8, "{most:?}");
+}
+
+#[test]
+fn an_idle_connection_at_another_endpoint_makes_room() {
+    let (first, second) = (Origin::ok(), Origin::ok());
+    let proxy = Proxy::over(&[&first, &second], |c| {
+        c.upstream("pool.max_connections_total", 1);
+        c.upstream("pool.queue_timeout", "9s");
+        c.upstream("balance", "round_robin");
+        c.upstream("pool.unsafe_max_idle", "0s");
+    });
+    let mut client = proxy.client();
+    for _ in 0..6 {
+        assert_eq!(client.post("/", b"x").status(), 200);
+    }
+    assert!(first.connections() > 0 && second.connections() > 0);
+    proxy.upstream_closed_becomes("pool_full", 5.0);
+}
+
+#[test]
+fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let slow = Origin::playing(move |peer| {
+        if peer.request().is_some() {
+            held.wait();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+        }
+    });
+    let other = Origin::ok();
+    let proxy = Proxy::over(&[&slow, &other], |c| {
+        c.upstream("pool.max_connections_total", 1);
+        c.upstream("pool.queue_timeout", "9s");
+        c.upstream("balance", "round_robin");
+    });
+    let ask = || {
+        let mut client = proxy.client();
+        thread::spawn(move || client.get("/").status())
+    };
+    let first = ask();
+    eventually("one request at the origin that holds it", || {
+        slow.request_count() + other.request_count() >= 1
+    });
+    let second = ask();
+    if slow.request_count() == 1 {
+        proxy.metric_becomes(
+            "holdfast_upstream_queue_length",
+            &[("upstream", "app")],
+            1.0,
+        );
+    }
+    gate.open();
+    assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
+}
+
+#[test]
+fn a_request_that_waits_for_the_total_in_vain_says_so() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let slow = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            held.wait();
+            peer.send(OK);
+        }
+    });
+    let proxy = Proxy::with(&slow, |c| {
+        c.upstream("pool.max_connections_total", 1);
+        c.upstream("pool.queue_timeout", "50ms");
+    });
+    let mut client = proxy.client();
+    let first = thread::spawn(move || client.get("/").status());
+    slow.waits_for_requests(1);
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status(), 503);
+    assert!(
+        answer
+            .head
+            .field("proxy-status")
+            .unwrap()
+            .contains("queue_timeout")
+    );
+    gate.open();
+    assert_eq!(first.join().unwrap(), 200);
+    let records = proxy.log(2);
+    let record = records.iter().find(|at| at["status"] == 503).unwrap();
+    assert!(record["queue_us"].as_u64().unwrap() >= 40_000, "{record}");
+}
