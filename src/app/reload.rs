@@ -20,6 +20,7 @@ use crate::app::assemble;
 use crate::app::assemble::Placed;
 use crate::app::config_view;
 use crate::app::names::Names;
+use crate::app::ports;
 use crate::app::refresh;
 use crate::app::refresh::Renewed;
 use crate::app::resolve;
@@ -243,6 +244,7 @@ impl Reloader {
             {
                 let shapes = assemble::upstream::endpoints(at, addresses, self.workers);
                 upstream.apply(&shapes);
+                ports::warn_of(upstream, service);
             }
         }
         // The control plane looks names up as long as the process lives.

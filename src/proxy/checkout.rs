@@ -44,6 +44,7 @@ use crate::proxy::endpoint::Counted;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
 use crate::proxy::endpoint::Parked;
+use crate::proxy::endpoint::Ports;
 use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::lent::Waited;
@@ -228,10 +229,12 @@ impl Endpoint {
 
     /// Holds the pool to other limits from now on: idle connections beyond them end, and requests
     /// for which there is room now are woken.
-    pub fn hold_to(&self, limits: PoolLimits, idle: IdleSettings) {
+    pub fn hold_to(&self, limits: PoolLimits, idle: IdleSettings, ports: &Ports) {
         let mut retired = Vec::new();
         let woken = {
             let mut state = self.pool.lock();
+            let (shape, sources) = ports;
+            state.ledger.set_ports(*shape, sources);
             let woken = state.ledger.set_limits(limits, clock::now(), &mut retired);
             state.idle.set(idle);
             state.apply_idle_limit();
@@ -586,7 +589,7 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
     let deadline = Deadline::after(settings.connect_timeout);
     let right = permit.permit.as_ref();
     let seat = right.map(ConnectPermit::seat).ok_or(DialError::NoPort)?;
-    let source = endpoint.sources.get(seat.source()).copied();
+    let source = endpoint.pool.lock().ledger.ports().address(seat);
     let dialled = dial::dial(endpoint.address, &settings.dial, source, deadline).await;
     let stream = dialled.inspect_err(|error| {
         endpoint

@@ -56,8 +56,6 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its address as text, for `Host`.
     pub host: String,
-    /// The addresses it is connected to from; empty: the system chooses.
-    pub sources: Vec<IpAddr>,
     /// Its connections.
     pub pool: Pool,
     /// Whether it is passed over for a moment, because connects to it failed.
@@ -201,11 +199,14 @@ impl Pool {
     pub fn new(
         limits: PoolLimits,
         idle: IdleSettings,
-        ports: PortShape,
+        ports: Ports,
         (total, share_out): (Arc<Total>, ShareOut),
     ) -> Self {
+        let (shape, sources) = ports;
+        let mut ledger = Ledger::under(Arc::clone(&total), limits, shape);
+        ledger.set_ports(shape, &sources);
         let mut state = State {
-            ledger: Ledger::under(Arc::clone(&total), limits, ports),
+            ledger,
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
@@ -291,6 +292,10 @@ impl Pool {
         }
     }
 }
+
+/// The local ports of an endpoint, and the addresses it is connected to from; none: the system
+/// chooses.
+pub type Ports = (PortShape, Vec<IpAddr>);
 
 /// What serves those who wait for the total: the endpoints' household, which is made of pools.
 pub type ShareOut = Box<dyn Fn() + Send + Sync>;

@@ -22,10 +22,12 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::Ports;
 use crate::proxy::endpoint::ShareOut;
 use crate::proxy::household::Household;
 use crate::proxy::settings::UpstreamSettings;
 use arc_swap::ArcSwap;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -76,6 +78,7 @@ pub struct EndpointShape {
 }
 
 /// What new endpoints of an upstream are made with.
+#[derive(Clone)]
 struct Mould {
     method: Method,
     shared: Arc<EndpointSettings>,
@@ -87,19 +90,11 @@ struct Mould {
 
 impl Mould {
     fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
-        let sources = self.shared.dial.sources_to(shape.address.ip());
-        let range = &self.shared.port_range;
-        let ports = PortShape::new(
-            u16::try_from(sources.len()).unwrap_or(u16::MAX),
-            range.ports,
-            self.shared.port_reserve,
-            range.hold(shape.address.ip()),
-        );
+        let ports = self.ports_to(shape.address.ip());
         let household = Arc::clone(&self.household);
         let total = Arc::clone(&household.total);
         let share_out: ShareOut = Box::new(move || household.share_out());
         let endpoint = Arc::new(Endpoint {
-            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
@@ -113,6 +108,20 @@ impl Mould {
         });
         self.household.enter(&endpoint);
         endpoint
+    }
+}
+
+impl Mould {
+    fn ports_to(&self, address: IpAddr) -> Ports {
+        let sources = self.shared.dial.sources_to(address);
+        let range = &self.shared.port_range;
+        let shape = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(address),
+        );
+        (shape, sources)
     }
 }
 
@@ -206,6 +215,11 @@ impl Upstream {
     pub fn in_place_of(mut self, old: &Self, shapes: Vec<EndpointShape>) -> Self {
         self.endpoints.clone_from(&old.endpoints);
         self.leaving.clone_from(&old.leaving);
+        // What is open there counts on, and who waits there is served from here: one household.
+        self.mould = Arc::new(Mould {
+            household: Arc::clone(&old.mould.household),
+            ..Mould::clone(&self.mould)
+        });
         if self.budget.has_terms_of(&old.budget) {
             self.budget = Arc::clone(&old.budget);
         }
@@ -214,10 +228,15 @@ impl Upstream {
 
     /// Holds the endpoints, which others may have made, to the present settings and these limits.
     pub fn apply(&self, shapes: &[EndpointShape]) {
+        let household = &self.mould.household;
+        let total = self.settings.max_connections_total;
+        household.total.set_limit(total);
         for (endpoint, shape) in self.endpoints.iter().zip(shapes) {
             endpoint.upstream.store(Arc::clone(&self.mould.shared));
-            endpoint.hold_to(shape.limits.clone(), self.settings.idle);
+            let ports = self.mould.ports_to(endpoint.address.ip());
+            endpoint.hold_to(shape.limits.clone(), self.settings.idle, &ports);
         }
+        household.share_out_anyway();
         self.tell_limit();
         let most = f64::from(self.settings.max_pending);
         self.metrics.queue_limit.set(most);

@@ -38,10 +38,12 @@ pub(crate) fn proxy(settings: &str) -> SocketAddr {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
         holdfast::app::run::run(loaded, sources, |listening| {
-            let Local::Ip(address) = listening.listeners[0].1 else {
-                panic!("not on TCP")
-            };
-            tell.send(address).unwrap();
+            let mut each = listening.listeners.iter();
+            let address = each.find_map(|(_, local)| match local {
+                Local::Ip(address) => Some(*address),
+                Local::Unix(_) => None,
+            });
+            tell.send(address.unwrap()).unwrap();
         })
     });
     told.recv().unwrap()

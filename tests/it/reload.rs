@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::support::Client;
@@ -310,4 +312,112 @@ fn a_drain_goes_by_the_settings_of_the_last_reload() {
     });
     proxy.terminate();
     assert_eq!(proxy.exit().code(), Some(0));
+}
+
+#[test]
+fn connections_from_before_count_under_a_total_that_a_reload_sets() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let slow = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            held.wait();
+            peer.send(OK);
+        }
+    });
+    let mut proxy = Proxy::with(&slow, |c| {
+        c.upstream("pool.queue_timeout", "50s");
+    });
+    let ask = |proxy: &Proxy| {
+        let mut client = proxy.client();
+        std::thread::spawn(move || client.get("/").status())
+    };
+    let mut asked = vec![ask(&proxy), ask(&proxy)];
+    slow.waits_for_requests(2);
+    proxy.reloads(|c| {
+        c.upstream("pool.max_connections_total", 2);
+    });
+    asked.push(ask(&proxy));
+    let app = [("upstream", "app")];
+    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    // Raised, it serves who waited under the lower one; lifted, it holds nobody.
+    proxy.reloads(|c| {
+        c.upstream("pool.max_connections_total", 3);
+    });
+    slow.waits_for_requests(3);
+    asked.push(ask(&proxy));
+    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.reloads(|c| {
+        c.forget("upstreams.app.pool.max_connections_total");
+    });
+    slow.waits_for_requests(4);
+    gate.open();
+    for asked in asked {
+        assert_eq!(asked.join().unwrap(), 200);
+    }
+    slow.waits_for_open(4);
+    proxy.reloads(|c| {
+        c.upstream("pool.max_connections_total", 1);
+    });
+    slow.waits_for_open(1);
+    proxy.upstream_closed_becomes("pool_full", 3.0);
+}
+
+#[test]
+fn other_source_addresses_hold_for_the_next_connects_and_ports_stay_counted() {
+    let from: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&from);
+    let origin = Origin::playing(move |peer| {
+        let address = peer.wire.stream().peer_addr().unwrap().ip();
+        seen.lock().unwrap().push(address.to_string());
+        while peer.request().is_some() {
+            peer.send(OK);
+        }
+    });
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.upstream("connect.source_addresses", ["127.0.0.2"]);
+        c.upstream("pool.unsafe_max_idle", "0s");
+    });
+    proxy.client().is_still_served();
+    proxy.reloads(|c| {
+        c.upstream("connect.source_addresses", ["127.0.0.3", "127.0.0.2"]);
+    });
+    let ports = [("upstream", "app"), ("state", "in_use")];
+    proxy.metric_becomes("holdfast_local_ports", &ports, 1.0);
+    // A POST takes none that has idled; the new address has the most ports.
+    assert_eq!(proxy.client().post("/", b"x").status(), 200);
+    assert_eq!(*from.lock().unwrap(), ["127.0.0.2", "127.0.0.3"]);
+    proxy.reloads(|c| {
+        c.forget("upstreams.app.connect.source_addresses");
+    });
+    assert_eq!(proxy.client().post("/", b"x").status(), 200);
+    assert_eq!(from.lock().unwrap().last().unwrap(), "127.0.0.1");
+    proxy.metric_becomes("holdfast_local_ports", &ports, 3.0);
+    proxy.reloads(|c| {
+        c.upstream("connect.source_addresses", ["192.0.2.7"]);
+    });
+    assert!(
+        proxy
+            .stderr()
+            .contains("192.0.2.7 cannot be connected from")
+    );
+}
+
+#[test]
+fn the_interval_of_tcp_samples_is_named_as_needing_a_restart_and_new_upstreams_are_sampled() {
+    let (origin, other) = (Origin::ok(), Origin::ok());
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.set("metrics.tcp_info_interval", "1s");
+    });
+    proxy.reloads(|c| {
+        c.set("metrics.tcp_info_interval", "2s");
+        c.set("upstreams.other.servers", [other.address()]);
+        c.set("routes.main.upstream", "other");
+    });
+    assert!(proxy.stderr().contains("metrics.tcp_info_interval"));
+    proxy.client().is_still_served();
+    let shown = proxy.admin("/metrics").1;
+    assert!(
+        shown.contains("tcp_rtt_seconds_count{upstream=\"other\"}"),
+        "{shown}"
+    );
 }
