@@ -12,6 +12,7 @@ pub mod resolve;
 pub mod assemble;
 pub mod names;
 pub mod refresh;
+pub mod checks;
 pub mod ports;
 pub mod upstreams_view;
 pub mod descriptors;

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::app::assemble;
 use crate::app::assemble::Placed;
+use crate::app::checks::Checked;
 use crate::app::config_view;
 use crate::app::names::Names;
 use crate::app::ports;
@@ -46,6 +47,7 @@ pub struct Reloader {
     loaded: Loaded,
     service: Arc<Service>,
     names: refresh::Shared,
+    checked: Arc<Checked>,
     /// Where the sockets are; the drain and a hand-over need them too.
     pub sockets: Sockets,
     listeners: Vec<Placed>,
@@ -78,6 +80,8 @@ pub struct Parts {
     pub listeners: Vec<Placed>,
     /// Its worker threads.
     pub workers: usize,
+    /// What is checked of them.
+    pub checked: Arc<Checked>,
     /// Who is told that the names are others.
     pub renewed: UnboundedSender<Renewed>,
 }
@@ -107,6 +111,7 @@ impl Reloader {
             loaded,
             service: parts.service,
             names: parts.names,
+            checked: parts.checked,
             sockets: parts.sockets,
             listeners: parts.listeners,
             workers: parts.workers,
@@ -229,10 +234,10 @@ impl Reloader {
         let addresses = names.addresses();
         service.revise_plan(|now| {
             let sampled = service.tcp_info_interval;
-            let of = (&service.metrics, &service.live, sampled);
+            let of = (&service.metrics, &service.live, &service.errors);
             let found = (&*addresses, self.workers);
             let old = Some((&self.loaded.settings, now));
-            assemble::plan(settings, found, prepared, of, old)
+            assemble::plan(settings, found, prepared, of, sampled, old)
         });
         let grace = names.note_replaced(&old, service);
         *known = names;
@@ -266,6 +271,7 @@ impl Reloader {
         service
             .draining
             .set(assemble::drain::settings(&settings.drain));
+        self.checked.set(settings);
         if self.warms == Warms::Nobody && service.keeps_warm() {
             self.warms = Warms::Somebody;
             workers::begin_to_warm(service);

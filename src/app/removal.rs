@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Barrier;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -124,4 +125,80 @@ fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_
         let beside = std::pin::pin!(refresh.run());
         futures::future::select(std::pin::pin!(play), beside).await;
     });
+}
+
+#[test]
+fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
+    let said = [
+        ("SERVER__WORKERS", "1"),
+        ("LOG__ACCESS", "off"),
+        ("UPSTREAMS__APP__SERVERS", "[\"app.internal:80\"]"),
+    ];
+    let Assembled {
+        service, listeners, ..
+    } = assembled(&said).unwrap();
+    let mut names = Names::new(&settings(&said), &service, 1);
+    names.dns.refresh_interval = Duration::from_millis(20);
+    let names: refresh::Shared = Arc::new(Mutex::new(names));
+    let (old, new) = (meeting_origin("old", 8), origin("new"));
+    let says = Rc::new(Cell::new([old, old]));
+    let resolver: Resolver = {
+        let says = Rc::clone(&says);
+        Box::new(move |_, _| {
+            let addresses = says.get();
+            Box::pin(async move { Ok(addresses.to_vec()) })
+        })
+    };
+    let mut sockets = Sockets::new(1, Inherited::default());
+    let fresh = sockets.bind(&listeners).unwrap();
+    let posts = sockets.take(fresh, &listeners);
+    let address = sockets.addresses().next().unwrap().1.to_string();
+    let (tell, _told) = mpsc::unbounded();
+    let rebalanced = || closed(&service, CloseReason::Rebalance);
+    control::run(async {
+        let refresh = Refresh::begin(&names, &service, resolver).await;
+        workers::start(posts, &service, &tell).unwrap();
+        let mut clients: Vec<_> = (0..8)
+            .map(|_| TcpStream::connect(&address).unwrap())
+            .collect();
+        for client in &mut clients {
+            client
+                .write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+                .unwrap();
+        }
+        for client in &mut clients {
+            assert!(client.read(&mut [0; 4096]).unwrap() > 0);
+        }
+        let play = async {
+            let open = || service.plan().upstreams[0].endpoints[0].pool.open();
+            until(|| open() == 8).await;
+            says.set([old, new]);
+            until(|| rebalanced() == 4).await;
+            assert_eq!(open(), 4);
+            let names: Vec<_> = (0..20).map(|_| get(&mut clients[0])).collect();
+            assert!(
+                names.iter().any(|name| name.ends_with("new")),
+                "it is used at once"
+            );
+        };
+        let beside = std::pin::pin!(refresh.run());
+        futures::future::select(std::pin::pin!(play), beside).await;
+    });
+}
+
+/// The same, but it answers only when so many connections are there, so that each request has its own.
+fn meeting_origin(name: &'static str, connections: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let all = Arc::new(Barrier::new(connections));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let all = Arc::clone(&all);
+            thread::spawn(move || {
+                all.wait();
+                answer(stream.unwrap(), name);
+            });
+        }
+    });
+    address
 }

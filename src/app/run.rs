@@ -20,6 +20,8 @@ use crate::app::assemble;
 use crate::app::assemble::Assembled;
 use crate::app::assemble::Placed;
 use crate::app::assemble::logs;
+use crate::app::checks;
+use crate::app::checks::Checked;
 use crate::app::descriptors;
 use crate::app::life::Heirloom;
 use crate::app::life::Life;
@@ -124,9 +126,11 @@ async fn live(
     let of_admin = settings.admin.clone();
     let ready = sockets.take_ready();
     let (heirloom, admin_handed_over) = heirloom(of_admin.bind, admin.as_ref())?;
+    let checked = Arc::new(Checked::new(settings));
     let parts = reload::Parts {
         service: Arc::clone(&service),
         names: Arc::clone(&names),
+        checked: Arc::clone(&checked),
         sockets,
         listeners,
         workers,
@@ -159,8 +163,10 @@ async fn live(
     let life = pin!(life.live());
     let refresh = pin!(refresh.run_with(renewed));
     let watching = pin!(watchdog::watch(&watched));
+    let checks = pin!(checks::run(&checked, &watched));
     // None of these ends; they go on as long as there is a life.
-    let beside = select(admin, select(refresh, watching));
+
+    let beside = select(select(admin, checks), select(refresh, watching));
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
         Either::Right(_) => Err("a part of the control plane has ended".to_owned()),

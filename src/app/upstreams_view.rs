@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -12,9 +13,12 @@ use crate::app::ports;
 use crate::app::refresh;
 use crate::app::refresh::Shared;
 use crate::base::units::show_duration;
+use crate::net::clock;
 use crate::observe::stamp;
 use crate::policy::balance::Rank;
+use crate::policy::health::Standing;
 use crate::policy::idle_learning::Known;
+use crate::proxy::condition;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Upstream;
@@ -59,6 +63,7 @@ fn show_endpoint(endpoint: &Endpoint, standing: &str) -> Value {
         "address": endpoint.address.to_string(),
         "server": endpoint.host,
         "standing": standing,
+        "health": show_health(endpoint),
         "in_flight": endpoint.in_flight.load(Ordering::Relaxed),
         "connecting": counts.connecting,
         "leased": counts.leased,
@@ -71,6 +76,51 @@ fn show_endpoint(endpoint: &Endpoint, standing: &str) -> Value {
         "origin": show_known(counts.origin),
         "local_ports": ports::words(endpoint),
     })
+}
+
+/// How an endpoint is: a word, and the same with since when, why and until when.
+fn show_health(endpoint: &Endpoint) -> Value {
+    let (standing, row, held_until) = endpoint.condition.standing();
+    let now = clock::now();
+    let moment = |at: Instant| {
+        let wall = clock::wall();
+        let wall = match at.checked_duration_since(now) {
+            Some(ahead) => wall.checked_add(ahead),
+            None => wall.checked_sub(now.saturating_duration_since(at)),
+        };
+        wall.map(shown_time).unwrap_or_default()
+    };
+    let (state, words) = match standing {
+        Standing::Ejected(ejection) => {
+            let since = moment(ejection.since);
+            let until = ejection.until.map(|at| format!(" (until {})", moment(at)));
+            let words = format!(
+                "ejected since {since}: {}{}",
+                condition::ejected(&ejection),
+                until.unwrap_or_default()
+            );
+            ("ejected", words)
+        }
+        Standing::OnTrial(ejection) => {
+            let words = format!(
+                "on trial, one request at a time, after it was ejected at {}: {}",
+                moment(ejection.since),
+                ejection.symptom.says()
+            );
+            ("on_trial", words)
+        }
+        Standing::Warming { since } => {
+            let words = format!("its share has grown since {} (slow_start)", moment(since));
+            ("slow_start", words)
+        }
+        Standing::Well if held_until.is_some_and(|until| now < until) => {
+            let words = "well, but passed over for a moment: its last connect failed".to_owned();
+            ("healthy", words)
+        }
+        Standing::Well if row > 0 => ("healthy", format!("well, but its last {row} failed")),
+        Standing::Well => ("healthy", "well".to_owned()),
+    };
+    json!({ "state": state, "in_words": words })
 }
 
 fn show_name(name: &Name) -> Value {

@@ -92,6 +92,7 @@ words! {
         LearnedIdle,       "learned_idle",          Nobody,   "The origin is known to close idle connections about now.";
         PoolFull,          "pool_full",             Operator, "The pool keeps as many idle connections as it may.";
         ReuseOff,          "reuse_off",             Operator, "The pool is told not to reuse connections.";
+        CheckDone,         "health",                Operator, "A health check had its answer, or its time was over.";
         EndpointRemoved,   "endpoint_removed",      Operator, "The endpoint is no longer configured or resolved.";
         Ejected,           "ejected",               Origin,   "The endpoint was ejected as unhealthy.";
         Drain,             "drain",                 Operator, "Holdfast is draining.";

@@ -32,6 +32,7 @@ pub mod linger;
 pub mod control;
 pub mod handover;
 pub mod notify;
+pub mod probe;
 pub mod admin_serve;
 pub mod admin_client;
 pub mod demo_origin;

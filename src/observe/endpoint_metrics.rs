@@ -24,6 +24,8 @@ pub struct EndpointMetrics {
     pub active: Gauge,
     /// Connections that are parked.
     pub idle: Gauge,
+    /// 1 while it gets requests; of "other", how many do.
+    pub up: Gauge,
 }
 
 /// An endpoint's series while it is there; dropped by its last holder, they are no longer shown.
@@ -137,6 +139,7 @@ impl EndpointBook {
         for state in EndpointState::ALL {
             registry.remove(ENDPOINT_CONNECTIONS, &self.labels(endpoint, *state));
         }
+        registry.remove(ENDPOINT_UP, &self.labels_of_up(endpoint));
     }
 
     /// Puts the series on show, over the cells of one that went if there are any.
@@ -153,7 +156,15 @@ impl EndpointBook {
             connecting: of(EndpointState::Connecting),
             active: of(EndpointState::Active),
             idle: of(EndpointState::Idle),
+            up: match spare {
+                Some(spare) => registry.again(ENDPOINT_UP, &self.labels_of_up(endpoint), spare.up),
+                None => registry.gauge(ENDPOINT_UP, &self.labels_of_up(endpoint)),
+            },
         }
+    }
+
+    fn labels_of_up<'a>(&'a self, endpoint: &'a str) -> [(&'static str, &'a str); 2] {
+        [("upstream", &self.upstream), ("endpoint", endpoint)]
     }
 
     fn labels<'a>(
@@ -172,6 +183,10 @@ impl EndpointBook {
 /// What endpoints beyond the cap are counted as.
 const OTHER: &str = "other";
 
+const ENDPOINT_UP: Info = Info {
+    name: "holdfast_upstream_endpoint_up",
+    help: "1 while the endpoint gets requests, 0 while it is ejected or leaves.",
+};
 const ENDPOINT_CONNECTIONS: Info = Info {
     name: "holdfast_upstream_endpoint_connections",
     help: "Connections of one endpoint, by state.",

@@ -59,7 +59,6 @@ pub struct UpstreamShape {
 }
 
 /// Everything that is counted.
-#[derive(Debug)]
 pub struct Metrics {
     book: Mutex<Book>,
     /// Requests that no route matched, under an empty `route`.
@@ -88,7 +87,11 @@ pub struct Metrics {
     pub panics: Counter,
     process: ProcessMetrics,
     registry: Arc<Mutex<Registry>>,
+    looks: Mutex<Vec<Look>>,
 }
+
+/// Brings up to date what is only looked at when somebody asks.
+type Look = Box<dyn Fn() + Send + Sync>;
 
 impl Metrics {
     /// Everything at 0.
@@ -153,6 +156,7 @@ impl Metrics {
             panics: r.counter(PANICS, &[]),
             process: ProcessMetrics::new(r),
             registry: Arc::clone(&registry),
+            looks: Mutex::default(),
         };
         drop(locked);
         Arc::new(metrics)
@@ -195,6 +199,12 @@ impl Metrics {
         self.in_book(|book, registry| book.dns(upstream, registry))
     }
 
+    /// Has `look` called before all of it is exposed.
+    pub fn look_first(&self, look: impl Fn() + Send + Sync + 'static) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.push(Box::new(look));
+    }
+
     /// The connections of this upstream are sampled from now on.
     pub fn sample_tcp(&self, name: &Name, upstream: &UpstreamMetrics) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,6 +224,9 @@ impl Metrics {
     #[must_use]
     pub fn expose(&self) -> String {
         self.process.refresh();
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.iter().for_each(|look| look());
+        drop(looks);
         self.registry
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -23,6 +23,7 @@ use crate::observe::table::Table;
 use crate::observe::table::Table2;
 use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::words::ConnectError;
+use crate::observe::words::EndpointStanding;
 use crate::observe::words::IdleLimitSource;
 use crate::observe::words::PortState;
 use crate::observe::words::QueueReject;
@@ -44,6 +45,8 @@ pub struct UpstreamMetrics {
     pub opened: Table<OpenReason, Counter>,
     /// Connections ended.
     pub closed: Table2<By, CloseReason, Counter>,
+    /// Endpoints now.
+    pub endpoint_standings: Table<EndpointStanding, Gauge>,
     /// Connections now.
     pub connections: Table<UpstreamState, Gauge>,
     /// Most connections, over all endpoints.
@@ -97,6 +100,9 @@ impl UpstreamMetrics {
             requests: by(r, OUTCOMES, u, "outcome"),
             opened: by(r, OPENED, u, "reason"),
             closed: by2(r, CLOSED, u, ["by", "reason"]),
+            endpoint_standings: Table::new(|w: EndpointStanding| {
+                r.gauge(ENDPOINTS, &[u, ("state", w.label())])
+            }),
             connections: Table::new(|w: UpstreamState| {
                 r.gauge(CONNECTIONS, &[u, ("state", w.label())])
             }),
@@ -184,6 +190,10 @@ const CLOSED: Info = Info {
 const CONNECTIONS: Info = Info {
     name: "holdfast_upstream_connections",
     help: "Origin connections now, by state.",
+};
+const ENDPOINTS: Info = Info {
+    name: "holdfast_upstream_endpoints",
+    help: "Endpoints now, by how they stand.",
 };
 const LIMIT: Info = Info {
     name: "holdfast_upstream_connections_limit",

@@ -234,6 +234,14 @@ words! {
         Idle,       "idle",       "It is parked in the pool.";
     }
 
+    /// How an endpoint stands.
+    EndpointStanding {
+        Healthy,   "healthy",    "It gets its share of the requests.";
+        Ejected,   "ejected",    "It gets none: requests or checks failed.";
+        Draining,  "draining",   "It is no longer configured or resolved.";
+        SlowStart, "slow_start", "It joined or returned, and its share grows.";
+    }
+
     /// How closing in stages ended (RFC 9112 §9.6).
     GracefulOutcome {
         Clean,    "clean",     "The peer closed as well.";

@@ -1,39 +1,32 @@
-//! Holddown: how long an endpoint is left alone after connects to it failed.
+//! Times that double: how long something is left alone that failed again.
 //!
-//! A refused connect costs a request its time and the origin's host a segment; asking again at once
-//! brings the same answer. So the endpoint is passed over for a moment, longer each time, while
-//! another can serve. Absent on purpose: health checks, which judge answers.
+//! Asking again at once brings the same answer; asking never brings none. Absent on purpose: what
+//! is left alone and why, which `health` knows.
 
 use std::time::Duration;
 
-/// How long to pass over an endpoint after so many failed connects in a row.
+/// The `nth` time, from 1: `first`, doubled each time, up to `most`.
 #[must_use]
-pub fn holddown(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
-    HOLDDOWN_LEAST
-        .saturating_mul(1 << doublings)
-        .min(HOLDDOWN_MOST)
+pub fn doubled(first: Duration, most: Duration, nth: u32) -> Duration {
+    let doublings = nth.saturating_sub(1).min(DOUBLINGS_MAX);
+    first.saturating_mul(1 << doublings).min(most)
 }
 
-/// The first one. Varnish holds a remote error against a backend for as long.
-const HOLDDOWN_LEAST: Duration = Duration::from_millis(250);
-
-/// The longest: an endpoint that came back is found again within this.
-const HOLDDOWN_MOST: Duration = Duration::from_secs(4);
-
-/// Doublings after which the longest is reached anyway.
-const DOUBLINGS_MAX: u32 = 8;
+/// Doublings beyond which a millisecond has become longer than any limit of the settings.
+const DOUBLINGS_MAX: u32 = 30;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_holddown_doubles_up_to_its_limit() {
+    fn a_time_doubles_up_to_its_limit() {
+        let (first, most) = (Duration::from_millis(250), Duration::from_secs(4));
         let millis: Vec<_> = (1..=7)
-            .map(|failures| holddown(failures).as_millis())
+            .map(|nth| doubled(first, most, nth).as_millis())
             .collect();
         assert_eq!(millis, [250, 500, 1000, 2000, 4000, 4000, 4000]);
-        assert_eq!(holddown(u32::MAX), HOLDDOWN_MOST);
+        assert_eq!(doubled(first, most, u32::MAX), most);
+        assert_eq!(doubled(first, most, 0), first);
     }
 }

@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod route;
 pub mod backoff;
+pub mod health;
 pub mod retry;
 pub mod answers;
 pub mod admission;

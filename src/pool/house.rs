@@ -8,7 +8,9 @@
 //!    idle connections at once and the others as they return; until then nothing new is opened.
 //! 2. After sharing out, nobody waits who has a place and a port at their own endpoint while the
 //!    total has room, or anything idle could make some.
-//! 3. Among those, the oldest is first.
+//! 3. Among those, the oldest is first, where a ledger offers the first of its own line. With clients
+//!    in turn (`queue = "fair"`) turns order each ledger's line alone, since they say nothing of
+//!    another's; who waits at another ledger stands behind those only who came earlier.
 
 use std::time::Instant;
 
@@ -16,7 +18,7 @@ use crate::base::CloseReason;
 use crate::pool::ledger::Ledger;
 use crate::pool::waiters::Ticket;
 
-/// Admits everyone who can be, oldest first, and closes idle connections to make room for them,
+/// Admits everyone who can be, in the order of law 3, and closes idle connections to make room for them,
 /// the longest idle first. Returns whom to wake, each with the place of their ledger; what has to
 /// leave goes to `retired`, likewise.
 #[must_use = "these waiters must be woken"]
@@ -29,7 +31,7 @@ pub fn share_out<C>(
     loop {
         let fronts = ledgers.iter().enumerate();
         let oldest = fronts
-            .filter_map(|(at, ledger)| Some((ledger.next_for_total()?, at)))
+            .filter_map(|(at, ledger)| Some((ledger.next_for_total()?.number(), at)))
             .min();
         let Some((_, at)) = oldest else { break };
         let Some(ledger) = ledgers.get_mut(at) else {
@@ -85,6 +87,7 @@ mod tests {
     use crate::pool::ports::PortShape;
     use crate::pool::total::Total;
     use crate::pool::verdict::Verdict;
+    use crate::pool::waiters::ClientTurn;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -128,8 +131,7 @@ mod tests {
             let mut retired = Vec::new();
             let mut all: Vec<_> = self.ledgers.iter_mut().collect();
             let woken = share_out(&mut all, self.now, &mut retired);
-            let numbers: Vec<_> = woken.iter().map(|(_, ticket)| *ticket).collect();
-            assert!(numbers.is_sorted(), "out of order: {numbers:?}");
+            assert!(in_order(&woken), "law 3: {woken:?}");
             for (at, ticket) in woken {
                 assert_eq!(self.waiting.remove(&ticket), Some(at));
                 self.served.push((at, ticket));
@@ -140,11 +142,16 @@ mod tests {
         }
 
         fn ask(&mut self, at: usize, fresh: Fresh) {
+            self.ask_for(ClientTurn::default(), at, fresh);
+        }
+
+        fn ask_for(&mut self, client: ClientTurn, at: usize, fresh: Fresh) {
             let (worker, queue) = (0, Queueing::Allowed { max_pending: 9 });
             let ask = Ask {
                 worker,
                 fresh,
                 queue,
+                client,
             };
             match self.ledgers[at].checkout(&ask, self.now, &mut Vec::new()) {
                 Checkout::Reuse(conn, lease) => self.held.push((at, conn, lease)),
@@ -226,6 +233,21 @@ mod tests {
         }
     }
 
+    /// Law 3: each ledger's are in the order of its line, and everyone comes before whom another
+    /// ledger offered at that moment and who came later.
+    fn in_order(woken: &[(usize, Ticket)]) -> bool {
+        woken.iter().enumerate().all(|(nth, (at, ticket))| {
+            let later = woken.get(nth + 1..).unwrap_or_default();
+            (0..LEDGERS).all(|other| {
+                let next = later.iter().find(|(of, _)| *of == other);
+                next.is_none_or(|(_, next)| match other == *at {
+                    true => ticket < next,
+                    false => ticket.number() < next.number(),
+                })
+            })
+        })
+    }
+
     #[test]
     fn an_idle_connection_elsewhere_makes_room() {
         let mut house = House::new(1, 4);
@@ -251,6 +273,26 @@ mod tests {
             panic!()
         };
         assert_eq!(at, 2);
+    }
+
+    #[test]
+    fn turns_order_each_line_and_who_came_first_the_firsts_of_all_lines() {
+        let mut house = House::new(1, 4);
+        house.ask(0, Fresh::Any);
+        house.connect(0);
+        for (client, at) in [(1, 0), (1, 0), (2, 0), (3, 1)] {
+            house.ask_for(ClientTurn(client), at, Fresh::Only);
+        }
+        let mut served = Vec::new();
+        while !house.held.is_empty() {
+            house.give_back(0, Verdict::Retire(CloseReason::PeerFin));
+            served.extend(house.served.iter().map(|(_, ticket)| ticket.number()));
+            house.collect(0);
+            house.connect(0);
+        }
+        let first = served.first().copied().unwrap();
+        let order: Vec<_> = served.iter().map(|number| number - first).collect();
+        assert_eq!(order, [0, 2, 1, 3], "the third overtakes its own line only");
     }
 
     #[test]
@@ -312,7 +354,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Op {
-        Ask(usize, Fresh),
+        Ask(ClientTurn, usize, Fresh),
         Connect(usize),
         GiveBack(usize, Verdict),
         Collect(usize),
@@ -322,12 +364,13 @@ mod tests {
 
     fn any_op() -> impl Strategy<Value = Op> {
         let pick = any::<usize>;
+        let asker = || ((0..4_u64).prop_map(ClientTurn), 0..LEDGERS);
         let guard = Fresh::IdleLessThan(Duration::from_secs(1));
         let gone = Verdict::Retire(CloseReason::PeerFin);
         prop_oneof![
-            6 => (0..LEDGERS).prop_map(|at| Op::Ask(at, Fresh::Any)),
-            2 => (0..LEDGERS).prop_map(move |at| Op::Ask(at, guard)),
-            2 => (0..LEDGERS).prop_map(|at| Op::Ask(at, Fresh::Only)),
+            6 => asker().prop_map(|(client, at)| Op::Ask(client, at, Fresh::Any)),
+            2 => asker().prop_map(move |(client, at)| Op::Ask(client, at, guard)),
+            2 => asker().prop_map(|(client, at)| Op::Ask(client, at, Fresh::Only)),
             6 => pick().prop_map(Op::Connect),
             6 => pick().prop_map(|at| Op::GiveBack(at, Verdict::Reusable)),
             3 => pick().prop_map(move |at| Op::GiveBack(at, gone)),
@@ -347,7 +390,7 @@ mod tests {
             let mut house = House::new(total, each);
             for op in ops {
                 match op {
-                    Op::Ask(at, fresh) => house.ask(at, fresh),
+                    Op::Ask(client, at, fresh) => house.ask_for(client, at, fresh),
                     Op::Connect(pick) => house.connect(pick),
                     Op::GiveBack(pick, verdict) => house.give_back(pick, verdict),
                     Op::Collect(pick) => house.collect(pick),

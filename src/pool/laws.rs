@@ -28,6 +28,7 @@ use crate::pool::limits::ConnCount;
 use crate::pool::limits::Order;
 use crate::pool::limits::PoolLimits;
 use crate::pool::verdict::Verdict;
+use crate::pool::waiters::ClientTurn;
 use crate::pool::waiters::Ticket;
 
 const WORKERS: usize = 3;
@@ -83,6 +84,7 @@ impl Scene {
             worker,
             fresh,
             queue: Queueing::Allowed { max_pending: 4 },
+            client: ClientTurn::default(),
         };
         self.ledger.checkout(&ask, self.now, &mut self.retired)
     }
@@ -133,6 +135,51 @@ impl Scene {
             self.pass(Duration::from_secs(1));
         }
     }
+}
+
+#[test]
+fn a_client_among_others_has_at_most_half_of_the_line() {
+    let mut scene = Scene::of(limits(1));
+    let _busy = scene.connect();
+    let ask = |client| Ask {
+        worker: 0,
+        fresh: Fresh::Any,
+        queue: Queueing::Allowed { max_pending: 5 },
+        client: ClientTurn(client),
+    };
+    let mut answers = Vec::new();
+    for client in [7, 7, 7, 7, 8] {
+        let answer = scene
+            .ledger
+            .checkout(&ask(client), scene.now, &mut scene.retired);
+        answers.push(matches!(answer, Checkout::Wait(_)));
+    }
+    assert_eq!(answers, [true, true, true, false, true]);
+}
+
+#[test]
+fn every_idle_connection_leaves_an_endpoint_that_is_ejected() {
+    let mut scene = Scene::of(limits(4));
+    for _ in 0..2 {
+        let (_, lease) = scene.connect();
+        let (conn, other) = scene.connect();
+        let now = scene.now;
+        let verdict = Verdict::Reusable;
+        let parked = [(conn, other), (conn + 100, lease)];
+        for (conn, lease) in parked {
+            let returned = scene.ledger.give_back(conn, lease, 0, verdict, now);
+            assert_eq!(returned, Returned::Parked);
+        }
+        let retired = &mut scene.retired;
+        scene.ledger.retire_idle(CloseReason::Rebalance, 1, retired);
+        assert_eq!((scene.ledger.idle(), scene.retired.len()), (1, 1));
+        let retired = &mut scene.retired;
+        scene.ledger.retire_all_idle(CloseReason::Ejected, retired);
+        assert_eq!((scene.ledger.open(), scene.retired.len()), (0, 2));
+        scene.retired.clear();
+    }
+    let left = scene.ledger.departures();
+    assert_eq!(left[CloseReason::Ejected.index()], 2);
 }
 
 #[test]
@@ -215,6 +262,7 @@ fn a_request_that_may_not_wait_is_refused_and_so_is_one_too_many() {
         worker: 0,
         fresh: Fresh::Any,
         queue: Queueing::Refused,
+        client: ClientTurn::default(),
     };
     let answer = scene.ledger.checkout(&ask, scene.now, &mut scene.retired);
     assert_eq!(answer, Checkout::Refuse(RefuseReason::Full));
@@ -522,7 +570,7 @@ fn a_requester_whose_connect_is_under_way_takes_a_connection_that_returns_earlie
     let mut scene = Scene::of(limits(2));
     let busy = scene.connect();
     let permit = scene.permit(Fresh::Any);
-    let beside = scene.ledger.enlist(Fresh::Any);
+    let beside = scene.ledger.enlist(Fresh::Any, ClientTurn::default());
     assert_eq!(scene.ledger.waiting(), 0);
     assert_eq!(scene.give(busy, 0), Returned::Handed(beside));
     let Collected::Reuse(..) = scene.ledger.collect(beside, scene.now) else {
@@ -538,7 +586,7 @@ fn a_freed_place_goes_past_those_who_already_connect() {
     let mut scene = Scene::of(limits(2));
     let (_, lease) = scene.connect();
     let _permit = scene.permit(Fresh::Any);
-    let _beside = scene.ledger.enlist(Fresh::Any);
+    let _beside = scene.ledger.enlist(Fresh::Any, ClientTurn::default());
     let waiter = scene.wait(Fresh::Any);
     assert_eq!(
         scene.ledger.retire(lease, CloseReason::PeerFin),
@@ -601,7 +649,10 @@ fn a_parked_connection_that_dies_is_removed_from_whichever_shelf() {
 fn a_closed_ledger_refuses_sends_waiters_away_and_takes_nothing_back() {
     let mut scene = Scene::of(limits(1));
     let lent = scene.connect();
-    let (waiter, beside) = (scene.wait(Fresh::Any), scene.ledger.enlist(Fresh::Any));
+    let (waiter, beside) = (
+        scene.wait(Fresh::Any),
+        scene.ledger.enlist(Fresh::Any, ClientTurn::default()),
+    );
     let woken = scene
         .ledger
         .close(CloseReason::EndpointRemoved, &mut scene.retired);
@@ -625,7 +676,7 @@ fn a_guard_of_zero_is_never_served_by_a_returning_connection_nor_costs_one_while
     let guard = Fresh::IdleLessThan(Duration::ZERO);
     let lent = scene.connect();
     let _permit = scene.permit(guard);
-    let beside = scene.ledger.enlist(guard);
+    let beside = scene.ledger.enlist(guard, ClientTurn::default());
     assert_eq!(scene.give(lent, 0), Returned::Parked);
     assert_eq!(scene.ledger.collect(beside, scene.now), Collected::Gone);
 }
@@ -861,7 +912,7 @@ impl Outside {
                 queue,
             } => self.ask(worker, fresh, queue, &mut retired),
             Op::Enlist => {
-                let ticket = self.ledger.enlist(Fresh::Any);
+                let ticket = self.ledger.enlist(Fresh::Any, ClientTurn::default());
                 if !self.closed && self.ledger.idle() == 0 {
                     self.tickets
                         .insert(ticket, (Fresh::Any, true, Had::Nothing));
@@ -1006,6 +1057,7 @@ impl Outside {
                 worker,
                 fresh,
                 queue,
+                client: ClientTurn::default(),
             },
             self.now,
             retired,

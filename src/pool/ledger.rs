@@ -40,6 +40,7 @@ use crate::pool::ports::Seat;
 use crate::pool::total::Entry;
 use crate::pool::total::Total;
 use crate::pool::verdict::Verdict;
+use crate::pool::waiters::ClientTurn;
 use crate::pool::waiters::Stand;
 use crate::pool::waiters::Ticket;
 use crate::pool::waiters::Waiters;
@@ -101,6 +102,9 @@ pub struct Ask {
     pub fresh: Fresh,
     /// Whether it may wait.
     pub queue: Queueing,
+    /// Whose turn it takes in line: the default for all alike, else one client among others, who may
+    /// have half of the line.
+    pub client: ClientTurn,
 }
 
 /// Why a checkout is refused.
@@ -316,9 +320,11 @@ impl<C> Ledger<C> {
     /// returns earlier. Call it under the same lock as the `checkout` that gave the permit. When
     /// its own connect ends first it cancels; when it is served first, the finished connect is
     /// given back and goes to the next in line or the shelf.
-    pub fn enlist(&mut self, fresh: Fresh) -> Ticket {
+    pub fn enlist(&mut self, fresh: Fresh, client: ClientTurn) -> Ticket {
         match self.standing {
-            Standing::Serving if fresh.takes_returning() => self.waiters.join(Want::Idle, fresh),
+            Standing::Serving if fresh.takes_returning() => {
+                self.waiters.join(Want::Idle, fresh, client)
+            }
             Standing::Serving | Standing::Closed(_) => self.waiters.void(),
         }
     }
@@ -564,6 +570,32 @@ impl<C> Ledger<C> {
         earlier(self.deadline, canary)
     }
 
+    /// Takes every idle connection off its shelf, and the canary. By law 7 nobody waits for their
+    /// places.
+    pub fn retire_all_idle(&mut self, reason: CloseReason, retired: &mut Vec<(C, CloseReason)>) {
+        if let Some(canary) = self.canary.take() {
+            self.depart(reason);
+            retired.push((canary.conn, reason));
+        }
+        self.retire_idle(reason, u32::MAX, retired);
+    }
+
+    /// Takes so many idle connections off their shelves, those idle for longest first.
+    pub fn retire_idle(
+        &mut self,
+        reason: CloseReason,
+        most: u32,
+        retired: &mut Vec<(C, CloseReason)>,
+    ) {
+        for _ in 0..most {
+            let Some(idle) = self.shelves.take_oldest() else {
+                return;
+            };
+            self.depart(reason);
+            retired.push((idle.conn, reason));
+        }
+    }
+
     /// Closes the ledger: idle connections go to `retired`, what returns later retires with the
     /// same reason, checkouts are refused. The waiters returned are sent away and must be woken;
     /// those already served keep what they were handed.
@@ -700,7 +732,9 @@ impl<C> Ledger<C> {
         }
         match ask.queue {
             Queueing::Refused => return Checkout::Refuse(RefuseReason::Full),
-            Queueing::Allowed { max_pending } if self.waiting() >= max_pending => {
+            Queueing::Allowed { max_pending }
+                if self.waiting() >= max_pending || self.has_half(ask.client, max_pending) =>
+            {
                 return Checkout::Refuse(RefuseReason::QueueFull);
             }
             Queueing::Allowed { .. } => {}
@@ -710,7 +744,7 @@ impl<C> Ledger<C> {
         } else {
             Want::Place
         };
-        let ticket = self.waiters.join(want, ask.fresh);
+        let ticket = self.waiters.join(want, ask.fresh, ask.client);
         // Law 7: who waits beside idle connections has room kept.
         if self.is_crowded() {
             self.retire_canary(retired);
@@ -852,6 +886,12 @@ impl<C> Ledger<C> {
         let seat = self.take_place()?;
         self.waiters.serve(ticket, Stand::Admitted(seat));
         Some(ticket)
+    }
+
+    /// Whether one client among others has half of the line, which is as much as it may have.
+    fn has_half(&self, client: ClientTurn, max_pending: u32) -> bool {
+        client != ClientTurn::default()
+            && self.waiters.waiting_of(client) >= max_pending.div_ceil(2)
     }
 
     /// The oldest who waits for a place, if there is one but for the total.

@@ -97,8 +97,8 @@ pub enum NoAnswer {
     /// The head is larger than we take.
     HeadTooLarge,
     /// It is one that the upstream wants tried again: it came whole, and waits in `out` as it would
-    /// go to the client.
-    Unwanted(Answer),
+    /// go to the client. Boxed: it is rare, and every attempt has room for one of these.
+    Unwanted(Box<Answer>),
     /// It would have been that, but broke off before anything of it went to the client.
     UnwantedBrokeOff {
         /// Its status code.

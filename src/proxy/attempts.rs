@@ -50,10 +50,12 @@ use crate::proxy::progress::Progress;
 use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use crate::proxy::upstream::HeldDown;
+use crate::proxy::upstream::Upstream;
 
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
         let upstream = &route.upstream;
+        self.key = upstream.key((&desk.request, desk.input.held()), self.client.address.ip());
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
         let mut last_error = upstream.none_left();
@@ -85,7 +87,7 @@ impl<'a> Exchange<'a> {
                     self.count_retry(upstream, again, RetryResult::Failure);
                     last_error = dial_error(&error);
                     if upstream
-                        .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                        .pick(&tried, HeldDown::RatherThanNone, self.key, &mut Fast)
                         .is_none()
                     {
                         return Outcomes::Failed(last_error);
@@ -106,11 +108,17 @@ impl<'a> Exchange<'a> {
             let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
             let broken = match tried_once {
                 Ok((answer, upload)) => {
+                    let timeline = &desk.record.timeline;
+                    let took = timeline.send + timeline.wait;
+                    lent.endpoint().on_answer(answer.status, took);
                     self.count_retry(upstream, again, RetryResult::Success);
                     return Outcomes::Answered(answer, lent, upload);
                 }
                 Err(broken) => broken,
             };
+            if let Some(symptom) = failure::symptom(&broken.0, wear) {
+                lent.endpoint().on_symptom(symptom);
+            }
             self.count_retry(upstream, again, RetryResult::Failure);
             let after = self.after_failure(desk, route, (lent, wear), broken);
             match Box::pin(after).await {
@@ -120,7 +128,7 @@ impl<'a> Exchange<'a> {
                         tried.note(at);
                         // Where there is no other, the same one is better than none.
                         if upstream
-                            .pick(&tried, HeldDown::RatherThanNone, &mut Fast)
+                            .pick(&tried, HeldDown::RatherThanNone, self.key, &mut Fast)
                             .is_none()
                         {
                             tried = Tried::default();
@@ -133,7 +141,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// One attempt over one connection: send, pass on, and say what broke.
+    /// One attempt over one connection: send, pass on or hold back, and say what broke.
     async fn attempt(
         &mut self,
         desk: &mut Desk,
@@ -142,7 +150,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<(Answer, Upload), (Broken, Upload)> {
         let nothing_sent = |error| (Broken::Refused(error), Upload::Flowing);
         self.prepare(desk, route, lent).map_err(nothing_sent)?;
-        let lent = &*lent;
+        let (lent, client, upstream) = (&*lent, self.client, &route.upstream);
         let Some(stream) = lent.stream() else {
             return Err(nothing_sent(ProxyError::Internal));
         };
@@ -151,23 +159,50 @@ impl<'a> Exchange<'a> {
             (Wear::Fresh, _) | (_, MethodClass::Idempotent) => None,
         };
         self.forget_what_is_not_repeated(route, wear);
-        let progress = attempt::progress(
-            &desk.request,
-            desk.input.held(),
-            self.judged.framing,
-            route.upstream.settings.response_header,
-        );
+        let (request, framing) = (&desk.request, self.judged.framing);
+        let patience = upstream.settings.response_header;
+        let progress = attempt::progress(request, desk.input.held(), framing, patience);
+        let asked = (self.method, framing, self.sent);
+        let holding = Holding {
+            worth: &|status| worth(asked, status, upstream),
+            most: upstream.settings.retry_buffer,
+            too_long: *upstream
+                .metrics
+                .retries_denied
+                .of(RetryDenied::BodyNotBuffered),
+        };
+        let mut extra = Vec::new();
+        if client.service.server_timing == super::service::ServerTiming::Sent {
+            account::server_timing(&mut extra, &desk.record.timeline);
+        }
         let begun = clock::now_micros();
-        let result = self.exchange(desk, route, (lent, stream), &progress).await;
+        let result = Attempt {
+            client,
+            outlet: self.outlet,
+            route,
+            judged: &self.judged,
+            origin: stream,
+            input: &mut desk.input,
+            out: &mut desk.out,
+            origin_in: &mut desk.origin_in,
+            response: &mut desk.response,
+            origin_out: &mut desk.origin_out,
+            content: &mut self.content,
+            holding: &holding,
+            extra: &extra,
+            phase: &|phase| {
+                client.enter(phase);
+                lent.enter(phase);
+            },
+        }
+        .run(&progress)
+        .await;
         note_timeline(desk, &progress, begun, route);
         let upload = progress.upload();
-        match result {
-            Ok(answer) => Ok((answer, upload)),
-            Err(unanswered) => {
-                let proof = proof((acked_before, stream), upload);
-                Err((broken(unanswered, proof, progress.begun()), upload))
-            }
-        }
+        result.map(|answer| (answer, upload)).map_err(|unanswered| {
+            let proof = proof((acked_before, stream), upload);
+            (broken(unanswered, proof, progress.begun()), upload)
+        })
     }
 
     /// Writes the request's head, and shows what begins.
@@ -200,62 +235,24 @@ impl<'a> Exchange<'a> {
             self.content.replay.give_up();
         }
     }
+}
 
-    /// Sends the request and passes the answer on, or holds it back.
-    async fn exchange(
-        &mut self,
-        desk: &mut Desk,
-        route: &Route,
-        (lent, stream): (&Lent, &Stream),
-        progress: &Progress,
-    ) -> Result<Answer, Unanswered> {
-        let (client, upstream) = (self.client, &route.upstream);
-        let phase = |phase| {
-            client.enter(phase);
-            lent.enter(phase);
-        };
-        let (method, attempts, framing) = (self.method, self.sent, self.judged.framing);
-        let worth = |status| match RetryStatus::of(status) {
-            None => Worth::PassingOn,
-            Some(listed) => failure::worth(
-                &Failed {
-                    failure: Failure::Status(listed),
-                    method,
-                    request: held(framing, upstream.settings.retry_buffer),
-                    attempts,
-                },
-                upstream,
-            ),
-        };
-        let too_long = &upstream.metrics.retries_denied;
-        let holding = Holding {
-            worth: &worth,
-            most: upstream.settings.retry_buffer,
-            too_long: *too_long.of(RetryDenied::BodyNotBuffered),
-        };
-        let mut extra = Vec::new();
-        if client.service.server_timing == super::service::ServerTiming::Sent {
-            account::server_timing(&mut extra, &desk.record.timeline);
-        }
-        Attempt {
-            client,
-            outlet: self.outlet,
-            route,
-            judged: &self.judged,
-            origin: stream,
-            input: &mut desk.input,
-            out: &mut desk.out,
-            origin_in: &mut desk.origin_in,
-            response: &mut desk.response,
-            origin_out: &mut desk.origin_out,
-            content: &mut self.content,
-            holding: &holding,
-            extra: &extra,
-            phase: &phase,
-        }
-        .run(progress)
-        .await
-    }
+/// Whether an answer with this status to such a request is held for another attempt.
+fn worth(
+    (method, framing, attempts): (MethodClass, Framing, u32),
+    status: u16,
+    upstream: &Upstream,
+) -> Worth {
+    let Some(listed) = RetryStatus::of(status) else {
+        return Worth::PassingOn;
+    };
+    let failed = Failed {
+        failure: Failure::Status(listed),
+        method,
+        request: held(framing, upstream.settings.retry_buffer),
+        attempts,
+    };
+    failure::worth(&failed, upstream)
 }
 
 /// Whether a request so framed can be kept whole, as far as its head tells.

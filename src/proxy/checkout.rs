@@ -23,6 +23,7 @@ use crate::observe::words::ConnectError;
 use crate::observe::words::StaleFound;
 use crate::observe::words::StaleResult;
 use crate::observe::words::UpstreamState;
+use crate::policy::health::Symptom;
 use crate::policy::idle_learning::IdleLimit;
 use crate::policy::idle_learning::IdleSettings;
 use crate::pool::Lease;
@@ -40,6 +41,7 @@ use crate::pool::ledger::Queueing;
 use crate::pool::ledger::RefuseReason;
 use crate::pool::ledger::Was;
 use crate::pool::ports::Parting;
+use crate::pool::waiters::ClientTurn;
 use crate::proxy::endpoint::Counted;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
@@ -87,6 +89,8 @@ pub struct Want {
     pub fresh: Fresh,
     /// Whether it may wait.
     pub queue: Queueing,
+    /// Whose turn it takes in line.
+    pub client: ClientTurn,
     /// Until when.
     pub until: Deadline,
     /// Why a connection would be opened, if not for want of an idle one.
@@ -115,6 +119,7 @@ impl Endpoint {
             worker: worker::index(),
             fresh: want.fresh,
             queue: want.queue,
+            client: want.client,
         };
         loop {
             let mut retired = Vec::new(); // allocates only if something retires
@@ -122,7 +127,7 @@ impl Endpoint {
                 let mut state = self.pool.lock();
                 let checkout = state.ledger.checkout(&ask, clock::now(), &mut retired);
                 let standing = match checkout {
-                    Checkout::Connect(_) => Some(state.ledger.enlist(want.fresh)),
+                    Checkout::Connect(_) => Some(state.ledger.enlist(want.fresh, want.client)),
                     Checkout::Reuse(..) | Checkout::Wait(_) | Checkout::Refuse(_) => None,
                 };
                 (checkout, standing)
@@ -208,7 +213,7 @@ impl Endpoint {
     /// Opens as many connections as `min_idle` wants more of, while there is room and nobody waits.
     pub fn keep_warm(self: &Arc<Self>) {
         let wanted = self.upstream.load().min_idle;
-        while self.holddown.is_over() {
+        while self.condition.may_connect() {
             let permit = {
                 let ledger = &mut self.pool.lock().ledger;
                 match ledger.idle() + ledger.connecting() < wanted {
@@ -600,14 +605,14 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
 
         match error {
             DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
-                endpoint.holddown.on_failure();
+                endpoint.on_symptom(Symptom::NoConnect);
             }
             // Our own trouble says nothing about the endpoint.
             DialError::NoPort => permit.found_no_port(),
             DialError::NoDescriptor | DialError::Io(_) => {}
         }
     })?;
-    endpoint.holddown.on_success();
+    endpoint.condition.on_connected();
     let now = clock::now();
     endpoint
         .metrics

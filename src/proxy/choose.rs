@@ -14,6 +14,7 @@ use crate::policy::retry::MethodClass;
 use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
+use crate::pool::waiters::ClientTurn;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
 use crate::proxy::checkout::Want;
@@ -21,10 +22,12 @@ use crate::proxy::desk::Desk;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::lent::Acquired;
+use crate::proxy::settings::QueueOrder;
 use crate::proxy::settings::Reuse;
 use crate::proxy::upstream::HeldDown;
 use crate::proxy::upstream::InFlight;
 use crate::proxy::upstream::Upstream;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +51,7 @@ impl Exchange<'_> {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
-            let picked = upstream.pick(&looked, held_down, &mut Fast);
+            let picked = upstream.pick(&looked, held_down, self.key, &mut Fast);
             let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
                 (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
@@ -142,14 +145,30 @@ impl Exchange<'_> {
         } else {
             Inspect::Seen
         };
+        let client = match settings.queue {
+            QueueOrder::Fifo => ClientTurn::default(),
+            QueueOrder::Fair => turn_of(self.client.address.ip()),
+        };
         Want {
             fresh,
             queue,
+            client,
             until: Deadline::after(settings.queue_timeout),
             why,
             inspect,
         }
     }
+}
+
+/// Clients are told apart by address, an IPv6 one by its network: it may have as many as it likes.
+fn turn_of(client: IpAddr) -> ClientTurn {
+    ClientTurn(match client.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        // The first half is the network's.
+        IpAddr::V6(address) => {
+            u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX) ^ (1 << 63)
+        }
+    })
 }
 
 /// What a connection is wanted for.

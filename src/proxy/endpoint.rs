@@ -1,4 +1,4 @@
-//! One origin address: its pool, its gauges, and how connects to it went.
+//! One origin address: its pool, its gauges, and how it is.
 //!
 //! The pool is the ledger behind a lock, with wakers beside it. The lock is held for the ledger's
 //! few instructions, never across an await; wakers are woken after it.
@@ -7,7 +7,6 @@ use crate::base::CloseReason;
 use crate::base::close::Heard;
 use crate::base::names::Name;
 use crate::base::reason::OpenReason;
-use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::clock;
 use crate::net::port_range::PortRange;
@@ -22,7 +21,7 @@ use crate::observe::UpstreamMetrics;
 use crate::observe::live::LiveHandle;
 use crate::observe::words::EndpointState;
 use crate::observe::words::UpstreamState;
-use crate::policy::backoff;
+use crate::policy::balance::Method;
 use crate::policy::idle_learning::IdleLimit;
 use crate::policy::idle_learning::IdleSettings;
 use crate::policy::idle_learning::IdleSource;
@@ -35,6 +34,7 @@ use crate::pool::ports::PortCounts;
 use crate::pool::ports::PortShape;
 use crate::pool::ports::Seat;
 use crate::pool::total::Total;
+use crate::proxy::condition::Condition;
 use crate::proxy::pulse::Pulse;
 use arc_swap::ArcSwap;
 use std::net::IpAddr;
@@ -45,7 +45,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
@@ -58,8 +57,10 @@ pub struct Endpoint {
     pub host: String,
     /// Its connections.
     pub pool: Pool,
-    /// Whether it is passed over for a moment, because connects to it failed.
-    pub holddown: Holddown,
+    /// Whether it gets requests: how its connects, answers and checks went.
+    pub condition: Condition,
+    /// Idle connections beyond its share, to be closed bit by bit.
+    pub surplus: AtomicU32,
     /// Requests under way at it.
     pub in_flight: Apart<AtomicU64>,
     /// The metrics of its upstream.
@@ -78,6 +79,8 @@ pub struct Endpoint {
 pub struct EndpointSettings {
     /// The upstream's name.
     pub name: Name,
+    /// How endpoints are picked.
+    pub method: Method,
     /// How connections are made.
     pub dial: crate::net::dial::DialOptions,
     /// Local ports left to others.
@@ -96,40 +99,6 @@ pub struct EndpointSettings {
     pub idle: IdleSettings,
     /// Idle connections kept ready.
     pub min_idle: u32,
-}
-
-/// How connects to an endpoint went lately.
-#[derive(Debug, Default)]
-pub struct Holddown {
-    failures: AtomicU32,
-    until_millis: AtomicU64,
-}
-
-impl Holddown {
-    /// A connect failed by the endpoint's or the network's doing.
-    pub fn on_failure(&self) {
-        let failures = self
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
-        let until = Deadline::after(backoff::holddown(failures));
-        self.until_millis.store(until.millis(), Ordering::Relaxed);
-    }
-
-    /// A connect succeeded.
-    pub fn on_success(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.until_millis.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the endpoint may be dialled.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        match self.until_millis.load(Ordering::Relaxed) {
-            0 => true,
-            until => Deadline::from_millis(until).passed(),
-        }
-    }
 }
 
 /// What all workers write all the time, on cache lines of its own (two, since processors fetch lines

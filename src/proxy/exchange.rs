@@ -45,6 +45,8 @@ pub struct Exchange<'a> {
     pub method: MethodClass,
     /// How often it was sent, or begun to be.
     pub sent: u32,
+    /// What it is balanced by, where that is its key.
+    pub key: Option<u64>,
     /// The last real answer that was to be tried again: if all fails, it is the client's.
     pub last: Option<Box<LastAnswer>>,
 }
@@ -111,6 +113,7 @@ impl<'a> Exchange<'a> {
             content,
             method,
             sent: 0,
+            key: None,
             last: None,
         }
     }

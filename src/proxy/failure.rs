@@ -12,6 +12,7 @@ use crate::observe::words::RetryResult;
 use crate::observe::words::StaleFound;
 use crate::observe::words::StaleResult;
 use crate::observe::words::TruncatedFraming;
+use crate::policy::health::Symptom;
 use crate::policy::retry;
 use crate::policy::retry::Course;
 use crate::policy::retry::Decision;
@@ -150,7 +151,7 @@ impl Exchange<'_> {
                 )
             }
             NoAnswer::Unwanted(answer) => {
-                self.after_unwanted(desk, upstream, lent, (answer, upload))
+                self.after_unwanted(desk, upstream, lent, (*answer, upload))
             }
             NoAnswer::UnwantedBrokeOff {
                 status,
@@ -315,6 +316,39 @@ pub(super) enum Broken {
     Ended(Ended, Proof, Begun),
     /// The origin's answer is none.
     Origin(NoAnswer, Begun),
+}
+
+/// What a failed attempt says of its endpoint's health: nothing where the client failed, or we, or a
+/// reused connection was closed by the origin just as the request was sent, as it may (RFC 9112 §9.3).
+pub(super) fn symptom(broken: &Broken, wear: Wear) -> Option<Symptom> {
+    match broken {
+        Broken::Refused(_) | Broken::Client(..) => None,
+        Broken::Ended(_, _, Begun::No) if wear == Wear::Reused => None,
+        Broken::Ended(..) => Some(Symptom::NoAnswer),
+        Broken::Origin(no_answer, _) => match no_answer {
+            NoAnswer::TimedOut => Some(Symptom::Late),
+            NoAnswer::Unwanted(answer) => Symptom::of_status(answer.status),
+            NoAnswer::UnwantedBrokeOff { status, stuck, .. } => {
+                Symptom::of_status(*status).or_else(|| symptom_of(stuck))
+            }
+            NoAnswer::Malformed(_) | NoAnswer::HeadTooLarge => Some(Symptom::Illegible),
+            NoAnswer::HeadCutShort(_) => Some(Symptom::CutShort),
+            NoAnswer::BrokeOff { stuck, .. } => symptom_of(stuck),
+            NoAnswer::Ended(_)
+            | NoAnswer::ClientGone
+            | NoAnswer::ClientStalled
+            | NoAnswer::Unwritable => None,
+        },
+    }
+}
+
+/// The same of an answer that broke off.
+fn symptom_of(stuck: &Stuck) -> Option<Symptom> {
+    match stuck {
+        Stuck::SenderFin | Stuck::SenderBroke(_) | Stuck::SenderSlow => Some(Symptom::CutShort),
+        Stuck::Malformed(_) | Stuck::TooLarge => Some(Symptom::Illegible),
+        Stuck::Misfit | Stuck::Recipient(_) | Stuck::RecipientGone => None,
+    }
 }
 
 /// What follows a failed attempt.

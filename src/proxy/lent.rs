@@ -172,6 +172,12 @@ impl Lent {
     pub(super) fn answer(&self, conn: (Stream, Box<Facts>, Lease), verdict: Verdict) -> Kept {
         let (stream, mut facts, lease) = conn;
         let endpoint = &self.endpoint;
+        let verdict = match verdict {
+            Verdict::Reusable if endpoint.condition.is_ejected() => {
+                Verdict::Retire(CloseReason::Ejected)
+            }
+            verdict => verdict,
+        };
         if let Verdict::Retire(reason) = verdict {
             let close = endpoint.close(facts, (&stream).into(), reason);
             drop(stream);

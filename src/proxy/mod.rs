@@ -7,11 +7,13 @@
 pub mod settings;
 pub mod rouse;
 pub mod draining;
+pub mod condition;
 pub mod pulse;
 pub mod endpoint;
 pub mod household;
 pub mod tend;
 pub mod lent;
+pub mod heed;
 pub mod checkout;
 pub mod upstream;
 pub mod service;

@@ -251,7 +251,7 @@ impl Answering<'_> {
         answer.hint = hint;
         match held {
             Held::Partly => Ok(answer),
-            Held::Whole => Err(NoAnswer::Unwanted(answer)),
+            Held::Whole => Err(NoAnswer::Unwanted(Box::new(answer))),
         }
     }
 

@@ -30,6 +30,7 @@ use crate::policy::route::Routes;
 use crate::proxy::draining::Draining;
 use crate::proxy::draining::Standing;
 use crate::proxy::endpoint::Endpoint;
+use crate::proxy::heed::Leaves;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
 use crate::proxy::upstream::Upstream;
@@ -265,6 +266,20 @@ impl Service {
             .iter()
             .flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving).cloned())
             .collect()
+    }
+
+    /// Shows how every endpoint stands.
+    pub fn show_endpoints(&self) {
+        for upstream in &self.plan.load().upstreams {
+            upstream
+                .endpoints
+                .iter()
+                .for_each(|at| at.show(Leaves::Staying));
+            upstream
+                .leaving
+                .iter()
+                .for_each(|at| at.show(Leaves::Going));
+        }
     }
 
     /// The plan as this worker has it, taken once an exchange. A worker keeps its own handle: a

@@ -9,7 +9,9 @@ use crate::h1::head::HeadLimits;
 use crate::net::dial::DialOptions;
 use crate::net::port_range::PortRange;
 use crate::net::quickack::QuickAck;
+use crate::policy::balance::hash_key::HashKey;
 use crate::policy::client_key::ClientKey;
+use crate::policy::health::HealthSettings;
 use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
 use crate::policy::idle_learning::IdleSettings;
@@ -133,6 +135,14 @@ pub struct UpstreamSettings {
     pub idle: IdleSettings,
     /// Idle connections kept ready at each endpoint.
     pub min_idle: u32,
+    /// What a request is balanced by, where that is its key.
+    pub hash_key: HashKey,
+    /// When an endpoint is ejected.
+    pub health: HealthSettings,
+    /// What becomes of connections that are more than an endpoint's share when another joins.
+    pub rebalance: Rebalance,
+    /// Who of the waiting is next.
+    pub queue: QueueOrder,
     /// Most connections of the whole upstream.
     pub max_connections_total: Option<u32>,
     /// Most waiting requests of the whole upstream.
@@ -173,6 +183,24 @@ pub enum Reuse {
     Safe,
     /// Whenever possible.
     Always,
+}
+
+/// What becomes of connections that are more than an endpoint's share when another joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Those that are idle close, bit by bit.
+    CloseSurplus,
+    /// They end in their own time.
+    Leave,
+}
+
+/// Who of the waiting is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueOrder {
+    /// The oldest.
+    Fifo,
+    /// Clients in turn.
+    Fair,
 }
 
 /// What one route says about the requests it matches.

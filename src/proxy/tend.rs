@@ -112,6 +112,7 @@ pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
     loop {
         let look_most = {
             let endpoints = endpoints();
+            endpoints.iter().for_each(|at| at.close_surplus());
             let due = endpoints.iter().filter_map(|endpoint| {
                 Some((endpoint.expire()?, endpoint.upstream.load().idle.margin))
             });

@@ -1,7 +1,9 @@
 //! The origins of one name: endpoints, each with its pool, and how one is chosen.
 
 use crate::base::ProxyError;
+use crate::h1::head::RequestHead;
 use crate::net::clock;
+use crate::observe::ErrorLog;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
@@ -14,25 +16,32 @@ use crate::policy::balance::Rank;
 use crate::policy::balance::Tried;
 use crate::policy::balance::Unfit;
 use crate::policy::balance::Usable;
+use crate::policy::balance::hash;
+use crate::policy::balance::share;
 use crate::policy::retry::Budget;
 use crate::pool::PoolLimits;
 use crate::pool::ports::PortShape;
+use crate::proxy::condition::Condition;
+use crate::proxy::condition::Trial;
+use crate::proxy::condition::Ward;
 use crate::proxy::endpoint::Apart;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
-use crate::proxy::endpoint::Holddown;
 use crate::proxy::endpoint::Pool;
 use crate::proxy::endpoint::Ports;
 use crate::proxy::endpoint::ShareOut;
 use crate::proxy::household::Household;
+use crate::proxy::settings::Rebalance;
 use crate::proxy::settings::UpstreamSettings;
 use arc_swap::ArcSwap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// A named set of origins.
 pub struct Upstream {
@@ -81,6 +90,7 @@ pub struct EndpointShape {
 #[derive(Clone)]
 struct Mould {
     method: Method,
+    ward: Arc<Ward>,
     shared: Arc<EndpointSettings>,
     metrics: Arc<UpstreamMetrics>,
     process: Arc<Metrics>,
@@ -89,7 +99,7 @@ struct Mould {
 }
 
 impl Mould {
-    fn make(&self, shape: EndpointShape) -> Arc<Endpoint> {
+    fn make(&self, shape: EndpointShape, joined: Option<Instant>) -> Arc<Endpoint> {
         let ports = self.ports_to(shape.address.ip());
         let household = Arc::clone(&self.household);
         let total = Arc::clone(&household.total);
@@ -99,7 +109,8 @@ impl Mould {
             host: shape.host,
             address: shape.address,
             pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
-            holddown: Holddown::default(),
+            condition: Condition::new(&self.ward, shape.address.to_string(), joined),
+            surplus: AtomicU32::new(0),
             in_flight: Apart(AtomicU64::new(0)),
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
@@ -134,11 +145,12 @@ impl Upstream {
         method: Method,
         budget: (f64, u32),
         metrics: &Arc<Metrics>,
-        of: (Arc<UpstreamMetrics>, Arc<LiveTable>),
+        of: (Arc<UpstreamMetrics>, Arc<LiveTable>, Arc<ErrorLog>),
     ) -> Self {
-        let (own_metrics, live) = of;
+        let (own_metrics, live, errors) = of;
         let shared = Arc::new(EndpointSettings {
             name: settings.name.clone(),
+            method,
             dial: settings.dial.clone(),
             port_reserve: settings.port_reserve,
             port_range: settings.port_range,
@@ -160,6 +172,7 @@ impl Upstream {
             balance: Balance::new(method, &[]),
             mould: Arc::new(Mould {
                 method,
+                ward: Ward::new(settings.name.clone(), settings.health, errors),
                 shared,
                 metrics: own_metrics,
                 process: Arc::clone(metrics),
@@ -181,8 +194,11 @@ impl Upstream {
             .map(|shape| Candidate {
                 weight: shape.weight,
                 rank: shape.rank,
+                seed: hash::hash(shape.address.to_string().as_bytes()),
             })
             .collect();
+        // One that is there from the start is what there is; one that joins others is new to them.
+        let joined = (!self.endpoints.is_empty()).then(clock::now);
         let known = || self.endpoints.iter().chain(&self.leaving);
         let endpoints: Vec<_> = shapes
             .into_iter()
@@ -190,7 +206,7 @@ impl Upstream {
                 let same =
                     |at: &&Arc<Endpoint>| at.address == shape.address && at.host == shape.host;
                 let kept = known().find(same).cloned();
-                kept.unwrap_or_else(|| self.mould.make(shape))
+                kept.unwrap_or_else(|| self.mould.make(shape, joined))
             })
             .collect();
         let stays = |at: &Arc<Endpoint>| endpoints.iter().any(|other| Arc::ptr_eq(at, other));
@@ -206,6 +222,10 @@ impl Upstream {
             endpoints,
         };
         revised.tell_limit();
+        let staying = revised.endpoints.iter().map(|at| &at.condition);
+        let leaving = revised.leaving.iter().map(|at| &at.condition);
+        revised.mould.ward.revise(staying, leaving);
+        revised.rebalance(self);
         revised
     }
 
@@ -215,8 +235,11 @@ impl Upstream {
     pub fn in_place_of(mut self, old: &Self, shapes: Vec<EndpointShape>) -> Self {
         self.endpoints.clone_from(&old.endpoints);
         self.leaving.clone_from(&old.leaving);
-        // What is open there counts on, and who waits there is served from here: one household.
+        old.mould.ward.set(self.settings.health);
+        // What is open there counts on, and who waits there is served from here: one household. And
+        // one ward, in which those that are ejected stay so.
         self.mould = Arc::new(Mould {
+            ward: Arc::clone(&old.mould.ward),
             household: Arc::clone(&old.mould.household),
             ..Mould::clone(&self.mould)
         });
@@ -235,6 +258,7 @@ impl Upstream {
             endpoint.upstream.store(Arc::clone(&self.mould.shared));
             let ports = self.mould.ports_to(endpoint.address.ip());
             endpoint.hold_to(shape.limits.clone(), self.settings.idle, &ports);
+            endpoint.condition.hold_to_ward();
         }
         household.share_out_anyway();
         self.tell_limit();
@@ -287,23 +311,69 @@ impl Upstream {
         &self,
         tried: &Tried,
         held_down: HeldDown,
+        key: Option<u64>,
         dice: &mut impl Dice,
     ) -> Option<(usize, &Arc<Endpoint>)> {
-        let load = |endpoint: &Endpoint| Load(endpoint.in_flight.load(Ordering::Relaxed));
-        let rested = |at: usize| match self.endpoints.get(at) {
-            Some(endpoint) if endpoint.holddown.is_over() => Usable::Fit(load(endpoint)),
-            Some(_) | None => Usable::Unfit(Unfit::Ejected),
-        };
-        let any = |at: usize| match self.endpoints.get(at) {
-            Some(endpoint) => Usable::Fit(load(endpoint)),
+        let look = |at: usize| match self.endpoints.get(at) {
+            Some(endpoint) => endpoint.condition.look(self.load(endpoint)),
             None => Usable::Unfit(Unfit::Draining),
         };
-        let picked = self.balance.pick(rested, dice, tried);
+        let held_too = |at: usize| match (look(at), self.endpoints.get(at)) {
+            (Usable::Unfit(Unfit::Held), Some(endpoint)) => Usable::Fit(self.load(endpoint)),
+            (usable, _) => usable,
+        };
+        let any = |at: usize| match self.endpoints.get(at) {
+            Some(endpoint) => Usable::Fit(self.load(endpoint)),
+            None => Usable::Unfit(Unfit::Draining),
+        };
+        let picked = self.balance.pick(look, dice, tried, key);
         let at = match held_down {
-            HeldDown::RatherThanNone => picked.or_else(|| self.balance.pick(any, dice, tried)),
             HeldDown::Never => picked,
+            // An ejected one is asked only where no other was there to be asked.
+            HeldDown::RatherThanNone => picked
+                .or_else(|| self.balance.pick(held_too, dice, tried, key))
+                .or_else(|| {
+                    let first = tried.is_empty();
+                    first.then(|| self.balance.pick(any, dice, tried, key))?
+                }),
         }?;
         self.endpoints.get(at).map(|endpoint| (at, endpoint))
+    }
+
+    /// What a request is balanced by, if that is its key.
+    #[must_use]
+    pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: IpAddr) -> Option<u64> {
+        match self.mould.method {
+            Method::Hash => self.settings.hash_key.of((head, octets), client),
+            Method::RoundRobin | Method::LeastRequests | Method::P2c | Method::Ewma => None,
+        }
+    }
+
+    fn load(&self, endpoint: &Endpoint) -> Load {
+        let in_flight = endpoint.in_flight.load(Ordering::Relaxed);
+        match self.mould.method {
+            Method::Ewma => endpoint.condition.ewma.load(in_flight, clock::now_millis()),
+            _ => Load(in_flight),
+        }
+    }
+
+    /// Where endpoints have joined, the others give way.
+    fn rebalance(&self, before: &Self) {
+        let known = |at: &Arc<Endpoint>| before.endpoints.iter().any(|old| Arc::ptr_eq(at, old));
+        let joins = !self.endpoints.iter().all(known);
+        if self.settings.rebalance == Rebalance::Leave || before.endpoints.is_empty() || !joins {
+            return;
+        }
+        let of = |at: &Arc<Endpoint>, candidate: &Candidate| share::Share {
+            open: at.pool.open(),
+            weight: candidate.weight.get(),
+            rank: candidate.rank,
+        };
+        let pairs = self.endpoints.iter().zip(&self.candidates);
+        let shares: Vec<_> = pairs.map(|(at, candidate)| of(at, candidate)).collect();
+        for (endpoint, surplus) in self.endpoints.iter().zip(share::surpluses(&shares)) {
+            endpoint.give_way(surplus);
+        }
     }
 
     /// Requests in line at every endpoint but this one.
@@ -327,19 +397,20 @@ impl Upstream {
 }
 
 /// Counts a request at an endpoint while it lives.
-pub struct InFlight<'a>(&'a Endpoint);
+pub struct InFlight<'a>(&'a Endpoint, Trial);
 
 impl<'a> InFlight<'a> {
     /// One more request at the endpoint.
     #[must_use]
     pub fn at(endpoint: &'a Endpoint) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+        Self(endpoint, endpoint.condition.begin())
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.condition.end(&self.1);
     }
 }

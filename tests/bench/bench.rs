@@ -50,6 +50,7 @@ use holdfast::pool::ledger::Fresh;
 use holdfast::pool::ledger::Queueing;
 use holdfast::pool::limits::ConnCount;
 use holdfast::pool::limits::Order;
+use holdfast::pool::waiters::ClientTurn;
 
 /// An operation, done so many times.
 type Bench = fn(u32);
@@ -176,6 +177,7 @@ fn ledger(count: u32) {
         worker: 0,
         fresh: Fresh::Any,
         queue: Queueing::Refused,
+        client: ClientTurn::default(),
     };
     let mut retired = Vec::new();
     let Checkout::Connect(permit) = ledger.checkout(&ask, now, &mut retired) else {

@@ -8,6 +8,9 @@ use crate::support::config::Config;
 use crate::support::config::Raw;
 use crate::support::origin::Nowhere;
 use crate::support::origin::answer;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 fn answers(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(|_| client.get("/").text()).collect()
@@ -59,7 +62,7 @@ fn weights_share_the_requests_exactly() {
 
 #[test]
 fn weights_count_for_the_other_balancers_too() {
-    for balance in ["p2c", "least_requests"] {
+    for balance in ["p2c", "least_requests", "ewma"] {
         let (a, b) = (Origin::named("a"), Origin::named("b"));
         let proxy = Proxy::configured(|c| {
             servers(c, &[table(&a, "weight = 9"), table(&b, "weight = 1")]);
@@ -158,4 +161,118 @@ fn an_endpoints_own_cap_sends_the_rest_to_the_others() {
     clients
         .iter_mut()
         .for_each(|client| assert_eq!(client.response().status(), 200));
+}
+
+/// Who answers each of sixty sessions.
+fn sessions(client: &mut Client) -> Vec<String> {
+    let ask = |session| {
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: it.test\r\nCookie: a=b; sid={session}\r\n\r\n"
+        ));
+        client.response().text()
+    };
+    (0..60).map(ask).collect()
+}
+
+#[test]
+fn a_session_stays_with_its_endpoint_and_moves_only_while_that_is_gone() {
+    let dead = Arc::new(AtomicBool::new(false));
+    let is_dead = Arc::clone(&dead);
+    let mortal = Origin::playing(move |peer| {
+        while peer.request().is_some() && !is_dead.load(Ordering::SeqCst) {
+            peer.send(answer("mortal"));
+        }
+    });
+    let (b, c) = (Origin::named("b"), Origin::named("c"));
+    let proxy = Proxy::over(&[&mortal, &b, &c], |config| {
+        config.upstream("balance", "hash");
+        config.upstream("hash_key", "cookie:sid");
+        config.upstream("health.failures", 1);
+        config.upstream("health.eject", "4s");
+    });
+    let mut client = proxy.client();
+    let at_first = sessions(&mut client);
+    assert_eq!(
+        sessions(&mut proxy.client()),
+        at_first,
+        "another client, the same sessions"
+    );
+    let held = |names: &[String], name: &str| names.iter().filter(|at| *at == name).count();
+    assert!(
+        ["mortal", "b", "c"]
+            .iter()
+            .all(|name| held(&at_first, name) > 8)
+    );
+    dead.store(true, Ordering::SeqCst);
+    crate::support::eventually("it is ejected", || {
+        // An error may close a client's connection, so each asks on one of its own.
+        for session in 0..60 {
+            let mut client = proxy.client();
+            client.send(format!(
+                "GET / HTTP/1.1\r\nHost: it.test\r\nCookie: sid={session}\r\n\r\n"
+            ));
+            client.response();
+        }
+        let labels = [("upstream", "app"), ("state", "ejected")];
+        proxy.metric("holdfast_upstream_endpoints", &labels) == 1.0
+    });
+    let mut client = proxy.client();
+    let meanwhile = sessions(&mut client);
+    let moved = at_first
+        .iter()
+        .zip(&meanwhile)
+        .filter(|(then, now)| then != now);
+    assert!(
+        moved.clone().all(|(then, _)| then == "mortal"),
+        "only its sessions move"
+    );
+    assert_eq!(moved.count(), held(&at_first, "mortal"));
+    dead.store(false, Ordering::SeqCst);
+    // A connection carries ten thousand requests at most, so each look has its own.
+    crate::support::eventually("all are at home", || {
+        sessions(&mut proxy.client()) == at_first
+    });
+}
+
+#[test]
+fn a_client_meets_the_same_endpoint_by_its_address_and_a_path_by_its_own() {
+    let origins = [Origin::named("a"), Origin::named("b"), Origin::named("c")];
+    let all: Vec<&Origin> = origins.iter().collect();
+    let by_client = Proxy::over(&all, |c| {
+        c.upstream("balance", "hash");
+    });
+    let first = by_client.client().get("/").text();
+    assert!((0..30).all(|_| by_client.client().get("/").text() == first));
+    let by_path = Proxy::over(&all, |c| {
+        c.upstream("balance", "hash");
+        c.upstream("hash_key", "path");
+    });
+    let mut client = by_path.client();
+    let of = |client: &mut Client, query: &str| -> Vec<String> {
+        let get = |n| client.get(&format!("/{n}?{query}")).text();
+        (0..30).map(get).collect()
+    };
+    let names = of(&mut client, "x");
+    assert_eq!(of(&mut client, "y"), names);
+    assert!(names.iter().any(|name| *name != names[0]));
+}
+
+#[test]
+fn ewma_sends_few_requests_to_the_one_that_is_slow() {
+    let slow = Origin::playing(|peer| {
+        while peer.request().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(60));
+            peer.send(answer("slow"));
+        }
+    });
+    let quick = Origin::named("quick");
+    let proxy = Proxy::over(&[&slow, &quick], |c| {
+        c.upstream("balance", "ewma");
+    });
+    answers(&mut proxy.client(), 200);
+    assert!(
+        (1..20).contains(&slow.request_count()),
+        "{}",
+        slow.request_count()
+    );
 }

@@ -249,3 +249,91 @@ fn a_connection_past_its_age_is_told_to_close_with_an_answer() {
     }
     proxy.client_closed_becomes("max_age", 1.0);
 }
+
+#[test]
+fn no_more_connects_are_under_way_at_once_than_may_be() {
+    // A listener whose line is full: the kernel drops what else comes, and connects hang.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener).listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let patience = std::time::Duration::from_millis(200);
+    let mut line = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, patience) {
+        assert!(line.len() < 10, "its line never fills");
+        line.push(stream);
+    }
+    let proxy = Proxy::configured(|c| {
+        c.upstream("servers", [address]);
+        c.upstream("connect.max_concurrent", 2);
+        c.upstream("connect.timeout", "30s");
+        c.upstream("pool.queue_timeout", "30s");
+    });
+    let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    }
+    let app = [("upstream", "app")];
+    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 4.0);
+    let connecting = [("upstream", "app"), ("state", "connecting")];
+    assert_eq!(
+        proxy.metric("holdfast_upstream_connections", &connecting),
+        2.0
+    );
+}
+
+/// A client at another address of this machine.
+fn client_from(address: &str, proxy: &Proxy) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from: std::net::SocketAddr = format!("{address}:0").parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&proxy.address().into()).unwrap();
+    Client {
+        wire: crate::support::wire::Wire::new(socket.into()),
+    }
+}
+
+#[test]
+fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            wait.wait();
+            peer.send(OK);
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.max_connections", 1);
+        c.upstream("pool.queue", "fair");
+        c.upstream("pool.queue_timeout", "30s");
+    });
+    let app = [("upstream", "app")];
+    let mut clients: Vec<Client> = Vec::new();
+    let mut ask = |from: &str, target: &str| {
+        let mut client = client_from(from, &proxy);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+        clients.push(client);
+    };
+    ask("127.0.0.1", "/first");
+    origin.waits_for_requests(1);
+    for _ in 0..50 {
+        ask("127.0.0.1", "/crowd");
+    }
+    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 50.0);
+    ask("127.0.0.2", "/single");
+    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 51.0);
+    gate.open();
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.response().status(), 200));
+    let starts: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|r| r.message.head.start.clone())
+        .collect();
+    let place = starts
+        .iter()
+        .position(|start| start.contains("/single"))
+        .unwrap();
+    assert!(place <= 3, "the single one was served as number {place}");
+}

@@ -33,6 +33,7 @@ mod closing;
 mod segments;
 mod tunnels;
 mod balance;
+mod health;
 mod routes;
 mod limits;
 mod ports;

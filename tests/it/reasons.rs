@@ -79,11 +79,17 @@ fn close(reason: CloseReason) -> Seen {
             "app::removal::a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace",
             "a name must change its address; over real sockets, with a resolver of the test's own",
         ),
-        CloseReason::Ejected => NotYet("endpoints are not ejected yet"),
+        CloseReason::CheckDone => {
+            In("health::an_endpoint_that_fails_checks_is_out_until_it_passes_them")
+        }
+        CloseReason::Ejected => In("health::an_ejected_endpoint_loses_its_idle_connections"),
         CloseReason::Drain => {
             In("reasons::a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts")
         }
-        CloseReason::Rebalance => NotYet("connections are not rebalanced yet"),
+        CloseReason::Rebalance => Decided(
+            "app::removal::when_an_address_joins_the_others_close_what_is_more_than_their_share",
+            "a name must gain an address; over real sockets, with a resolver of the test's own",
+        ),
         CloseReason::FdPressure => NotYet("descriptors that run out close nothing yet"),
         CloseReason::Admin => NotYet("no command closes a connection yet"),
         CloseReason::GlobalLimit => In("limits::the_process_takes_as_many_connections_as_it_may"),
@@ -142,7 +148,9 @@ fn open(reason: OpenReason) -> Seen {
             "reuse::a_floor_of_idle_connections_is_kept_ready_before_anyone_asks_and_as_they_end",
         ),
         OpenReason::Canary => NotYet("a canary is a parked connection; none is opened for it"),
-        OpenReason::Health => NotYet("endpoints are not probed yet"),
+        OpenReason::Health => {
+            In("health::an_endpoint_that_fails_checks_is_out_until_it_passes_them")
+        }
         OpenReason::NeverMode => {
             In("reuse::a_pool_told_never_to_reuse_opens_one_for_every_request")
         }

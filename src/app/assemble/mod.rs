@@ -84,7 +84,8 @@ pub fn assemble(
         settings,
         (addresses, workers),
         prepared,
-        (&metrics, &live, sampled_every(settings)),
+        (&metrics, &live, &errors),
+        sampled_every(settings),
         None,
     );
     let parts = Parts {
@@ -104,9 +105,17 @@ pub fn assemble(
         let door = listener::door(settings, metrics.listener(&settings.name));
         placed(settings, door)
     });
+    let listeners = listeners.collect();
+    let service = Arc::new(Service::new(parts, plan));
+    let shown = Arc::downgrade(&service);
+    metrics.look_first(move || {
+        if let Some(service) = shown.upgrade() {
+            service.show_endpoints();
+        }
+    });
     Ok(Assembled {
-        listeners: listeners.collect(),
-        service: Arc::new(Service::new(parts, plan)),
+        listeners,
+        service,
         workers,
     })
 }
@@ -193,7 +202,8 @@ pub fn plan(
     settings: &Settings,
     (addresses, workers): (&[Addresses], usize),
     prepared: Prepared,
-    (metrics, live, sampled): (&Arc<Metrics>, &Arc<LiveTable>, Option<Duration>),
+    (metrics, live, errors): (&Arc<Metrics>, &Arc<LiveTable>, &Arc<ErrorLog>),
+    sampled: Option<Duration>,
     old: Option<(&Settings, &Plan)>,
 ) -> Plan {
     let shapes = shape(settings, workers).upstreams;
@@ -208,7 +218,7 @@ pub fn plan(
         if sampled.is_some() && own.tcp().is_none() {
             metrics.sample_tcp(&settings.name, &own);
         }
-        let of = (own, Arc::clone(live));
+        let of = (own, Arc::clone(live), Arc::clone(errors));
         let endpoints = upstream::endpoints(settings, found, workers);
         Arc::new(match former {
             Some(former) => {

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use crate::app::resolve::Addresses;
 use crate::base::units::Limit;
 use crate::config::settings;
+use crate::config::settings::values;
 use crate::config::settings::words;
 use crate::net::dial::DialOptions;
 use crate::net::port_range::PortRange;
+use crate::observe::ErrorLog;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 use crate::observe::UpstreamMetrics;
 use crate::policy::balance::Method;
 use crate::policy::balance::Rank;
+use crate::policy::balance::hash_key::HashKey;
+use crate::policy::health::Checks;
+use crate::policy::health::HealthSettings;
 use crate::policy::idle_learning::IdleSettings;
 use crate::policy::idle_learning::Learning;
 use crate::policy::retry::Listed;
@@ -22,6 +27,8 @@ use crate::policy::retry::UnsafeMethods;
 use crate::pool::PoolLimits;
 use crate::pool::limits::ConnCount;
 use crate::pool::limits::Order;
+use crate::proxy::settings::QueueOrder;
+use crate::proxy::settings::Rebalance;
 use crate::proxy::settings::Reuse;
 use crate::proxy::settings::UpstreamSettings;
 use crate::proxy::upstream::EndpointShape;
@@ -59,13 +66,14 @@ pub fn upstream(
     settings: &settings::Upstream,
     shapes: Vec<EndpointShape>,
     metrics: &Arc<Metrics>,
-    of: (Arc<UpstreamMetrics>, Arc<LiveTable>),
+    of: (Arc<UpstreamMetrics>, Arc<LiveTable>, Arc<ErrorLog>),
 ) -> Upstream {
     let method = match settings.balance {
         words::Balance::RoundRobin => Method::RoundRobin,
         words::Balance::LeastRequests => Method::LeastRequests,
-        // The last two are refused by name as not yet available.
-        words::Balance::P2c | words::Balance::Ewma | words::Balance::Hash => Method::P2c,
+        words::Balance::P2c => Method::P2c,
+        words::Balance::Ewma => Method::Ewma,
+        words::Balance::Hash => Method::Hash,
     };
     let budget = (
         settings.retry.budget_ratio.value(),
@@ -119,6 +127,16 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
             floor: pool.idle_floor,
             margin: pool.idle_margin,
         },
+        hash_key: hash_key(&settings.hash_key),
+        health: health(settings),
+        rebalance: match pool.rebalance {
+            true => Rebalance::CloseSurplus,
+            false => Rebalance::Leave,
+        },
+        queue: match pool.queue {
+            words::QueueOrder::Fifo => QueueOrder::Fifo,
+            words::QueueOrder::Fair => QueueOrder::Fair,
+        },
         max_connections_total: pool.max_connections_total.value(),
         max_pending: pool.max_pending,
         queue_timeout: pool.queue_timeout,
@@ -140,6 +158,30 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         tunnel_idle: timeouts.tunnel_idle,
         retry: retry(&settings.retry),
         retry_buffer: settings.retry.buffer.0,
+    }
+}
+
+fn hash_key(key: &values::HashKey) -> HashKey {
+    let octets = |name: &values::Token| name.as_str().as_bytes().to_vec();
+    match key {
+        values::HashKey::Client => HashKey::Client,
+        values::HashKey::Header(name) => HashKey::Field(octets(name)),
+        values::HashKey::Cookie(name) => HashKey::Cookie(octets(name)),
+        values::HashKey::Path => HashKey::Path,
+    }
+}
+
+fn health(settings: &settings::Upstream) -> HealthSettings {
+    let health = &settings.health;
+    HealthSettings {
+        failures: health.failures.value(),
+        eject: health.eject,
+        max_eject_ratio: health.max_eject_ratio.value(),
+        slow_start: settings.slow_start.value(),
+        checks: health.active_path.as_ref().map(|_| Checks {
+            unhealthy_after: health.unhealthy_after,
+            healthy_after: health.healthy_after,
+        }),
     }
 }
 

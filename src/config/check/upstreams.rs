@@ -22,6 +22,7 @@ use crate::config::settings::upstream::Server;
 use crate::config::settings::upstream::Timeouts;
 use crate::config::settings::values::HashKey;
 use crate::config::settings::values::ServerAddress;
+use crate::config::settings::values::StatusRange;
 use crate::config::settings::values::Token;
 
 use super::address;
@@ -300,7 +301,23 @@ fn health(reader: &mut Reader<'_, '_>) -> Health {
         },
         interval: reader.duration("interval", MILLISECOND..=HOUR),
         timeout: reader.duration("timeout", MILLISECOND..=HOUR),
+        expected_status: expected_status(reader),
+        unhealthy_after: reader.count("unhealthy_after", 1..=1_000),
+        healthy_after: reader.count("healthy_after", 1..=1_000),
     }
+}
+
+fn expected_status(reader: &mut Reader<'_, '_>) -> Vec<StatusRange> {
+    const RANGES: &str = "status codes such as \"200-299\" or \"401\"";
+    let ranges = reader.list("expected_status", RANGES, |node| {
+        leaf::parsed(node, RANGES, StatusRange::parse)
+    });
+    if let Some(node) = reader.node("expected_status")
+        && matches!(&node.value, Raw::List(nodes) if nodes.is_empty())
+    {
+        reader.complain(node, format!("`[]` expects nothing (a list of {RANGES})"));
+    }
+    ranges
 }
 
 /// Greatest weight. Balancers that repeat a server by its weight stay small.

@@ -12,6 +12,7 @@ use super::listener::Tcp;
 use super::values::HashKey;
 use super::values::Ratio;
 use super::values::ServerAddress;
+use super::values::StatusRange;
 use super::words::Balance;
 use super::words::PoolOrder;
 use super::words::QueueOrder;
@@ -162,4 +163,10 @@ pub struct Health {
     pub interval: Duration,
     /// How long one may take.
     pub timeout: Duration,
+    /// Status codes of an endpoint that is well.
+    pub expected_status: Vec<StatusRange>,
+    /// Checks in a row that must fail until it is ejected.
+    pub unhealthy_after: u32,
+    /// Checks in a row that must pass until it is back.
+    pub healthy_after: u32,
 }

@@ -104,6 +104,39 @@ pub enum Workers {
     Count(std::num::NonZeroUsize),
 }
 
+/// Status codes from one to another, both included: `"200-299"`, or `"204"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    first: u16,
+    last: u16,
+}
+
+impl StatusRange {
+    /// Reads a range.
+    ///
+    /// # Errors
+    /// A clause, when it is none or holds what is no final status code (RFC 9110 §15).
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let code = |text: &str| match text.as_bytes() {
+            digits @ [b'2'..=b'5', _, _] if digits.iter().all(u8::is_ascii_digit) => {
+                text.parse::<u16>().ok()
+            }
+            _ => None,
+        };
+        match (code(first), code(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err("is no range of final status codes"),
+        }
+    }
+
+    /// Whether the code is one of them.
+    #[must_use]
+    pub fn contains(self, status: u16) -> bool {
+        (self.first..=self.last).contains(&status)
+    }
+}
+
 /// A share, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Ratio(f64);
@@ -222,6 +255,18 @@ mod tests {
     #[test]
     fn a_secret_is_not_shown_by_debug() {
         assert!(!format!("{:?}", Secret::new("hunter2".to_owned())).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_range_of_status_codes_is_one_code_or_two_in_order() {
+        let range = StatusRange::parse("200-399").unwrap();
+        assert!(range.contains(200) && range.contains(399) && !range.contains(400));
+        assert!(StatusRange::parse("204").unwrap().contains(204));
+        for text in [
+            "", "20", "2000", "299-200", "100", "600", "+20", "200-", "2xx",
+        ] {
+            assert!(StatusRange::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
