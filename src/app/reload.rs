@@ -17,6 +17,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use crate::app::assemble;
+use crate::app::assemble::Means;
 use crate::app::assemble::Placed;
 use crate::app::checks::Checked;
 use crate::app::config_view;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub workers: usize,
     /// What is checked of them.
     pub checked: Arc<Checked>,
+    /// Its files when they were read.
+    pub seen: Seen,
     /// Who is told that the names are others.
     pub renewed: UnboundedSender<Renewed>,
 }
@@ -104,7 +107,7 @@ impl Reloader {
             false => Warms::Nobody,
         };
         Self {
-            seen: Seen::look(sources.file.as_deref(), &Seen::default()),
+            seen: parts.seen,
             changing: None,
             shown: Arc::new(Mutex::new(config_view::show(&loaded.tree))),
             sources,
@@ -233,11 +236,15 @@ impl Reloader {
         names.remember(&mut known);
         let addresses = names.addresses();
         service.revise_plan(|now| {
-            let sampled = service.tcp_info_interval;
-            let of = (&service.metrics, &service.live, &service.errors);
+            let means = Means {
+                metrics: &service.metrics,
+                live: &service.live,
+                errors: &service.errors,
+                sampled: service.tcp_info_interval,
+            };
             let found = (&*addresses, self.workers);
             let old = Some((&self.loaded.settings, now));
-            assemble::plan(settings, found, prepared, of, sampled, old)
+            assemble::plan(settings, found, prepared, means, old)
         });
         let grace = names.note_replaced(&old, service);
         *known = names;

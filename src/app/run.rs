@@ -46,6 +46,7 @@ use crate::base::names::Name;
 use crate::config::Loaded;
 use crate::config::Settings;
 use crate::config::Sources;
+use crate::config::watch::Seen;
 use crate::net::admin_serve::AdminListener;
 use crate::net::clock;
 use crate::net::control;
@@ -80,13 +81,15 @@ pub fn run(
     sources: Sources,
     started: impl FnOnce(&Listening),
 ) -> Result<(), String> {
+    // First of all: whoever writes the files once we are there to be seen must be noticed.
+    let seen = Seen::look(sources.file.as_deref(), &Seen::default());
     let inherited = Inherited::take_from_environment()?;
-    control::run(live(loaded, sources, inherited, started))
+    control::run(live(loaded, (sources, seen), inherited, started))
 }
 
 async fn live(
     loaded: Loaded,
-    sources: Sources,
+    (sources, seen): (Sources, Seen),
     inherited: Inherited,
     started: impl FnOnce(&Listening),
 ) -> Result<(), String> {
@@ -131,6 +134,7 @@ async fn live(
         service: Arc::clone(&service),
         names: Arc::clone(&names),
         checked: Arc::clone(&checked),
+        seen,
         sockets,
         listeners,
         workers,

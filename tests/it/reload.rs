@@ -421,3 +421,40 @@ fn the_interval_of_tcp_samples_is_named_as_needing_a_restart_and_new_upstreams_a
         "{shown}"
     );
 }
+
+#[test]
+fn who_is_ejected_stays_so_and_a_reload_brings_checks() {
+    let (good, bad) = (
+        Origin::ok(),
+        Origin::playing(|peer| {
+            while peer.request().is_some() {
+                peer.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+            }
+        }),
+    );
+    let mut proxy = Proxy::over(&[&good, &bad], |c| {
+        c.upstream("balance", "round_robin");
+        c.upstream("health.failures", 2);
+        c.upstream("health.eject", "1h");
+    });
+    let ejected = |proxy: &Proxy| proxy.admin("/upstreams").1.matches("ejected since").count();
+    let mut client = proxy.client();
+    for _ in 0..4 {
+        client.get("/");
+    }
+    assert_eq!(ejected(&proxy), 1);
+    let asked = bad.request_count();
+    proxy.reloads(|c| {
+        c.upstream("pool.max_connections", 7);
+    });
+    for _ in 0..4 {
+        client.is_still_served();
+    }
+    assert_eq!((ejected(&proxy), bad.request_count()), (1, asked));
+    let asked = good.request_count();
+    proxy.reloads(|c| {
+        c.upstream("health.active_path", "/alive");
+        c.upstream("health.interval", "50ms");
+    });
+    good.waits_for_requests(asked + 2);
+}

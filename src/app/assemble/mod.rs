@@ -84,8 +84,12 @@ pub fn assemble(
         settings,
         (addresses, workers),
         prepared,
-        (&metrics, &live, &errors),
-        sampled_every(settings),
+        Means {
+            metrics: &metrics,
+            live: &live,
+            errors: &errors,
+            sampled: sampled_every(settings),
+        },
         None,
     );
     let parts = Parts {
@@ -194,6 +198,18 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
     })
 }
 
+/// What upstreams count in, are seen in, and are told of in.
+pub struct Means<'m> {
+    /// The metrics.
+    pub metrics: &'m Arc<Metrics>,
+    /// The table of connections.
+    pub live: &'m Arc<LiveTable>,
+    /// The log of the process.
+    pub errors: &'m Arc<ErrorLog>,
+    /// How often TCP is sampled, if it is.
+    pub sampled: Option<Duration>,
+}
+
 /// The plan of these settings. Of the plan before it, made of other settings, what is the same
 /// stays; every other upstream of that name hands its endpoints on. Whether TCP is sampled is
 /// decided when the process starts.
@@ -202,10 +218,10 @@ pub fn plan(
     settings: &Settings,
     (addresses, workers): (&[Addresses], usize),
     prepared: Prepared,
-    (metrics, live, errors): (&Arc<Metrics>, &Arc<LiveTable>, &Arc<ErrorLog>),
-    sampled: Option<Duration>,
+    means: Means<'_>,
     old: Option<(&Settings, &Plan)>,
 ) -> Plan {
+    let Means { metrics, live, .. } = means;
     let shapes = shape(settings, workers).upstreams;
     let each = settings.upstreams.iter().zip(addresses).zip(shapes);
     let upstream = |((settings, found), shape): ((&settings::Upstream, &Addresses), _)| {
@@ -215,10 +231,10 @@ pub fn plan(
             return Arc::clone(former);
         }
         let own = metrics.upstream(&shape);
-        if sampled.is_some() && own.tcp().is_none() {
+        if means.sampled.is_some() && own.tcp().is_none() {
             metrics.sample_tcp(&settings.name, &own);
         }
-        let of = (own, Arc::clone(live), Arc::clone(errors));
+        let of = (own, Arc::clone(live), Arc::clone(means.errors));
         let endpoints = upstream::endpoints(settings, found, workers);
         Arc::new(match former {
             Some(former) => {
