@@ -47,8 +47,10 @@
 //!
 //! How each attempt went is the endpoint's health (`policy/health`, `proxy/condition`,
 //! `proxy/heed`); `app/checks` asks endpoints besides. Beside it `proxy/tend` watches the parked
-//! connections and takes the pulse of all (`proxy/pulse`), `app/refresh` looks names up and
-//! `proxy/replan` puts what changed into service, and `app/run` lives the process's life.
+//! connections and takes the pulse of all (`proxy/pulse`), `app/refresh` looks names up,
+//! `app/reload` brings another configuration and `proxy/replan` puts what changed into service.
+//! `app/life` lives the process's life: it hears signals, hands the sockets over to a new process
+//! (`net/handover`), and drains at the end (`policy/drain`, driven by `app/shutdown`).
 //!
 //! # What is always true
 //!

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
 }
 
 const COMMANDS: cli::Commands = cli::Commands {
-    run: |loaded, _sources| run::run(&loaded, |_| ()),
+    run: |loaded, sources| run::run(loaded, sources, |_| ()),
     demo: demo::demo,
     ask: ask::ask,
 };

@@ -26,8 +26,11 @@ use holdfast::base::reason::Side;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 use holdfast::net::worker;
 use holdfast::observe::ExchangeRecord;
+use holdfast::observe::ListenerMetrics;
 use holdfast::observe::Metrics;
+use holdfast::observe::RouteMetrics;
 use holdfast::observe::Shape;
+use holdfast::observe::UpstreamMetrics;
 use holdfast::observe::UpstreamShape;
 use holdfast::observe::access_format;
 use holdfast::observe::access_format::Format;
@@ -70,26 +73,29 @@ fn an_exchange_is_counted_and_formatted_without_an_allocation() {
     };
     let metrics = Metrics::new(&Shape {
         listeners: vec![name.clone()],
-        routes: vec![name],
-        upstreams: vec![upstream],
+        routes: vec![name.clone()],
+        upstreams: vec![upstream.clone()],
         workers: 2,
     });
+    let (listener, route) = (metrics.listener(&name), metrics.route(&name));
+    let upstream = metrics.upstream(&upstream);
+    let of = (&*listener, &*route, &*upstream);
     let mut record = ExchangeRecord::default();
     let mut lines = Vec::with_capacity(1 << 16);
-    one_exchange(&metrics, &mut record, &mut lines);
+    one_exchange(&metrics, of, &mut record, &mut lines);
 
     let (before, began) = (ALLOCATIONS.get(), Instant::now());
     for _ in 0..EXCHANGES {
-        one_exchange(&metrics, &mut record, &mut lines);
+        one_exchange(&metrics, of, &mut record, &mut lines);
     }
     let (took, allocated) = (began.elapsed(), ALLOCATIONS.get() - before);
     println!("{} ns an exchange", (took / EXCHANGES).as_nanos());
     assert_eq!(allocated, 0);
     assert_eq!(
-        metrics.listeners[0].keepalive_requests.value(),
+        listener.keepalive_requests.value(),
         u64::from(EXCHANGES) + 1
     );
-    assert_eq!(metrics.routes[0].in_flight.value(), 0);
+    assert_eq!(route.in_flight.value(), 0);
 }
 
 /// The portable form has a timer for each sleep and pays for it.
@@ -128,9 +134,12 @@ fn allocations_of_the_worker() -> u64 {
 }
 
 /// What a worker counts and logs for one request on a kept connection, and a little more.
-fn one_exchange(metrics: &Metrics, record: &mut ExchangeRecord, lines: &mut Vec<u8>) {
-    let (listener, route) = (&metrics.listeners[0], &metrics.routes[0]);
-    let upstream = &metrics.upstreams[0];
+fn one_exchange(
+    metrics: &Metrics,
+    (listener, route, upstream): (&ListenerMetrics, &RouteMetrics, &UpstreamMetrics),
+    record: &mut ExchangeRecord,
+    lines: &mut Vec<u8>,
+) {
     let mut state = listener.connections.of(ClientState::Idle).hold();
     state.move_to(listener.connections.of(ClientState::Active));
     let in_flight = route.in_flight.hold();

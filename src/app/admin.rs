@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http_types::Method;
 use http_types::Request;
 use http_types::Response;
@@ -18,6 +19,7 @@ use crate::app::connections::Filter;
 use crate::app::page;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
+use crate::app::reload::Applied;
 use crate::app::token::Opens;
 use crate::app::token::Token;
 use crate::observe::LiveTable;
@@ -28,6 +30,9 @@ pub type Show = Box<dyn Fn() -> Value + Send + Sync>;
 
 /// Something that an operator can order; the error is for them.
 pub type Act = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Another configuration: what of it needs a restart, or every complaint.
+pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Applied, String>> + Send + Sync>;
 
 /// What the admin plane knows and may do.
 pub struct AdminPlane {
@@ -43,6 +48,8 @@ pub struct AdminPlane {
     pub upstreams: Show,
     /// What `/config` shows.
     pub config: Show,
+    /// What `/drain` shows.
+    pub drain: Show,
     /// What `/readyz` says.
     pub readiness: Arc<Readiness>,
     /// Asked for on everything but the probes, if there is one.
@@ -59,16 +66,15 @@ pub enum Changes {
     Allowed {
         /// Begins to drain.
         drain: Act,
-        /// Reads the configuration again; `None` where this build cannot.
-        reload: Option<Act>,
+        /// Reads the configuration again.
+        reload: Reload,
     },
 }
 
 impl AdminPlane {
     /// The answer to a request. An answer to HEAD carries the body too: the codec announces its
     /// length and leaves it out (RFC 9110 §9.3.2).
-    #[must_use]
-    pub fn answer(&self, request: &Request) -> Response {
+    pub async fn answer(&self, request: &Request) -> Response {
         let Some(resource) = Resource::at(request.url().path()) else {
             return refuse(StatusCode::NotFound, "there is nothing at this path");
         };
@@ -83,10 +89,10 @@ impl AdminPlane {
             response.insert_header("allow", allowed.join(", "));
             return response;
         }
-        self.serve(resource, request)
+        self.serve(resource, request).await
     }
 
-    fn serve(&self, resource: Resource, request: &Request) -> Response {
+    async fn serve(&self, resource: Resource, request: &Request) -> Response {
         match resource {
             Resource::Page => html(),
             Resource::Metrics => {
@@ -105,7 +111,8 @@ impl AdminPlane {
             },
             Resource::Upstreams => show(&(self.upstreams)()),
             Resource::Config => show(&(self.config)()),
-            Resource::Drain | Resource::Reload => self.change(resource, request),
+            Resource::Drain if request.method() != Method::Post => show(&(self.drain)()),
+            Resource::Drain | Resource::Reload => self.change(resource, request).await,
         }
     }
 
@@ -124,7 +131,7 @@ impl AdminPlane {
         text(status, PLAIN, why.to_owned())
     }
 
-    fn change(&self, resource: Resource, request: &Request) -> Response {
+    async fn change(&self, resource: Resource, request: &Request) -> Response {
         let Changes::Allowed { drain, reload } = &self.changes else {
             return refuse(StatusCode::Forbidden, "admin.allow_changes is false");
         };
@@ -134,19 +141,17 @@ impl AdminPlane {
                 "another site's page may not change anything",
             );
         }
-        let act = match resource {
-            Resource::Reload => reload.as_ref(),
-            _ => Some(drain),
+        let done = match resource {
+            Resource::Reload => reload().await.map(|applied| {
+                let answer = json!({ "applied": true, "need_a_restart": applied.need_a_restart });
+                show(&answer)
+            }),
+            _ => drain().map(|()| {
+                let accepted = json!({ "accepted": true });
+                text(StatusCode::Accepted, JSON, format!("{accepted}\n"))
+            }),
         };
-        match act.map(|act| act()) {
-            Some(Ok(())) => text(
-                StatusCode::Accepted,
-                JSON,
-                "{\"accepted\":true}\n".to_owned(),
-            ),
-            Some(Err(clause)) => refuse(StatusCode::Conflict, &clause),
-            None => refuse(StatusCode::NotImplemented, "this build cannot do that"),
-        }
+        done.unwrap_or_else(|clause| refuse(StatusCode::Conflict, &clause))
     }
 
     fn admits(&self, request: &Request) -> Opens {
@@ -191,7 +196,8 @@ impl Resource {
 
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Drain | Self::Reload => &[Method::Post],
+            Self::Drain => &[Method::Get, Method::Head, Method::Post],
+            Self::Reload => &[Method::Post],
             _ => &[Method::Get, Method::Head],
         }
     }
@@ -261,6 +267,7 @@ mod tests {
             now_micros: || 0,
             upstreams: Box::new(|| json!({ "upstreams": [] })),
             config: Box::new(|| json!({})),
+            drain: Box::new(|| json!({ "stage": "serving" })),
             readiness: Arc::new(Readiness::new()),
             token: None,
             changes: Changes::Refused,
@@ -273,7 +280,7 @@ mod tests {
         let (address, plane) = (listener.local(), Arc::new(plane));
         let handler = move |request| {
             let plane = Arc::clone(&plane);
-            async move { plane.answer(&request) }
+            async move { plane.answer(&request).await }
         };
         std::thread::spawn(move || runtime(listener.serve(handler, |_| ())));
         address
@@ -304,7 +311,9 @@ mod tests {
     }
 
     fn status(plane: &AdminPlane, method: Method, path: &str) -> u16 {
-        plane.answer(&request(method, path)).status().into()
+        runtime(plane.answer(&request(method, path)))
+            .status()
+            .into()
     }
 
     #[test]
@@ -328,7 +337,7 @@ mod tests {
 
     #[test]
     fn metrics_say_which_version_of_the_text_format_they_are() {
-        let response = plane().answer(&request(Method::Get, "/metrics"));
+        let response = runtime(plane().answer(&request(Method::Get, "/metrics")));
         let kind = response.header("content-type").unwrap().as_str();
         assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
     }
@@ -338,9 +347,10 @@ mod tests {
         let plane = plane();
         assert_eq!(status(&plane, Method::Get, "/nothing"), 404);
         assert_eq!(status(&plane, Method::Head, "/metrics"), 200);
-        let response = plane.answer(&request(Method::Post, "/metrics"));
+        let response = runtime(plane.answer(&request(Method::Post, "/metrics")));
         assert_eq!(response.header("allow").unwrap().as_str(), "GET, HEAD");
-        let response = plane.answer(&request(Method::Get, "/drain"));
+        assert_eq!(status(&plane, Method::Get, "/drain"), 200);
+        let response = runtime(plane.answer(&request(Method::Get, "/reload")));
         assert_eq!(u16::from(response.status()), 405);
         assert_eq!(response.header("allow").unwrap().as_str(), "POST");
     }
@@ -394,7 +404,7 @@ mod tests {
             told.set(Ready::Draining);
             Ok(())
         });
-        let reload: Option<Act> = Some(Box::new(|| Err("line 3 is wrong".to_owned())));
+        let reload: Reload = Box::new(|| Box::pin(async { Err("line 3 is wrong".to_owned()) }));
         let plane = AdminPlane {
             changes: Changes::Allowed { drain, reload },
             ..plane()
@@ -413,21 +423,21 @@ mod tests {
     fn a_page_of_another_site_cannot_change_anything() {
         let changes = Changes::Allowed {
             drain: Box::new(|| Ok(())),
-            reload: None,
+            reload: Box::new(|| Box::pin(async { Ok(Applied::default()) })),
         };
         let plane = AdminPlane { changes, ..plane() };
         let mut foreign = request(Method::Post, "/drain");
         foreign.insert_header("host", "127.0.0.1:9901");
         foreign.insert_header("origin", "http://evil.example");
-        assert_eq!(u16::from(plane.answer(&foreign).status()), 403);
+        assert_eq!(u16::from(runtime(plane.answer(&foreign)).status()), 403);
         foreign.insert_header("origin", "http://127.0.0.1:9901");
-        assert_eq!(u16::from(plane.answer(&foreign).status()), 202);
-        assert_eq!(status(&plane, Method::Post, "/reload"), 501);
+        assert_eq!(u16::from(runtime(plane.answer(&foreign)).status()), 202);
+        assert_eq!(status(&plane, Method::Post, "/reload"), 200);
     }
 
     #[test]
     fn the_page_comes_with_its_policy() {
-        let response = plane().answer(&request(Method::Get, "/"));
+        let response = runtime(plane().answer(&request(Method::Get, "/")));
         let policy = response.header("content-security-policy").unwrap().as_str();
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
     }

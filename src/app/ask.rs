@@ -28,12 +28,29 @@ pub fn ask(question: Question, whom: &Whom) -> Result<(), String> {
         Question::Drain => (Method::Post, "/drain"),
         Question::Reload => (Method::Post, "/reload"),
     };
-    accepted(&control::run(answer(Ask {
+    let answer = control::run(answer(Ask {
         address,
         method,
         path,
         token,
-    }))?)
+    }))?;
+    accepted(&answer)?;
+    if let Some(note) = note(&answer.body) {
+        // It is in effect whether or not somebody reads this.
+        std::io::stderr().write_all(note.as_bytes()).ok();
+    }
+    Ok(())
+}
+
+/// What an operator should know about a configuration that is in effect.
+fn note(body: &str) -> Option<String> {
+    let body = serde_json::from_str::<Value>(body).ok()?;
+    let keys: Vec<_> = body.get("need_a_restart")?.as_array()?.iter().collect();
+    let keys: Vec<_> = keys.into_iter().filter_map(Value::as_str).collect();
+    let lines = keys
+        .iter()
+        .map(|key| format!("{key}: changed, and acts after a restart\n"));
+    (!keys.is_empty()).then(|| lines.collect())
 }
 
 fn read_token(file: &Path) -> Result<String, String> {
@@ -139,8 +156,8 @@ fn line(cells: &[String; 7]) -> String {
 /// Between two screens.
 const EACH: Duration = Duration::from_secs(1);
 
-/// For an answer: the admin listener is near and does little.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For an answer: the admin listener is near; a reload waits for names at most.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

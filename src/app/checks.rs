@@ -2,12 +2,17 @@
 //!
 //! One task of the control plane for each endpoint under check, at times that differ, so that an
 //! upstream's origins are not all asked at once. A look at the plan each second finds endpoints that
-//! joined; the task of one that left ends by itself. Nothing of it is on the way of a request.
+//! joined, and upstreams that a reload has put under check; the task of one that left ends by itself.
+//! Nothing of it is on the way of a request.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -28,28 +33,48 @@ use crate::policy::health::Check;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
 
-/// Checks for ever; waits for ever where nothing is to be checked.
-pub async fn run(settings: &Settings, service: &Arc<Service>) {
-    let checked: Vec<_> = settings
-        .upstreams
-        .iter()
-        .filter_map(|upstream| {
+/// What is checked, as the configuration in effect has it.
+#[derive(Default)]
+pub struct Checked(Mutex<Arc<BTreeMap<Name, Arc<Plan>>>>);
+
+impl Checked {
+    /// What these settings want checked.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let checked = Self::default();
+        checked.set(settings);
+        checked
+    }
+
+    /// What these settings want checked, from now on.
+    pub fn set(&self, settings: &Settings) {
+        let each = settings.upstreams.iter().filter_map(|upstream| {
             let path = upstream.health.active_path.clone()?;
             let plan = Plan::of(&upstream.health, path);
             Some((upstream.name.clone(), Arc::new(plan)))
-        })
-        .collect();
-    if checked.is_empty() {
-        return std::future::pending().await;
+        });
+        *self.lock() = Arc::new(each.collect());
     }
+
+    fn now(&self) -> Arc<BTreeMap<Name, Arc<Plan>>> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<BTreeMap<Name, Arc<Plan>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks for ever, whatever is to be checked.
+pub async fn run(checked: &Arc<Checked>, service: &Arc<Service>) {
     let mut known: BTreeSet<Key> = BTreeSet::new();
     let mut coming: FuturesUnordered<LocalBoxFuture<'static, Event>> = FuturesUnordered::new();
     coming.push(Box::pin(async { Event::Look }));
     while let Some(event) = coming.next().await {
         match event {
             Event::Look => {
-                for (name, plan) in &checked {
-                    begin(service, (name, plan), &mut known, &coming);
+                for name in checked.now().keys() {
+                    begin(service, (name, checked), &mut known, &coming);
                 }
                 coming.push(Box::pin(async {
                     control::sleep(LOOK_EVERY).await;
@@ -122,7 +147,7 @@ impl Plan {
 /// Begins to check those that are not checked yet.
 fn begin(
     service: &Arc<Service>,
-    (name, plan): (&Name, &Arc<Plan>),
+    (name, checked): (&Name, &Arc<Checked>),
     known: &mut BTreeSet<Key>,
     coming: &FuturesUnordered<LocalBoxFuture<'static, Event>>,
 ) {
@@ -133,15 +158,20 @@ fn begin(
     for endpoint in &upstream.endpoints {
         let key = (name.clone(), endpoint.address, endpoint.host.clone());
         if known.insert(key.clone()) {
-            let checking = check_while_there(Arc::clone(service), Arc::clone(plan), key);
+            let checking = check_while_there(Arc::clone(service), Arc::clone(checked), key);
             coming.push(Box::pin(checking));
         }
     }
 }
 
-async fn check_while_there(service: Arc<Service>, plan: Arc<Plan>, key: Key) -> Event {
-    control::sleep(plan.interval.min(FIRST_WITHIN).mul_f64(fastrand::f64())).await;
+async fn check_while_there(service: Arc<Service>, checked: Arc<Checked>, key: Key) -> Event {
+    let plan = || checked.now().get(&key.0).map(Arc::clone);
+    let first = plan().map_or(FIRST_WITHIN, |plan| plan.interval.min(FIRST_WITHIN));
+    control::sleep(first.mul_f64(fastrand::f64())).await;
     loop {
+        let Some(plan) = plan() else {
+            return Event::Left(key);
+        };
         // By address and not by hand: a reload may have made the endpoint anew.
         let endpoint = service.plan().upstream(&key.0).and_then(|upstream| {
             let mut endpoints = upstream.endpoints.iter();

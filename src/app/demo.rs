@@ -24,9 +24,9 @@ pub fn demo(demo: Demo) -> Result<(), String> {
         // On the control plane's runtime, which outlives this call.
         control::run(async { origin.start() });
     }
-    let loaded =
-        config::load(&sources(demo, servers)).map_err(|complaints| complaints.to_string())?;
-    run::run(&loaded, |listening| {
+    let sources = sources(demo, servers);
+    let loaded = config::load(&sources).map_err(|complaints| complaints.to_string())?;
+    run::run(loaded, sources, |listening| {
         let mut out = std::io::stdout().lock();
         // Who does not read it can still be served.
         out.write_all(greeting(listening).as_bytes())
@@ -74,9 +74,10 @@ fn sources(demo: Demo, servers: Vec<String>) -> Sources {
 /// Lines for eyes rather than programs, without those that say what the greeting says. A limit, so
 /// that a dashboard has something to compare with. The origins close connections that are idle for
 /// 60 s; we close earlier, so that no request meets that.
-const TASTE: [(&str, &str); 4] = [
+const TASTE: [(&str, &str); 5] = [
     ("HOLDFAST_LOG__FORMAT", "logfmt"),
     ("HOLDFAST_LOG__LEVEL", "warn"),
+    ("HOLDFAST_DRAIN__DELAY", "0s"), // no balancer needs to hear of it
     ("HOLDFAST_LISTENERS__DEMO__MAX_CONNECTIONS", "1000"),
     ("HOLDFAST_UPSTREAMS__DEMO__POOL__IDLE_TIMEOUT", "45s"),
 ];
@@ -129,6 +130,7 @@ mod tests {
     use crate::base::names::Name;
     use crate::config::settings::words::LogFormat;
     use crate::config::source::Variables;
+    use crate::net::listen::Local;
 
     fn settings(variables: Variables) -> config::Settings {
         let demo = Demo {
@@ -159,7 +161,7 @@ mod tests {
         let listening = Listening {
             listeners: vec![(
                 Name::parse("demo").unwrap(),
-                "127.0.0.1:8080".parse().unwrap(),
+                Local::Ip("127.0.0.1:8080".parse().unwrap()),
             )],
             admin: Some("127.0.0.1:9901".parse().unwrap()),
         };

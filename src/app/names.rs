@@ -18,6 +18,7 @@ use crate::config::settings;
 use crate::config::settings::Dns;
 use crate::config::settings::Settings;
 use crate::config::settings::values::ServerAddress;
+use crate::config::settings::words::Word as _;
 use crate::net::clock;
 use crate::observe::DnsMetrics;
 use crate::observe::error_log::Severity;
@@ -27,21 +28,25 @@ use crate::policy::answers::Change;
 use crate::policy::answers::Known;
 use crate::policy::answers::News;
 use crate::proxy::endpoint::Endpoint;
+use crate::proxy::service::Plan;
 use crate::proxy::service::Service;
 
-/// All upstreams that have names.
+/// All upstreams, those without names too: their endpoints leave in the same way.
 pub struct Names {
     /// How names are looked up.
     pub dns: Dns,
     workers: usize,
     upstreams: Vec<Upstream>,
+    /// Endpoints of upstreams that are configured no longer, and when their pools are closed.
+    gone: Vec<(Arc<Endpoint>, Instant)>,
 }
 
-/// An upstream that has names.
+/// An upstream.
 struct Upstream {
     settings: settings::Upstream,
     servers: Vec<Server>,
-    metrics: DnsMetrics,
+    /// For those that have names.
+    metrics: Option<Arc<DnsMetrics>>,
     /// Its endpoints that leave, and when their pools are closed.
     leaving: Vec<(Arc<Endpoint>, Instant)>,
 }
@@ -98,28 +103,85 @@ impl Names {
     /// The names of the settings, of which nothing is known yet.
     #[must_use]
     pub fn new(settings: &Settings, service: &Service, workers: usize) -> Self {
-        let named = |upstream: &&settings::Upstream| {
-            let mut servers = upstream.servers.iter();
-            servers.any(|server| matches!(server.address, ServerAddress::Name { .. }))
+        let each = settings.upstreams.iter().enumerate();
+        let upstream = |(at, upstream): (usize, &settings::Upstream)| {
+            let servers = servers(at, upstream);
+            let named = servers.iter().any(|at| matches!(at, Server::Name(_)));
+            Upstream {
+                settings: upstream.clone(),
+                servers,
+                metrics: named.then(|| service.metrics.dns(&upstream.name)),
+                leaving: Vec::new(),
+            }
         };
-        let upstreams = settings.upstreams.iter().filter(named).enumerate();
         Self {
             dns: settings.dns.clone(),
             workers,
-            upstreams: upstreams
-                .map(|(at, upstream)| Upstream {
-                    settings: upstream.clone(),
-                    servers: servers(at, upstream),
-                    metrics: service.metrics.dns(&upstream.name),
-                    leaving: Vec::new(),
-                })
-                .collect(),
+            upstreams: each.map(upstream).collect(),
+            gone: Vec::new(),
         }
+    }
+
+    /// Takes over what was known of the same names, and who leaves.
+    pub fn remember(&mut self, old: &mut Self) {
+        self.gone.append(&mut old.gone);
+        for former in &mut old.upstreams {
+            let name = former.settings.name.clone();
+            let same = |at: &&mut Upstream| at.settings.name == name;
+            match self.upstreams.iter_mut().find(same) {
+                Some(upstream) => upstream.remember(former),
+                None => self.gone.append(&mut former.leaving),
+            }
+        }
+    }
+
+    /// What was heard of a name before the plan is made.
+    pub fn hear(
+        &mut self,
+        which: Which,
+        result: Result<Vec<SocketAddr>, Unresolved>,
+        service: &Service,
+    ) {
+        let keep = self.dns.keep_last_good;
+        if let Some(upstream) = self.upstreams.get_mut(which.0) {
+            upstream.learn(which.1, result, keep, service);
+        }
+    }
+
+    /// The addresses of every server, in the order of the settings.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Addresses> {
+        self.upstreams.iter().map(Upstream::addresses).collect()
+    }
+
+    /// The plan has been replaced: what it has no more leaves; the time until that is over.
+    pub fn note_replaced(&mut self, old: &Plan, service: &Service) -> Duration {
+        let grace = self.dns.removal_grace;
+        let close_at = clock::now() + grace;
+        let now = service.plan();
+        for former in &old.upstreams {
+            if now.upstream(&former.settings.name).is_none() {
+                let all = former.endpoints.iter().chain(&former.leaving);
+                self.gone.extend(all.map(|at| (Arc::clone(at), close_at)));
+            }
+        }
+        for upstream in &mut self.upstreams {
+            upstream.note_leaving(service, close_at);
+        }
+        grace
     }
 
     /// Every name.
     pub fn all(&self) -> impl Iterator<Item = &Name> {
         self.upstreams.iter().flat_map(Upstream::names)
+    }
+
+    /// How the upstream that is called so is balanced, in the configuration's word.
+    #[must_use]
+    pub fn balance(&self, upstream: &str) -> &'static str {
+        let called = |at: &&Upstream| at.settings.name.as_str() == upstream;
+        let found = self.upstreams.iter().find(called);
+        found.map_or("", |at| at.settings.balance.word())
     }
 
     /// The names of the upstream that is called so.
@@ -150,7 +212,7 @@ impl Names {
         }
         let shapes = upstream::endpoints(&upstream.settings, &upstream.addresses(), workers);
         let lists = vec![(upstream.settings.name.clone(), shapes)];
-        service.swap_plan(service.plan().with_endpoints(lists));
+        service.revise_plan(|plan| plan.with_endpoints(lists));
         upstream.note_leaving(service, clock::now() + dns.removal_grace);
         match change.removed.is_empty() {
             true => Then::Nothing,
@@ -161,8 +223,11 @@ impl Names {
     /// Closes the pools of endpoints whose grace is over.
     pub fn close_the_gone(&mut self, service: &Service) {
         let now = clock::now();
+        let over = |(_, until): &mut (Arc<Endpoint>, Instant)| *until <= now;
+        for (endpoint, _) in self.gone.extract_if(.., over) {
+            endpoint.close_pool(CloseReason::EndpointRemoved);
+        }
         for upstream in &mut self.upstreams {
-            let over = |(_, until): &mut (Arc<Endpoint>, Instant)| *until <= now;
             let gone: Vec<_> = upstream
                 .leaving
                 .extract_if(.., over)
@@ -172,7 +237,7 @@ impl Names {
                 continue;
             }
             // Out of the plan first: a closed pool must never be found again by its address.
-            service.swap_plan(service.plan().without(&upstream.settings.name, &gone));
+            service.revise_plan(|plan| plan.without(&upstream.settings.name, &gone));
             for endpoint in gone {
                 endpoint.close_pool(CloseReason::EndpointRemoved);
             }
@@ -186,6 +251,22 @@ impl Upstream {
             Server::Literal(_) => None,
             Server::Name(name) => Some(name),
         })
+    }
+
+    /// What was known of the same names under the same upstream, and who leaves.
+    fn remember(&mut self, former: &mut Self) {
+        self.leaving.append(&mut former.leaving);
+        let known: Vec<_> = former.names().cloned().collect();
+        for server in &mut self.servers {
+            let Server::Name(name) = server else { continue };
+            let same = |at: &&Name| at.host == name.host && at.port == name.port;
+            if let Some(known) = known.iter().find(same) {
+                *name = Name {
+                    which: name.which,
+                    ..known.clone()
+                };
+            }
+        }
     }
 
     fn addresses(&self) -> Addresses {
@@ -212,16 +293,19 @@ impl Upstream {
             Err(Unresolved::TimedOut(_)) => DnsResult::Timeout,
             Err(Unresolved::Failed(_) | Unresolved::NoAddress(_)) => DnsResult::Failure,
         };
-        self.metrics.refreshes.of(result_word).inc();
+        if let Some(metrics) = &self.metrics {
+            metrics.refreshes.of(result_word).inc();
+        }
         let (change, news) = name.take(result, keep);
         tell(service, self.settings.name.as_str(), name, (&change, news));
         let addresses: usize = self.names().map(|name| name.known.addresses().len()).sum();
-        self.metrics
-            .addresses
-            .set(u32::try_from(addresses).map_or(f64::MAX, f64::from));
         // `None`, never, is less than any time.
         let longest = self.names().map(|name| name.last_success).min();
-        self.metrics.succeeded(longest.flatten());
+        if let Some(metrics) = &self.metrics {
+            let shown = u32::try_from(addresses).map_or(f64::MAX, f64::from);
+            metrics.addresses.set(shown);
+            metrics.succeeded(longest.flatten());
+        }
         Some(change)
     }
 
@@ -356,7 +440,7 @@ mod tests {
         let service = assembled(&SAID).unwrap().service;
         let mut names = Names::new(&settings(&SAID), &service, 1);
         let before = service.plan();
-        names.on_answer(Which(0, 0), answered(&[1, 2]), &service);
+        names.on_answer(Which(1, 0), answered(&[1, 2]), &service);
         let after = service.plan();
         assert!(Arc::ptr_eq(&before.table, &after.table));
         for (old, new) in before.routes.iter().zip(&after.routes) {
@@ -373,7 +457,7 @@ mod tests {
         let service = assembled(&SAID).unwrap().service;
         let mut names = Names::new(&settings(&SAID), &service, 1);
         let literal = Arc::clone(&service.plan().upstreams[1].endpoints[0]);
-        names.on_answer(Which(0, 0), answered(&[1, 2]), &service);
+        names.on_answer(Which(1, 0), answered(&[1, 2]), &service);
         let plan = service.plan();
         let of = plan.upstreams[1].candidates.iter();
         let of: Vec<_> = of.map(|at| (at.weight.get(), at.rank)).collect();
@@ -387,7 +471,7 @@ mod tests {
         let service = assembled(&SAID).unwrap().service;
         let mut names = Names::new(&settings(&SAID), &service, 1);
         let here = service.plan_here();
-        names.on_answer(Which(0, 0), answered(&[1]), &service);
+        names.on_answer(Which(1, 0), answered(&[1]), &service);
         assert_eq!(here.upstreams[1].endpoints.len(), 1);
         assert_eq!(service.plan_here().upstreams[1].endpoints.len(), 2);
     }

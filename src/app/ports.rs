@@ -4,7 +4,6 @@
 //! the one that will fail first; its three states add up to its ports. Reading them costs the lock
 //! of each pool, so they are set when somebody looks and not as they change.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::clock;
@@ -69,28 +68,27 @@ fn forecast(exhaustion: Option<Duration>) -> String {
 /// now, and the shared choice of ports where the system has none.
 pub fn warn(service: &Service) {
     for upstream in &service.plan().upstreams {
-        let name = &upstream.settings.name;
-        let dial = &upstream.settings.dial;
-        let say = |says: String| {
-            let facts: [(&str, &dyn std::fmt::Display); 1] = [("upstream", name)];
-            let errors = Arc::clone(&service.errors);
-            errors.log(
-                clock::wall(),
-                Severity::Warn,
-                "source_addresses",
-                &says,
-                &facts,
-            );
-        };
-        for source in &dial.sources {
-            if let Err(error) = port_range::can_bind(*source) {
-                say(format!("{source} cannot be connected from: {error}"));
-            }
+        warn_of(upstream, service);
+    }
+}
+
+/// The same for one upstream, which is new or has other settings now.
+pub fn warn_of(upstream: &Upstream, service: &Service) {
+    let name = &upstream.settings.name;
+    let dial = &upstream.settings.dial;
+    let say = |says: String| {
+        let facts: [(&str, &dyn std::fmt::Display); 1] = [("upstream", name)];
+        let (errors, event) = (&service.errors, "source_addresses");
+        errors.log(clock::wall(), Severity::Warn, event, &says, &facts);
+    };
+    for source in &dial.sources {
+        if let Err(error) = port_range::can_bind(*source) {
+            say(format!("{source} cannot be connected from: {error}"));
         }
-        let shares = dial.bind_no_port == Switch::On && !dial.sources.is_empty();
-        if shares && port_range::BIND_WITHOUT_PORT == Switch::Off {
-            say("this system chooses the port at bind: connect.bind_no_port does not act".into());
-        }
+    }
+    let shares = dial.bind_no_port == Switch::On && !dial.sources.is_empty();
+    if shares && port_range::BIND_WITHOUT_PORT == Switch::Off {
+        say("this system chooses the port at bind: connect.bind_no_port does not act".into());
     }
 }
 

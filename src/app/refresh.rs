@@ -5,6 +5,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -12,9 +13,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::future::Either;
 use futures::future::LocalBoxFuture;
+use futures::future::select;
 use futures::stream::FuturesUnordered;
 
+use crate::app::names::Name;
 use crate::app::names::Names;
 use crate::app::names::Then;
 use crate::app::names::Which;
@@ -44,6 +49,13 @@ enum Event {
     Answered(Answered),
     /// An endpoint's grace is over.
     Grace,
+}
+
+/// The names are others, and endpoints may have begun to leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewed {
+    /// For how long they are kept.
+    pub grace: Duration,
 }
 
 struct Answered {
@@ -78,13 +90,55 @@ impl Refresh {
         refresh
     }
 
-    /// Goes on for ever.
-    pub async fn run(mut self) {
-        while let Some(event) = self.coming.next().await {
-            self.on_event(event);
+    /// Goes on for ever, with the names as they are.
+    #[cfg(test)]
+    pub async fn run(self) {
+        self.run_with(futures::channel::mpsc::unbounded().1).await;
+    }
+
+    /// Goes on for ever; whenever something comes from `renewed`, the names are others.
+    pub async fn run_with(mut self, mut renewed: UnboundedReceiver<Renewed>) {
+        loop {
+            let coming = async {
+                match self.coming.next().await {
+                    Some(event) => event,
+                    None => pending().await, // there are no names
+                }
+            };
+            let news = async {
+                match renewed.next().await {
+                    Some(renewed) => renewed,
+                    None => pending().await, // nobody will renew them
+                }
+            };
+            let heard = match select(pin!(coming), pin!(news)).await {
+                Either::Left((event, _)) => Either::Left(event),
+                Either::Right((renewed, _)) => Either::Right(renewed),
+            };
+            match heard {
+                Either::Left(event) => self.on_event(event),
+                Either::Right(renewed) => self.begin_anew(renewed),
+            }
         }
-        // There are no names.
-        pending().await
+    }
+
+    /// What was under way was for names that may be no more; those there are have been heard of.
+    fn begin_anew(&mut self, renewed: Renewed) {
+        self.coming = FuturesUnordered::new();
+        // Whose grace was being waited for: the next look is a whole grace away.
+        lock(&self.names).close_the_gone(&self.service);
+        let names = lock(&self.names);
+        let interval = names.dns.refresh_interval;
+        let wait = |name: &Name| match name.last_failure {
+            None => interval,
+            Some(_) => interval.min(AGAIN_AFTER_FAILURE),
+        };
+        let all: Vec<_> = names.all().map(|name| (name.which, wait(name))).collect();
+        drop(names);
+        for (which, wait) in all {
+            self.after(wait, Event::Due(which, None));
+        }
+        self.after(renewed.grace + GRACE_OVER, Event::Grace);
     }
 
     fn on_event(&mut self, event: Event) {

@@ -23,10 +23,12 @@ use crate::app::names::Names;
 use crate::app::refresh;
 use crate::app::refresh::Refresh;
 use crate::app::resolve::Resolver;
+use crate::app::sockets::Sockets;
 use crate::app::workers;
 use crate::base::CloseReason;
 use crate::base::reason::By;
 use crate::net::control;
+use crate::net::inherit::Inherited;
 use crate::proxy::service::Service;
 
 /// An origin that answers every request with its name and keeps its connections.
@@ -61,7 +63,8 @@ fn get(client: &mut TcpStream) -> String {
 }
 
 fn closed(service: &Service, reason: CloseReason) -> u64 {
-    let closed = &service.metrics.upstreams[0].closed;
+    let plan = service.plan();
+    let closed = &plan.upstreams[0].metrics.closed;
     closed.of(By::Holdfast, reason).value()
 }
 
@@ -98,12 +101,15 @@ fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_
             Box::pin(async move { Ok(vec![address]) })
         })
     };
-    let sockets = workers::bind(&listeners, 1).unwrap();
+    let mut sockets = Sockets::new(1, Inherited::default());
+    let fresh = sockets.bind(&listeners).unwrap();
+    let posts = sockets.take(fresh, &listeners);
+    let address = sockets.addresses().next().unwrap().1.to_string();
     let (tell, _told) = mpsc::unbounded();
     control::run(async {
         let refresh = Refresh::begin(&names, &service, resolver).await;
-        workers::start(sockets.posts, &service, &tell).unwrap();
-        let mut client = TcpStream::connect(sockets.addresses[0].1).unwrap();
+        workers::start(posts, &service, &tell).unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
         assert!(get(&mut client).ends_with("old"));
         let play = async {
             says.set(new);
@@ -143,17 +149,17 @@ fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
             Box::pin(async move { Ok(addresses.to_vec()) })
         })
     };
-    let sockets = workers::bind(&listeners, 1).unwrap();
+    let mut sockets = Sockets::new(1, Inherited::default());
+    let fresh = sockets.bind(&listeners).unwrap();
+    let posts = sockets.take(fresh, &listeners);
+    let address = sockets.addresses().next().unwrap().1.to_string();
     let (tell, _told) = mpsc::unbounded();
-    let rebalanced = || {
-        let closed = &service.metrics.upstreams[0].closed;
-        closed.of(By::Holdfast, CloseReason::Rebalance).value()
-    };
+    let rebalanced = || closed(&service, CloseReason::Rebalance);
     control::run(async {
         let refresh = Refresh::begin(&names, &service, resolver).await;
-        workers::start(sockets.posts, &service, &tell).unwrap();
+        workers::start(posts, &service, &tell).unwrap();
         let mut clients: Vec<_> = (0..8)
-            .map(|_| TcpStream::connect(sockets.addresses[0].1).unwrap())
+            .map(|_| TcpStream::connect(&address).unwrap())
             .collect();
         for client in &mut clients {
             client

@@ -1,10 +1,8 @@
 //! A process's life: everything is put in its place and bound, then it serves, then it drains.
 //!
-//! The main thread is the control plane: signals, the admin listener, and what the workers tell.
-//! Requests are the workers' alone.
+//! The main thread is the control plane: signals, the admin listener, what the workers tell, and
+//! the files of the configuration. Requests are the workers' alone.
 
-use std::future::Future;
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,64 +12,87 @@ use std::sync::Mutex;
 use futures::StreamExt as _;
 use futures::channel::mpsc;
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::channel::mpsc::UnboundedSender;
+use futures::channel::oneshot;
 use futures::future::Either;
 use futures::future::select;
 
-use crate::app::admin::AdminPlane;
-use crate::app::admin::Changes;
 use crate::app::assemble;
 use crate::app::assemble::Assembled;
+use crate::app::assemble::Placed;
 use crate::app::assemble::logs;
 use crate::app::checks;
-use crate::app::config_view;
+use crate::app::checks::Checked;
 use crate::app::descriptors;
+use crate::app::life::Heirloom;
+use crate::app::life::Life;
+use crate::app::life::News;
+use crate::app::life::admin_name;
 use crate::app::names;
 use crate::app::names::Names;
+use crate::app::plane;
+use crate::app::plane::Shown;
 use crate::app::ports;
 use crate::app::readiness::Readiness;
 use crate::app::readiness::Ready;
-use crate::app::refresh;
 use crate::app::refresh::Refresh;
+use crate::app::reload;
+use crate::app::reload::Reloader;
 use crate::app::resolve;
-use crate::app::shutdown;
-use crate::app::shutdown::Drained;
-use crate::app::token::Token;
-use crate::app::upstreams_view;
-use crate::app::upstreams_view::Said;
+use crate::app::sockets::Sockets;
+use crate::app::watchdog;
 use crate::app::workers;
 use crate::app::workers::Told;
 use crate::base::names::Name;
 use crate::config::Loaded;
 use crate::config::Settings;
+use crate::config::Sources;
+use crate::config::watch::Seen;
 use crate::net::admin_serve::AdminListener;
-use crate::net::admin_serve::Trouble;
 use crate::net::clock;
 use crate::net::control;
-use crate::net::control::Asked;
 use crate::net::control::Asks;
+use crate::net::handover;
+use crate::net::handover::Program;
+use crate::net::inherit::Inherited;
+use crate::net::listen::Local;
+use crate::net::notify;
+use crate::net::worker;
 use crate::observe::ErrorLog;
 use crate::observe::error_log::Severity;
+use crate::proxy::accept::Post;
 use crate::proxy::service::Service;
 
 /// Where a process listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listening {
     /// Its listeners' addresses.
-    pub listeners: Vec<(Name, SocketAddr)>,
+    pub listeners: Vec<(Name, Local)>,
     /// The admin listener's.
     pub admin: Option<SocketAddr>,
 }
 
-/// Serves until it is told to stop. `started` is called when everything listens.
+/// Serves until it is told to stop. `started` is called when everything listens. The sources are
+/// what a reload reads again.
 ///
 /// # Errors
-/// What keeps it from starting, or from going on.
-pub fn run(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), String> {
-    control::run(live(loaded, started))
+/// What keeps it from starting, or from going on; or what had to be cut at the end.
+pub fn run(
+    loaded: Loaded,
+    sources: Sources,
+    started: impl FnOnce(&Listening),
+) -> Result<(), String> {
+    // First of all: whoever writes the files once we are there to be seen must be noticed.
+    let seen = Seen::look(sources.file.as_deref(), &Seen::default());
+    let inherited = Inherited::take_from_environment()?;
+    control::run(live(loaded, (sources, seen), inherited, started))
 }
 
-async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), String> {
+async fn live(
+    loaded: Loaded,
+    (sources, seen): (Sources, Seen),
+    inherited: Inherited,
+    started: impl FnOnce(&Listening),
+) -> Result<(), String> {
     let settings = &loaded.settings;
     let errors = logs::errors(&settings.log);
     let addresses = names::unresolved(&settings.upstreams);
@@ -87,145 +108,122 @@ async fn live(loaded: &Loaded, started: impl FnOnce(&Listening)) -> Result<(), S
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
     ports::warn(&service);
-    let sockets = workers::bind(&listeners, workers)?;
-    let admin = settings.admin.bind.map(bind_admin).transpose()?;
-    let listening = Listening {
-        listeners: sockets.addresses,
-        admin: admin.as_ref().map(AdminListener::local),
-    };
+    let mut sockets = Sockets::new(workers, inherited);
+    let Taken {
+        posts,
+        admin,
+        listening,
+    } = listen(settings, &mut sockets, &listeners)?;
     tell_where(&errors, &listening);
 
+    let of = Arc::clone(&service);
+    worker::on_panic(move || task_panicked(&of));
     let (tell, mut told) = mpsc::unbounded();
-    workers::start(sockets.posts, &service, &tell)?;
+    workers::start(posts, &service, &tell)?;
     all_began(&mut told, workers).await?;
     // Kept to the end, as `tell` is: a receiver without senders would have nothing more to wait for.
     let (order, orders) = mpsc::unbounded();
-    // The admin plane keeps its end only where it may change things; a closed end would read as Stop.
-    let _orders_stay_open = order.clone();
+    let (renew, renewed) = mpsc::unbounded();
     let readiness = Arc::new(Readiness::new());
     readiness.set(Ready::Serving);
-    let plane = plane(loaded, &names, &service, (&readiness, order.clone()))?;
+    let of_admin = settings.admin.clone();
+    let ready = sockets.take_ready();
+    let (heirloom, admin_handed_over) = heirloom(of_admin.bind, admin.as_ref())?;
+    let checked = Arc::new(Checked::new(settings));
+    let parts = reload::Parts {
+        service: Arc::clone(&service),
+        names: Arc::clone(&names),
+        checked: Arc::clone(&checked),
+        seen,
+        sockets,
+        listeners,
+        workers,
+        renewed: renew,
+    };
+    let reloader = Reloader::new(sources, loaded, parts);
+    let shown = Shown {
+        service: Arc::clone(&service),
+        names,
+        config: Box::new(reloader.shown()),
+        readiness: Arc::clone(&readiness),
+    };
+    let plane = plane::plane(&of_admin, shown, order.clone())?;
     started(&listening);
+    notify::tell(notify::News::Ready);
+    if let Some(ready) = ready {
+        // Who waits may have given up; then we are two, and it says so.
+        handover::tell_ready(ready).ok();
+    }
 
-    let mut news = News { asks, told, orders };
-    let admin = pin!(serve_admin(admin, plane, &errors));
-    let life = pin!(serve(&service, &readiness, settings, &mut news));
-    let checks = pin!(checks::run(settings, &service));
-    let refresh = pin!(refresh.run());
-    let beside = select(admin, select(refresh, checks));
+    let watched = Arc::clone(&service);
+    let mut life = Life {
+        service,
+        readiness,
+        reloader,
+        heirloom,
+        news: News { asks, told, orders },
+    };
+    let admin = pin!(plane::serve(admin, plane, &errors, admin_handed_over));
+    let life = pin!(life.live());
+    let refresh = pin!(refresh.run_with(renewed));
+    let watching = pin!(watchdog::watch(&watched));
+    let checks = pin!(checks::run(&checked, &watched));
+    // None of these ends; they go on as long as there is a life.
+
+    let beside = select(select(admin, checks), select(refresh, watching));
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
-        Either::Right((Either::Left(_), _)) => Err("the admin listener has ended".to_owned()),
-        Either::Right((Either::Right((Either::Left(_), _)), _)) => {
-            Err("names are no longer looked up".to_owned())
-        }
-        Either::Right((Either::Right((Either::Right(_), _)), _)) => {
-            Err("endpoints are no longer checked".to_owned())
-        }
+        Either::Right(_) => Err("a part of the control plane has ended".to_owned()),
     };
     drop((tell, order));
     ended
 }
 
-/// Serves until it is time to go, and goes.
-async fn serve(
-    service: &Service,
-    readiness: &Readiness,
+/// What was bound, and where all of it is.
+struct Taken {
+    /// Of each worker.
+    posts: Vec<Vec<Post>>,
+    admin: Option<AdminListener>,
+    listening: Listening,
+}
+
+/// Binds everything, or nothing stays bound.
+fn listen(
     settings: &Settings,
-    news: &mut News,
-) -> Result<(), String> {
-    until_stop(service, news).await?;
-    shutdown::begin(service, readiness);
-    let finish = pin!(shutdown::finish(service, settings.drain.timeout));
-    let again = pin!(until_stop(service, news));
-    let drained = match select(finish, again).await {
-        Either::Left((drained, _)) => drained,
-        Either::Right((asked, _)) => {
-            asked?;
-            let left = service.clients.load(std::sync::atomic::Ordering::Relaxed);
-            Drained::Hurried { left }
-        }
+    sockets: &mut Sockets,
+    listeners: &[Placed],
+) -> Result<Taken, String> {
+    let fresh = sockets.bind(listeners)?;
+    let admin = settings.admin.bind;
+    let admin = admin.map(|address| bind_admin(address, sockets));
+    let admin = admin.transpose()?;
+    let posts = sockets.take(fresh, listeners);
+    let of_listeners = sockets.addresses();
+    let listening = Listening {
+        listeners: of_listeners
+            .map(|(name, local)| (name.clone(), local.clone()))
+            .collect(),
+        admin: admin.as_ref().map(AdminListener::local),
     };
-    shutdown::end(service, drained);
-    Ok(())
+    Ok(Taken {
+        posts,
+        admin,
+        listening,
+    })
 }
 
-/// Does what is asked until that is to stop. Errors: a worker has ended.
-async fn until_stop(service: &Service, news: &mut News) -> Result<(), String> {
-    loop {
-        match news.next().await {
-            New::Stop => return Ok(()),
-            New::Reopen => reopen(service),
-            New::WorkerEnded { index, why } => {
-                let says = format!("worker {index} has ended: {why}");
-                let errors = &service.errors;
-                errors.log(
-                    clock::wall(),
-                    Severity::Error,
-                    "worker_ended",
-                    &says,
-                    &[("worker", &index)],
-                );
-                return Err(says);
-            }
-        }
-    }
-}
-
-/// Files are opened anew. The configuration stays as it is, and the log says so.
-fn reopen(service: &Service) {
-    let (severity, says) = match service.access_log.reopen() {
-        Ok(()) => (
-            Severity::Info,
-            "files were reopened; the configuration was not read again".to_owned(),
-        ),
-        Err(error) => (
-            Severity::Error,
-            format!("the access log cannot be reopened and goes on in its old file: {error}"),
-        ),
+/// What a next process would get, and who hears that the admin listener is its.
+fn heirloom(
+    bind: Option<SocketAddr>,
+    admin: Option<&AdminListener>,
+) -> Result<(Heirloom, oneshot::Receiver<()>), String> {
+    let (tell, told) = oneshot::channel();
+    let heirloom = Heirloom {
+        program: Program::own().map_err(|error| format!("its own path: {error}"))?,
+        admin: bind.zip(admin.and_then(|at| at.shared().ok())),
+        told: Some(tell),
     };
-    service
-        .errors
-        .log(clock::wall(), severity, "reopened", &says, &[]);
-}
-
-/// Everything that the control plane hears of.
-struct News {
-    asks: Asks,
-    told: UnboundedReceiver<Told>,
-    orders: UnboundedReceiver<Order>,
-}
-
-/// What the admin plane passes on.
-enum Order {
-    Drain,
-}
-
-/// One thing that the control plane has heard.
-enum New {
-    Stop,
-    Reopen,
-    WorkerEnded { index: usize, why: String },
-}
-
-impl News {
-    /// The next one. Cancel: none is lost.
-    async fn next(&mut self) -> New {
-        loop {
-            let inside = select(self.told.next(), self.orders.next());
-            match select(pin!(self.asks.next()), inside).await {
-                Either::Left((Asked::Stop, _)) => return New::Stop,
-                Either::Left((Asked::Reload, _)) => return New::Reopen,
-                Either::Right((Either::Left((Some(Told::Ended { index, why }), _)), _)) => {
-                    return New::WorkerEnded { index, why };
-                }
-                Either::Right((Either::Right((Some(Order::Drain), _)), _)) => return New::Stop,
-                Either::Right((Either::Left((Some(Told::Began), _)), _)) => {}
-                // `live` holds a sender of each, so that neither ends: there may be nobody to order.
-                Either::Right((Either::Left((None, _)) | Either::Right((None, _)), _)) => {}
-            }
-        }
-    }
+    Ok((heirloom, told))
 }
 
 /// Waits until every worker accepts.
@@ -257,106 +255,31 @@ fn make_room(settings: &Settings, service: &Service, workers: usize) {
     }
 }
 
-fn bind_admin(address: SocketAddr) -> Result<AdminListener, String> {
-    AdminListener::bind(address)
-        .map_err(|error: io::Error| format!("admin: {}", workers::refused(address, &error)))
+fn bind_admin(address: SocketAddr, sockets: &mut Sockets) -> Result<AdminListener, String> {
+    let listener = match sockets.take_inherited(&admin_name(address)) {
+        Some(bound) => AdminListener::inherited(bound),
+        None => AdminListener::bind(address),
+    };
+    listener.map_err(|error: io::Error| format!("admin: {}", workers::refused(&address, &error)))
 }
 
 fn tell_where(errors: &ErrorLog, listening: &Listening) {
-    let listeners = listening
-        .listeners
-        .iter()
-        .map(|(name, address)| (name.as_str(), address));
-    let admin = listening.admin.iter().map(|address| ("admin", address));
+    let listeners = listening.listeners.iter();
+    let listeners = listeners.map(|(name, local)| (name.as_str(), local.to_string()));
+    let admin = listening.admin.iter();
+    let admin = admin.map(|address| ("admin", address.to_string()));
     for (name, address) in listeners.chain(admin) {
         let facts: [(&str, &dyn std::fmt::Display); 2] =
-            [("listener", &name), ("address", address)];
-        errors.log(
-            clock::wall(),
-            Severity::Info,
-            "listening",
-            "connections are accepted",
-            &facts,
-        );
+            [("listener", &name), ("address", &address)];
+        let says = "connections are accepted";
+        errors.log(clock::wall(), Severity::Info, "listening", says, &facts);
     }
 }
 
-fn plane(
-    loaded: &Loaded,
-    names: &refresh::Shared,
-    service: &Arc<Service>,
-    (readiness, order): (&Arc<Readiness>, UnboundedSender<Order>),
-) -> Result<AdminPlane, String> {
-    let settings = &loaded.settings;
-    let token = settings
-        .admin
-        .token
-        .as_ref()
-        .map(|secret| Token::parse(secret.expose()));
-    let token = token
-        .transpose()
-        .map_err(|clause| format!("admin.token_file: {clause}"))?;
-    let said = Said::of(&settings.upstreams, names);
-    let config = config_view::show(&loaded.tree);
-    let of = Arc::clone(service);
-    let measured = Arc::clone(service);
-    let drain = move || {
-        order
-            .unbounded_send(Order::Drain)
-            .map_err(|_| "it has ended".to_owned())
-    };
-    Ok(AdminPlane {
-        metrics: Arc::clone(&service.metrics),
-        measure: Box::new(move || ports::tell(&measured)),
-        live: Arc::clone(&service.live),
-        now_micros: || clock::micros(clock::now()),
-        upstreams: Box::new(move || upstreams_view::show(&of, &said)),
-        config: Box::new(move || config.clone()),
-        readiness: Arc::clone(readiness),
-        token,
-        changes: match settings.admin.allow_changes {
-            true => Changes::Allowed {
-                drain: Box::new(drain),
-                reload: None,
-            },
-            false => Changes::Refused,
-        },
-    })
-}
-
-/// Serves the admin listener for ever, if there is one.
-fn serve_admin(
-    listener: Option<AdminListener>,
-    plane: AdminPlane,
-    errors: &ErrorLog,
-) -> impl Future<Output = ()> {
-    let plane = Arc::new(plane);
-    let metrics = Arc::clone(&plane.metrics);
-    let trouble = move |trouble| match trouble {
-        Trouble::Accept(error) => {
-            let says = "a connection of the admin listener could not be accepted";
-            errors.log(
-                clock::wall(),
-                Severity::Error,
-                "admin_accept",
-                says,
-                &[("error", &error)],
-            );
-        }
-        Trouble::Panicked => {
-            metrics.panics.inc();
-            let says = "a request to the admin listener ended in a panic";
-            errors.log(clock::wall(), Severity::Error, "admin_panic", says, &[]);
-        }
-    };
-    async move {
-        let answer = |request| {
-            let plane = Arc::clone(&plane);
-            async move { plane.answer(&request) }
-        };
-        match listener {
-            Some(listener) => listener.serve(answer, trouble).await,
-            None => pending().await,
-        }
-    }
+/// A task that serves no connection of its own: those are told of with their client.
+fn task_panicked(service: &Service) {
+    service.metrics.panics.inc();
+    let says = "a task panicked; only what it did has ended";
+    let errors = &service.errors;
+    errors.log(clock::wall(), Severity::Error, "panic", says, &[]);
 }

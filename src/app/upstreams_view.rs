@@ -1,6 +1,5 @@
 //! `/upstreams`: every pool against its limit, as JSON.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,8 +13,6 @@ use crate::app::ports;
 use crate::app::refresh;
 use crate::app::refresh::Shared;
 use crate::base::units::show_duration;
-use crate::config::settings;
-use crate::config::settings::words::Word as _;
 use crate::net::clock;
 use crate::observe::stamp;
 use crate::policy::balance::Rank;
@@ -26,35 +23,16 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Upstream;
 
-/// What a plan does not keep: the words of the configuration, and what is known of names.
-pub struct Said {
-    balance: Vec<&'static str>,
-    names: Shared,
-}
-
-impl Said {
-    /// What is said, in the order in which a plan has it.
-    #[must_use]
-    pub fn of(upstreams: &[settings::Upstream], names: &Shared) -> Self {
-        let balance = upstreams.iter().map(|upstream| upstream.balance.word());
-        Self {
-            balance: balance.collect(),
-            names: Arc::clone(names),
-        }
-    }
-}
-
 /// The upstreams as they are now.
 #[must_use]
-pub fn show(service: &Service, said: &Said) -> Value {
+pub fn show(service: &Service, names: &Shared) -> Value {
     let plan = service.plan();
-    let names = refresh::lock(&said.names);
-    let upstreams = plan.upstreams.iter().zip(&said.balance);
-    let upstreams = upstreams.map(|(upstream, balance)| {
+    let names = refresh::lock(names);
+    let upstreams = plan.upstreams.iter().map(|upstream| {
         let name = upstream.settings.name.as_str();
         json!({
             "name": name,
-            "balance": balance,
+            "balance": names.balance(name),
             "max_pending": upstream.settings.max_pending,
             "max_connections_total": upstream.settings.max_connections_total,
             "open": upstream.open_connections(),
@@ -183,6 +161,7 @@ mod tests {
     use crate::observe::ErrorLog;
     use crate::observe::error_log::Severity;
     use crate::observe::line::Style;
+    use std::sync::Arc;
     use std::sync::Mutex;
 
     #[test]
@@ -196,7 +175,7 @@ mod tests {
         let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, Style::Json);
         let service = assemble(&settings, &addresses, quiet).unwrap().service;
         let names = Arc::new(Mutex::new(Names::new(&settings, &service, 1)));
-        let shown = show(&service, &Said::of(&settings.upstreams, &names));
+        let shown = show(&service, &names);
         let app = &shown["upstreams"][0];
         assert_eq!(
             (&app["name"], &app["balance"]),

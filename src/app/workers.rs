@@ -1,34 +1,16 @@
-//! Sockets and the threads that accept on them.
-//!
-//! Everything is bound before anything starts, so that a process which cannot have all of its
-//! addresses takes none. Then each worker is a thread with a socket of its own for every address.
+//! The threads that accept: each has a socket of its own for every address, where the system can.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::thread;
 
 use futures::channel::mpsc::UnboundedSender;
 
-use crate::app::assemble::Placed;
-use crate::base::names::Name;
-use crate::net::listen;
-use crate::net::listen::Bound;
 use crate::net::worker;
 use crate::proxy::accept;
-use crate::proxy::service::Listener;
+use crate::proxy::accept::Post;
 use crate::proxy::service::Service;
 use crate::proxy::tend;
-
-/// The sockets of one worker, each with its listener.
-pub type Post = Vec<(Bound, Arc<Listener>)>;
-
-/// What was bound.
-pub struct Sockets {
-    /// Of each worker.
-    pub posts: Vec<Post>,
-    /// Where each listener listens, ports chosen by the system included.
-    pub addresses: Vec<(Name, SocketAddr)>,
-}
 
 /// What a worker tells the control plane.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,38 +26,9 @@ pub enum Told {
     },
 }
 
-/// Binds every address of every listener, once for each worker.
-///
-/// # Errors
-/// A clause with the listener and the address that cannot be had. What was bound is closed again.
-pub fn bind(placed: &[Placed], workers: usize) -> Result<Sockets, String> {
-    let mut posts: Vec<Post> = std::iter::repeat_with(Vec::new).take(workers).collect();
-    let mut addresses = Vec::new();
-    for Placed {
-        listener,
-        bind,
-        backlog,
-        tcp,
-    } in placed
-    {
-        let name = &listener.settings.name;
-        for address in bind {
-            let sockets = listen::bind(*address, workers, *backlog, tcp)
-                .map_err(|error| format!("listener {name}: {}", refused(*address, &error)))?;
-            if let Some(first) = sockets.first() {
-                addresses.push((name.clone(), first.address));
-            }
-            for (post, socket) in posts.iter_mut().zip(sockets) {
-                post.push((socket, Arc::clone(listener)));
-            }
-        }
-    }
-    Ok(Sockets { posts, addresses })
-}
-
 /// Why an address cannot be had, in a clause that begins with it.
 #[must_use]
-pub fn refused(address: SocketAddr, error: &std::io::Error) -> String {
+pub fn refused(address: &dyn Display, error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => format!("{address} is in use ({error})"),
         std::io::ErrorKind::AddrNotAvailable => {
@@ -93,22 +46,22 @@ pub fn refused(address: SocketAddr, error: &std::io::Error) -> String {
 /// # Errors
 /// When the system has no thread left; those that began stay, and the caller ends the process.
 pub fn start(
-    posts: Vec<Post>,
+    posts: Vec<Vec<Post>>,
     service: &Arc<Service>,
     tell: &UnboundedSender<Told>,
 ) -> Result<(), String> {
-    for (index, post) in posts.into_iter().enumerate() {
+    for (index, posts) in posts.into_iter().enumerate() {
         let (service, tell) = (Arc::clone(service), tell.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || work(index, post, service, tell))
+            .spawn(move || work(index, posts, service, tell))
             .map_err(|error| format!("worker {index} cannot start: {error}"))?;
     }
     Ok(())
 }
 
 /// One worker's life.
-fn work(index: usize, post: Post, service: Arc<Service>, tell: UnboundedSender<Told>) {
+fn work(index: usize, posts: Vec<Post>, service: Arc<Service>, tell: UnboundedSender<Told>) {
     let mut obituary = Obituary {
         index,
         why: "it panicked".to_owned(),
@@ -116,13 +69,12 @@ fn work(index: usize, post: Post, service: Arc<Service>, tell: UnboundedSender<T
     };
     let begin = move || {
         accept::begin_worker(index, &service);
-        for (bound, listener) in post {
-            worker::spawn(accept::accept(bound, listener, Arc::clone(&service)));
+        for post in posts {
+            worker::spawn(accept::accept(post, Arc::clone(&service)));
         }
         if index == 0 {
             if service.keeps_warm() {
-                let service = Arc::clone(&service);
-                worker::spawn(tend::keep_warm(move || service.endpoints_kept_warm()));
+                warm(Arc::clone(&service));
             }
             worker::spawn(tend::expire_the_idle(move || service.endpoints()));
         }
@@ -133,6 +85,34 @@ fn work(index: usize, post: Post, service: Arc<Service>, tell: UnboundedSender<T
         Ok(()) => "it was stopped".to_owned(),
         Err(error) => error.to_string(),
     };
+}
+
+/// Has the workers accept on more sockets.
+pub fn add(posts: Vec<Vec<Post>>, service: &Arc<Service>) {
+    for (index, posts) in posts.into_iter().enumerate() {
+        let workers = worker::all();
+        let Some(worker) = workers.iter().find(|worker| worker.index() == index) else {
+            continue;
+        };
+        let service = Arc::clone(service);
+        worker.post(move || {
+            for post in posts {
+                worker::spawn(accept::accept(post, Arc::clone(&service)));
+            }
+        });
+    }
+}
+
+/// Has a worker keep idle connections ready, where nobody did yet.
+pub fn begin_to_warm(service: &Arc<Service>) {
+    if let Some(worker) = worker::all().into_iter().next() {
+        let service = Arc::clone(service);
+        worker.post(move || warm(service));
+    }
+}
+
+fn warm(service: Arc<Service>) {
+    worker::spawn(tend::keep_warm(move || service.endpoints_kept_warm()));
 }
 
 /// Tells that a worker has ended, however it did.
@@ -155,37 +135,6 @@ impl Drop for Obituary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::assemble::tests::assembled;
-    use std::net::TcpListener;
-
-    #[test]
-    fn each_worker_has_a_socket_for_every_address() {
-        let said = [("LISTENERS__WEB__BIND", "[\"127.0.0.1:0\", \"127.0.0.1:0\"]")];
-        let sockets = bind(&assembled(&said).unwrap().listeners, 3).unwrap();
-        assert_eq!(
-            sockets.posts.iter().map(Vec::len).collect::<Vec<_>>(),
-            [2, 2, 2]
-        );
-        assert_eq!(sockets.addresses.len(), 2);
-        assert!(
-            sockets
-                .addresses
-                .iter()
-                .all(|(name, at)| name.as_str() == "web" && at.port() > 0)
-        );
-    }
-
-    #[test]
-    fn an_address_in_use_is_told_with_its_listener() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap().to_string();
-        let listeners = assembled(&[("LISTENERS__WEB__BIND", &address)])
-            .unwrap()
-            .listeners;
-        let error = bind(&listeners, 2).err().unwrap();
-        let wanted = format!("listener web: {address} is in use (Address already in use");
-        assert!(error.starts_with(&wanted), "{error}");
-    }
 
     #[test]
     fn a_worker_that_panics_is_told_of() {

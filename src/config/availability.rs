@@ -1,7 +1,7 @@
-//! Settings that are known and do not act yet: refused by name, never silently ignored.
+//! Settings that act on Linux only: refused by name elsewhere, never silently ignored.
 //!
-//! A default that does not act yet is let pass, since nobody asked for it; what somebody wrote is
-//! refused unless it says what happens anyway. The table shrinks as features land.
+//! A default that does not act is let pass, since nobody asked for it; what somebody wrote is refused
+//! unless it says what happens anyway.
 
 use super::complaint::Complaint;
 use super::complaint::Complaints;
@@ -10,16 +10,23 @@ use super::raw::Node;
 use super::raw::Raw;
 use super::raw::Table;
 
-/// Complains about every value that asks for something not yet available.
+/// Complains about every value that asks for something this system does not offer.
 pub fn check(root: &Table, complaints: &mut Complaints) {
+    if !cfg!(target_os = "linux") {
+        check_elsewhere(root, complaints);
+    }
+}
+
+/// The same on any other system.
+pub(super) fn check_elsewhere(root: &Table, complaints: &mut Complaints) {
     walk(root, &mut Vec::new(), &mut |path, node| {
-        let rule = NOT_YET.iter().find(|rule| rule.is_for(path));
-        if let Some(rule) = rule.filter(|rule| !rule.accepts.takes(node)) {
-            let allowed = rule.accepts.allowed();
+        let rule = ON_LINUX.iter().find(|rule| rule.is_for(path));
+        if let Some(rule) = rule.filter(|rule| !rule.takes(node)) {
             let says = format!(
-                "`{}` is not yet available: {} ({allowed})",
+                "`{}` is not available here: {} ({}, or leave the key out)",
                 node.shown(),
-                rule.because
+                rule.because,
+                rule.accepts,
             );
             complaints.add(Complaint {
                 key: node.key.clone(),
@@ -31,88 +38,35 @@ pub fn check(root: &Table, complaints: &mut Complaints) {
 }
 
 /// One line of the table.
-struct NotYet {
+struct OnLinux {
     /// The key; `*` is any name.
     key: &'static str,
-    /// What may be written all the same.
-    accepts: Accepts,
-    /// What does not happen yet.
+    /// What says what happens anyway.
+    accepts: &'static str,
+    /// What does not happen.
     because: &'static str,
 }
 
-/// Which values may be written.
-enum Accepts {
-    /// None: the key is left out.
-    Nothing,
-    /// These, which say what happens anyway.
-    Only(&'static [&'static str]),
-    /// All that do not begin so.
-    NoPrefix(&'static [&'static str]),
-}
-
-/// The table. The first line that fits a key decides about it.
-const NOT_YET: &[NotYet] = &[
-    NotYet {
-        key: "server.watch_config",
-        accepts: Accepts::Only(&["false"]),
-        because: "files are not watched",
-    },
-    #[cfg(not(target_os = "linux"))]
-    NotYet {
+/// The table.
+const ON_LINUX: &[OnLinux] = &[
+    OnLinux {
         key: "*.*.tcp.user_timeout",
-        accepts: Accepts::Only(&["off"]),
+        accepts: "off",
         because: "TCP_USER_TIMEOUT can be asked for on Linux only",
     },
-    #[cfg(not(target_os = "linux"))]
-    NotYet {
+    OnLinux {
         key: "*.*.tcp.quickack",
-        accepts: Accepts::Only(&["auto"]),
+        accepts: "auto",
         because: "TCP_QUICKACK can be asked for on Linux only",
     },
-    #[cfg(not(target_os = "linux"))]
-    NotYet {
+    OnLinux {
         key: "metrics.tcp_info_interval",
-        accepts: Accepts::Only(&["off"]),
+        accepts: "off",
         because: "TCP_INFO can be asked on Linux only",
-    },
-    NotYet {
-        key: "drain.delay",
-        accepts: Accepts::Only(&["0s"]),
-        because: "a drain is not announced",
-    },
-    NotYet {
-        key: "drain.idle_grace",
-        accepts: Accepts::Only(&["0s"]),
-        because: "idle clients are closed at once",
-    },
-    NotYet {
-        key: "drain.spread",
-        accepts: Accepts::Only(&["0s"]),
-        because: "idle clients are closed at once",
-    },
-    NotYet {
-        key: "drain.tunnel_timeout",
-        accepts: Accepts::Nothing,
-        because: "tunnels share drain.timeout",
-    },
-    NotYet {
-        key: "drain.websocket_close",
-        accepts: Accepts::Only(&["false"]),
-        because: "WebSockets are not told of a drain",
-    },
-    NotYet {
-        key: "drain.at_deadline",
-        accepts: Accepts::Nothing,
-        because: "a drain has one way to end",
-    },
-    NotYet {
-        key: "listeners.*.bind",
-        accepts: Accepts::NoPrefix(&["unix:", "fd:"]),
-        because: "listeners accept on TCP only",
     },
 ];
 
-impl NotYet {
+impl OnLinux {
     fn is_for(&self, path: &[&str]) -> bool {
         let mut pattern = self.key.split('.');
         let fits = path
@@ -120,26 +74,11 @@ impl NotYet {
             .all(|name| pattern.next().is_some_and(|p| p == "*" || p == *name));
         fits && pattern.next().is_none()
     }
-}
 
-impl Accepts {
     fn takes(&self, node: &Node) -> bool {
-        let text = match &node.value {
-            Raw::Text(text) => text.clone(),
-            other => other.as_toml(),
-        };
-        match self {
-            Self::Nothing => false,
-            Self::Only(values) => values.contains(&text.as_str()),
-            Self::NoPrefix(prefixes) => !prefixes.iter().any(|prefix| text.starts_with(prefix)),
-        }
-    }
-
-    fn allowed(&self) -> String {
-        match self {
-            Self::Nothing => "leave the key out".to_owned(),
-            Self::Only(values) => format!("{}, or leave the key out", values.join(", ")),
-            Self::NoPrefix(prefixes) => format!("nothing that begins with {}", prefixes.join(", ")),
+        match &node.value {
+            Raw::Text(text) => text == self.accepts,
+            other => other.as_toml() == self.accepts,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod effective;
 pub mod check;
 pub mod availability;
 pub mod load;
+pub mod watch;
 pub mod explain;
 
 pub use complaint::Complaints;

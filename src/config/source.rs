@@ -111,9 +111,9 @@ pub const VARIABLE_PREFIX: &str = "HOLDFAST_";
 /// The variable that names the file.
 pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
 
-/// Variables with our prefix that are no settings: the file's name, and the program's path, which
-/// benchmarks and scripts set.
-const OTHER_VARIABLES: [&str; 2] = [FILE_VARIABLE, "HOLDFAST_BIN"];
+/// Variables with our prefix that are no settings: the file's name; the program's path, which
+/// benchmarks and scripts set; and what a process tells its successor.
+const OTHER_VARIABLES: [&str; 3] = [FILE_VARIABLE, "HOLDFAST_BIN", "HOLDFAST_HANDOVER"];
 
 /// The lowest layer.
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -146,7 +146,7 @@ fn by_default(table: Table) -> Table {
 }
 
 /// The file and what `conf.d` adds to it. Names that begin with a dot are left to editors.
-fn files(file: Option<&Path>, complaints: &mut Complaints) -> Vec<PathBuf> {
+pub(super) fn files(file: Option<&Path>, complaints: &mut Complaints) -> Vec<PathBuf> {
     let Some(file) = file else { return Vec::new() };
     let folder = file.with_file_name("conf.d");
     let mut added = Vec::new();

@@ -97,7 +97,7 @@ fn set(path: &str, value: &str) -> String {
 
 fn not_available(text: &str) -> Vec<String> {
     let (tree, mut complaints) = tree(text);
-    availability::check(&tree, &mut complaints);
+    availability::check_elsewhere(&tree, &mut complaints);
     complaints.iter().map(ToString::to_string).collect()
 }
 
@@ -522,21 +522,16 @@ fn a_field_that_a_route_sets_has_a_legal_name_and_value() {
 }
 
 #[test]
-fn what_does_not_act_yet_is_refused_by_name() {
+fn what_acts_on_linux_only_is_refused_by_name_elsewhere() {
     let cases = [
-        ("server.watch_config", "true"),
-        ("drain.delay", "'3s'"),
-        ("drain.idle_grace", "'1s'"),
-        ("drain.spread", "'2s'"),
-        ("drain.tunnel_timeout", "'20s'"),
-        ("drain.websocket_close", "true"),
-        ("drain.at_deadline", "'reset'"),
-        ("listeners.web.bind", "'unix:/a'"),
+        ("listeners.web.tcp.user_timeout", "'15s'"),
+        ("upstreams.app.tcp.quickack", "true"),
+        ("metrics.tcp_info_interval", "'15s'"),
     ];
     for (key, value) in cases {
         let said = not_available(&format!("{key} = {value}\n"));
         assert_eq!(said.len(), 1, "{key}: {said:?}");
-        let named = said[0].starts_with(key) && said[0].contains("is not yet available: ");
+        let named = said[0].starts_with(key) && said[0].contains("is not available here: ");
         assert!(
             named && said[0].ends_with("; at x.toml, line 1"),
             "{said:?}"
@@ -546,7 +541,11 @@ fn what_does_not_act_yet_is_refused_by_name() {
 
 #[test]
 fn what_happens_anyway_may_be_written() {
-    for (key, value) in [("server.watch_config", "false"), ("drain.delay", "'0s'")] {
+    for (key, value) in [
+        ("upstreams.app.tcp.user_timeout", "'off'"),
+        ("listeners.web.tcp.quickack", "'auto'"),
+        ("metrics.tcp_info_interval", "'off'"),
+    ] {
         assert_eq!(
             not_available(&format!("{key} = {value}\n")),
             Vec::<String>::new()

@@ -32,10 +32,15 @@ use futures::stream;
 use http_types::Request;
 use http_types::Response;
 
+use crate::net::listen;
+use crate::net::listen::Bound;
+
 /// A socket that listens for the admin plane.
 #[derive(Debug)]
 pub struct AdminListener {
     listener: TcpListener,
+    /// The same once more: the runtime's does not give its descriptor away.
+    handle: std::net::TcpListener,
     local: SocketAddr,
     patience: Duration,
 }
@@ -55,13 +60,33 @@ impl AdminListener {
     /// # Errors
     /// What the system says, for instance that the port is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
+        Self::on(std::net::TcpListener::bind(address)?)
+    }
+
+    /// Listens with a socket that the process before us has bound.
+    ///
+    /// # Errors
+    /// It is at no address.
+    pub fn inherited(bound: Bound) -> io::Result<Self> {
+        Self::on(std::net::TcpListener::from(bound.into_socket()))
+    }
+
+    fn on(listener: std::net::TcpListener) -> io::Result<Self> {
         let local = listener.local_addr()?;
         Ok(Self {
+            handle: listener.try_clone()?,
             listener: TcpListener::from(listener),
             local,
             patience: CONNECTION_TIME_MAX,
         })
+    }
+
+    /// The same socket once more, to be handed on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn shared(&self) -> io::Result<Bound> {
+        listen::adopt(self.handle.try_clone()?.into())
     }
 
     /// Where it listens.

@@ -31,6 +31,11 @@ pub async fn sleep(duration: Duration) {
     async_std::task::sleep(duration).await;
 }
 
+/// Awaits what may block, on a thread for such. Cancel: it goes on by itself.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    async_std::task::spawn_blocking(work).await
+}
+
 /// Awaits `future` for so long. `None`: the time passed first.
 pub async fn within<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
     async_std::future::timeout(duration, future).await.ok()
@@ -43,18 +48,20 @@ pub enum Asked {
     Stop,
     /// HUP: read the configuration again and reopen files.
     Reload,
+    /// USR2: hand over to a new process.
+    HandOver,
 }
 
 /// The signals of this process, from now on.
 pub struct Asks(Signals);
 
 impl Asks {
-    /// Takes over TERM, INT and HUP.
+    /// Takes over TERM, INT, HUP and USR2.
     ///
     /// # Errors
     /// The system's.
     pub fn new() -> io::Result<Self> {
-        Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map(Self)
+        Signals::new([Signal::Term, Signal::Int, Signal::Hup, Signal::Usr2]).map(Self)
     }
 
     /// Awaits the next one. Cancel: none is lost.
@@ -63,6 +70,7 @@ impl Asks {
             match self.0.next().await {
                 Some(Ok(Signal::Term | Signal::Int)) => return Asked::Stop,
                 Some(Ok(Signal::Hup)) => return Asked::Reload,
+                Some(Ok(Signal::Usr2)) => return Asked::HandOver,
                 Some(_) => {}
                 None => return Asked::Stop,
             }

@@ -3,13 +3,26 @@
 //! When descriptors run out, accepting pauses with a growing delay instead of spinning: the kernel
 //! keeps the connections in its queue meanwhile.
 
+use std::fmt;
+use std::fmt::Display;
+use std::fmt::Formatter;
+use std::fs::Permissions;
 use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::io::FdFlags;
 use socket2::SockAddr;
 
 use crate::net::clock::Deadline;
@@ -21,10 +34,38 @@ use crate::net::stream::Stream;
 use crate::net::worker;
 
 /// A bound and listening socket that no worker has taken yet.
+#[derive(Debug)]
 pub struct Bound {
     socket: OwnedFd,
     /// Where it listens; the port is the kernel's choice if 0 was asked for.
-    pub address: SocketAddr,
+    pub local: Local,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// At an address and port.
+    Ip(SocketAddr),
+    /// At a path; nowhere that can be told, if it is empty.
+    Unix(PathBuf),
+}
+
+impl Display for Local {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who else may have the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nobody.
+    Nobody,
+    /// Sockets of this process that are about to go, at an address that overlaps.
+    Ours,
 }
 
 /// Binds one socket for each of `count` workers to the same address.
@@ -37,10 +78,13 @@ pub struct Bound {
 pub fn bind(
     address: SocketAddr,
     count: usize,
-    backlog: u32,
-    options: &TcpOptions,
+    (backlog, options): (u32, &TcpOptions),
+    beside: Beside,
 ) -> io::Result<Vec<Bound>> {
     let probe = socket::tcp(address)?;
+    if beside == Beside::Ours {
+        probe.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         probe.set_only_v6(true)?;
     }
@@ -59,10 +103,79 @@ pub fn bind(
             socket.listen(backlog)?;
             Ok(Bound {
                 socket: socket.into(),
-                address,
+                local: Local::Ip(address),
             })
         })
         .collect()
+}
+
+/// Binds a socket to a path, for each of `count` workers a descriptor of it. A socket file that
+/// nobody listens at any more is taken away first: its process ended without doing so.
+///
+/// # Errors
+/// The kernel's; the path is in use, or is something else than a socket.
+pub fn bind_unix(path: &Path, count: usize, backlog: u32) -> io::Result<Vec<Bound>> {
+    take_away_the_stale(path)?;
+    let first = UnixListener::bind(path)?;
+    // Who may connect is said by the folder, as for other proxies: a file mode of 0755 would keep
+    // everybody out but our own user.
+    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    first.set_nonblocking(true)?;
+    let socket = OwnedFd::from(first);
+    let sockets = (1..count).map(|_| socket.try_clone());
+    let mut sockets: Vec<OwnedFd> = sockets.collect::<io::Result<_>>()?;
+    sockets.push(socket);
+    let bound = sockets.into_iter().map(|socket| {
+        let bound = Bound {
+            socket,
+            local: Local::Unix(path.to_owned()),
+        };
+        bound.listen(backlog)?;
+        Ok(bound)
+    });
+    bound.collect()
+}
+
+fn take_away_the_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something else than a socket is there",
+        )),
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => Err(io::Error::from(io::ErrorKind::AddrInUse)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Takes a listening socket that somebody else has bound.
+///
+/// # Errors
+/// That it is none, or the kernel's.
+pub fn adopt(socket: OwnedFd) -> io::Result<Bound> {
+    let listens = rustix::net::sockopt::socket_acceptconn(&socket)?;
+    if !listens || rustix::net::sockopt::socket_type(&socket)? != rustix::net::SocketType::STREAM {
+        return Err(io::Error::other("it is no listening stream socket"));
+    }
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let address = socket2::SockRef::from(&socket).local_addr()?;
+    let local = match address.as_socket() {
+        Some(address) => Local::Ip(address),
+        None => Local::Unix(
+            address
+                .as_pathname()
+                .map(Path::to_owned)
+                .unwrap_or_default(),
+        ),
+    };
+    Ok(Bound { socket, local })
 }
 
 /// A listening socket on its worker.
@@ -116,8 +229,40 @@ impl Bound {
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
-            address: self.address,
+            local: self.local.clone(),
         })
+    }
+
+    /// Other options for the connections that come from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set(&self, backlog: u32, options: &TcpOptions) -> io::Result<()> {
+        if let Local::Ip(_) = self.local {
+            options.apply(&socket2::SockRef::from(&self.socket))?;
+        }
+        self.listen(backlog)
+    }
+
+    fn listen(&self, backlog: u32) -> io::Result<()> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        socket2::SockRef::from(&self.socket).listen(backlog)
+    }
+
+    /// The socket alone.
+    #[must_use]
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// A descriptor of the same socket that a child of this process inherits.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn inheritable(&self) -> io::Result<OwnedFd> {
+        let copy = self.socket.try_clone()?;
+        rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
+        Ok(copy)
     }
 }
 
@@ -153,6 +298,23 @@ impl Listener {
         self.stream.heard();
     }
 
+    /// Hands over what is in the queue now, before the socket closes: those clients are connected,
+    /// as they see it.
+    pub fn accept_the_rest(&mut self, mut take: impl FnMut(Accepted)) {
+        for _ in 0..QUEUE_MOST {
+            match self.try_accept() {
+                Ok(Some((socket, peer))) => take(Accepted::Connection(socket, peer)),
+                Ok(None) => return,
+                Err(trouble) => {
+                    take(Accepted::Trouble(trouble));
+                    if trouble.wants_pause() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     async fn pause_accepting(&mut self) {
         self.stream.mute();
         worker::sleep_until(Deadline::after(self.pause)).await;
@@ -165,7 +327,7 @@ impl Listener {
             Ok((socket, peer)) => {
                 self.pause = PAUSE_LEAST;
                 let peer = peer.and_then(|any| SocketAddr::try_from(any).ok());
-                Ok(peer.map(|peer| (socket, peer)))
+                Ok(Some((socket, peer.unwrap_or(LOCAL_PEER))))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(Errno::MFILE) => Err(AcceptTrouble::ProcessDescriptors),
@@ -201,11 +363,17 @@ impl From<Fault> for AcceptTrouble {
     }
 }
 
+/// Who comes through a unix socket: somebody on this machine.
+const LOCAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// First pause after descriptors ran out.
 const PAUSE_LEAST: Duration = Duration::from_millis(10);
 
 /// Longest pause: the time after which new connections are served again once descriptors are free.
 const PAUSE_MOST: Duration = Duration::from_millis(500);
+
+/// Most connections taken from a queue that is about to be closed: the longest queue there is.
+const QUEUE_MOST: usize = 65_536;
 
 /// Most connections accepted before others get their turn.
 const BATCH_MOST: usize = 64;

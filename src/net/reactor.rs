@@ -319,17 +319,6 @@ impl Reactor {
         Poll::Ready(())
     }
 
-    /// Wakes every task that waits to read: something has changed that they should look at.
-    pub fn stir_readers(&self) {
-        let mut sources = self.sources.borrow_mut();
-        for (_, source) in &mut sources.places {
-            if source.armed & READ_ARMED != 0 {
-                source.armed &= !READ_ARMED;
-                wake(source.reader.as_ref());
-            }
-        }
-    }
-
     /// A timer's place, for waits that are not for a socket.
     pub fn add_timer(&self, deadline: Deadline) -> usize {
         let timer = Timer {

@@ -99,6 +99,8 @@ mod form {
         _address: SocketAddr,
         count: usize,
     ) -> io::Result<Vec<Socket>> {
+        // For a successor of ours at an address that overlaps, while this one is not yet closed.
+        first.set_reuse_port(true)?;
         let mut sockets = Vec::with_capacity(count);
         for _ in 1..count {
             sockets.push(first.try_clone()?);

@@ -1,17 +1,19 @@
 //! System calls that neither socket2 nor rustix has in a safe form: the only `unsafe` here.
-#![cfg_attr(
-    target_os = "linux",
-    expect(
-        unsafe_code,
-        reason = "system calls without a safe form; each has its SAFETY reason"
-    )
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe form; each has its SAFETY reason"
 )]
+
+use std::io;
 
 #[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 
 /// What the kernel knows of a TCP connection (`TCP_INFO`, tcp(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,20 @@ pub fn bind_address_no_port(socket: BorrowedFd<'_>) {
 /// Lets connect() choose the local port: not on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn bind_address_no_port(_socket: BorrowedFd<'_>) {}
+
+/// Takes a descriptor that this process was started with, as its environment says, into ownership.
+///
+/// # Errors
+/// EBADF: there is none of this number.
+pub fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `fcntl` with F_GETFD reads a flag of whatever the number stands for, or fails.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the number is open, and whoever started us named it as ours; `net/inherit` asks once
+    // for each and before anything else could have opened it, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
 
 /// Octets the kernel must have written for `bytes_acked` to be true.
 #[cfg(target_os = "linux")]

@@ -17,7 +17,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::net::Deadline;
@@ -30,6 +29,8 @@ use crate::net::dial::Switch;
 use crate::net::dial::TcpOptions;
 use crate::net::listen;
 use crate::net::listen::Accepted;
+use crate::net::listen::Beside;
+use crate::net::listen::Local;
 use crate::net::quickack::QuickAck;
 use crate::net::reactor::Gone;
 use crate::net::reactor::Initially;
@@ -343,27 +344,6 @@ fn a_place_given_back_is_not_mistaken_for_its_former_tenant() {
 }
 
 #[test]
-fn readers_are_woken_when_something_changed() {
-    on_a_worker(|| async {
-        let (stream, _peer) = pair();
-        worker::spawn(async {
-            worker::sleep_until(Deadline::after(Duration::from_millis(20))).await;
-            worker::reactor().unwrap().stir_readers();
-        });
-        let mut polls = 0;
-        poll_fn(|context| {
-            polls += 1;
-            if polls == 2 {
-                return Poll::Ready(());
-            }
-            stream.poll_readable(context, Deadline::NEVER).map(|_| ())
-        })
-        .await;
-        assert_eq!(polls, 2);
-    });
-}
-
-#[test]
 fn a_letter_wakes_a_worker_that_sleeps_without_a_deadline() {
     let sleeper = start_worker();
     for _ in 0..100 {
@@ -378,8 +358,10 @@ fn a_letter_wakes_a_worker_that_sleeps_without_a_deadline() {
 fn every_connection_reaches_one_of_the_workers_that_share_an_address() {
     const COUNT: usize = 40;
     let (tell, told) = mpsc::channel();
-    let sockets = listen::bind(loopback(), 2, 128, &options().tcp).unwrap();
-    let address = sockets[0].address;
+    let sockets = listen::bind(loopback(), 2, (128, &options().tcp), Beside::Nobody).unwrap();
+    let Local::Ip(address) = sockets[0].local.clone() else {
+        panic!("it was bound to an address");
+    };
     let workers: Vec<Address> = sockets
         .into_iter()
         .map(|bound| {
@@ -424,7 +406,7 @@ fn every_connection_reaches_one_of_the_workers_that_share_an_address() {
 fn an_address_in_use_is_an_error() {
     let taken = TcpListener::bind(loopback()).unwrap();
     let address = taken.local_addr().unwrap();
-    assert!(listen::bind(address, 2, 128, &options().tcp).is_err());
+    assert!(listen::bind(address, 2, (128, &options().tcp), Beside::Nobody).is_err());
 }
 
 #[test]

@@ -13,15 +13,20 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_task::Runnable;
+use futures::FutureExt as _;
 
 use crate::net::clock;
 use crate::net::clock::Deadline;
@@ -41,6 +46,8 @@ pub struct Address(&'static Shared);
 
 struct Shared {
     index: usize,
+    /// Counts the turns, two each: odd while the worker sleeps.
+    pulse: AtomicU64,
     mailbox: Mailbox,
     /// By which another worker takes a socket out of this one's reactor.
     remover: Remover,
@@ -68,6 +75,9 @@ thread_local! {
     static INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
+/// Who hears of panics.
+static ON_PANIC: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
 static WORKERS: Mutex<Vec<Address>> = Mutex::new(Vec::new());
 
 /// Runs a worker on this thread until [`stop`] is called on it: `begin` spawns its first tasks.
@@ -80,6 +90,7 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
     let remover = reactor.remover()?;
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         index,
+        pulse: AtomicU64::new(0),
         mailbox,
         remover,
     }));
@@ -140,15 +151,29 @@ pub(super) fn home() -> io::Result<(Address, Rc<Reactor>)> {
 }
 
 /// Starts a task on this worker; it runs until it ends. On a thread that is no worker it is dropped.
+/// A panic ends the task alone, and is told to whom [`on_panic`] has named.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     HERE.with_borrow(|here| {
         let Some(local) = here else { return };
         let address = local.address;
+        let future = async {
+            if AssertUnwindSafe(future).catch_unwind().await.is_err()
+                && let Some(tell) = ON_PANIC.get()
+            {
+                tell();
+            }
+        };
         let (runnable, task) =
             async_task::spawn_local(future, move |runnable| schedule(address, runnable));
         runnable.schedule();
         task.detach();
     });
+}
+
+/// Has `tell` called, on the worker, whenever one of its tasks has panicked. Once in a process.
+pub fn on_panic(tell: impl Fn() + Send + Sync + 'static) {
+    // Whoever came first stays: there is one service in a process.
+    ON_PANIC.get_or_init(|| Box::new(tell));
 }
 
 /// Has `hook` called once a turn, before the worker sleeps; it answers when it wants another call.
@@ -212,6 +237,12 @@ impl Address {
         self.0.index
     }
 
+    /// Its turns so far, two each: odd while it sleeps. One that stays even is at one thing.
+    #[must_use]
+    pub fn pulse(self) -> u64 {
+        self.0.pulse.load(Ordering::Relaxed)
+    }
+
     /// Has the worker do something on its own thread.
     pub fn post(self, work: impl FnOnce() + Send + 'static) {
         self.0.mailbox.post(Letter::Work(Box::new(work)));
@@ -249,12 +280,21 @@ impl Local {
                 (true, Sleep::Sound) => until(again_by),
                 _ => Some(Duration::ZERO),
             };
+            self.beat();
             let bell = self.reactor.wait(limit).await;
+            self.beat();
             self.address.0.mailbox.wake_up();
             if bell == Bell::Rang {
                 self.address.0.mailbox.still();
             }
         }
+    }
+
+    /// Only this worker writes it, so a load and a store do.
+    fn beat(&self) {
+        let pulse = &self.address.0.pulse;
+        let next = pulse.load(Ordering::Relaxed).wrapping_add(1);
+        pulse.store(next, Ordering::Relaxed);
     }
 
     fn run_ready(&self) {

@@ -271,6 +271,12 @@ pub struct LiveHandle {
 }
 
 impl LiveHandle {
+    /// What it shows, for another who looks.
+    #[must_use]
+    pub fn shared(&self) -> Arc<LiveConn> {
+        Arc::clone(&self.conn)
+    }
+
     /// It closes so, `now`: in microseconds since the process began, and by the time of day.
     pub fn close(&self, close: Close, (now_micros, wall): (u64, SystemTime)) {
         let LiveView {

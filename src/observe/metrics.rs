@@ -3,6 +3,7 @@
 //! Handles are resolved once; on the path of a request nothing is looked up. Only what something
 //! feeds is registered: a series that could not move would be a lie.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -16,12 +17,13 @@ use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::observe::counter::Counter;
 use crate::observe::dns_metrics::DnsMetrics;
+use crate::observe::drain_metrics::DrainMetrics;
 use crate::observe::endpoint_metrics::EndpointBook;
-use crate::observe::gauge::Level;
 use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::process::ProcessMetrics;
 use crate::observe::registry::Info;
 use crate::observe::registry::Registry;
+use crate::observe::reload_metrics::ReloadMetrics;
 use crate::observe::route_metrics::RouteMetrics;
 use crate::observe::table::Table;
 use crate::observe::table::Table2;
@@ -29,8 +31,10 @@ use crate::observe::table::Table3;
 use crate::observe::tcp_metrics::TcpMetrics;
 use crate::observe::upstream_metrics::UpstreamMetrics;
 use crate::observe::words::Direction;
+use crate::observe::words::Drained;
 use crate::observe::words::GracefulOutcome;
 use crate::observe::words::Word;
+use crate::observe::worker_metrics::WorkerMetrics;
 
 /// What there is to count: the names of a configuration.
 #[derive(Clone, Debug, Default)]
@@ -54,16 +58,11 @@ pub struct UpstreamShape {
     pub max_endpoint_series: usize,
 }
 
-/// Everything that is counted. The vectors are in the order of the shape.
+/// Everything that is counted.
 pub struct Metrics {
-    /// The client side.
-    pub listeners: Vec<Arc<ListenerMetrics>>,
-    /// Requests.
-    pub routes: Vec<Arc<RouteMetrics>>,
+    book: Mutex<Book>,
     /// Requests that no route matched, under an empty `route`.
     pub no_route: Arc<RouteMetrics>,
-    /// The origin side.
-    pub upstreams: Vec<Arc<UpstreamMetrics>>,
     /// Answers of our own to requests that reached no upstream, under an empty `upstream`.
     pub no_upstream: Table<ProxyError, Counter>,
     /// Connections closed: on which side, by whom, how, and in which phase.
@@ -74,8 +73,14 @@ pub struct Metrics {
     pub graceful_closes: Table2<Side, GracefulOutcome, Counter>,
     /// Octets on the wire.
     pub bytes: Table2<Side, Direction, Counter>,
-    /// 0 serving, 1 draining.
-    pub drain_state: Level,
+    /// How a drain goes.
+    pub drain: DrainMetrics,
+    /// Client connections that ended in a drain.
+    pub drain_closed: Table<Drained, Counter>,
+    /// Whether each worker turns.
+    pub workers: Vec<WorkerMetrics>,
+    /// Reloads of the configuration.
+    pub reloads: ReloadMetrics,
     /// Access log lines given up because the writer could not keep pace.
     pub log_lines_dropped: Counter,
     /// Tasks that panicked; each cost one connection.
@@ -95,15 +100,16 @@ impl Metrics {
         let registry = Arc::new(Mutex::new(Registry::new(shape.workers)));
         let mut locked = registry.lock().unwrap_or_else(PoisonError::into_inner);
         let r = &mut *locked;
-        let listener = |name: &Name| Arc::new(ListenerMetrics::new(r, name.as_str()));
-        let listeners = shape.listeners.iter().map(listener).collect();
-        let route = |name: &Name| Arc::new(RouteMetrics::new(r, name.as_str()));
-        let routes = shape.routes.iter().map(route).collect();
-        let upstreams = shape
-            .upstreams
-            .iter()
-            .map(|shape| upstream(r, shape, &registry))
-            .collect();
+        let mut book = Book::default();
+        for name in &shape.listeners {
+            book.listener(name, r);
+        }
+        for name in &shape.routes {
+            book.route(name, r);
+        }
+        for shape in &shape.upstreams {
+            book.upstream(shape, r, &registry);
+        }
         let build = Info {
             name: "holdfast_build_info",
             help: "1, labelled with the version.",
@@ -111,10 +117,8 @@ impl Metrics {
         r.level(build, &[("version", env!("CARGO_PKG_VERSION"))])
             .set(1.0);
         let metrics = Self {
-            listeners,
-            routes,
+            book: Mutex::new(book),
             no_route: Arc::new(RouteMetrics::new(r, "")),
-            upstreams,
             no_upstream: UpstreamMetrics::errors_without_upstream(r),
             closes: Table::new(|side: Side| {
                 Table3::new(|by: By, how: How, phase: Phase| {
@@ -142,7 +146,12 @@ impl Metrics {
                     &[("side", side.label()), ("direction", direction.label())],
                 )
             }),
-            drain_state: r.level(DRAIN_STATE, &[]),
+            drain: DrainMetrics::new(r),
+            drain_closed: DrainMetrics::closed(r),
+            workers: (0..shape.workers)
+                .map(|index| WorkerMetrics::new(r, index))
+                .collect(),
+            reloads: ReloadMetrics::new(r),
             log_lines_dropped: r.counter(LOG_DROPPED, &[]),
             panics: r.counter(PANICS, &[]),
             process: ProcessMetrics::new(r),
@@ -153,11 +162,41 @@ impl Metrics {
         Arc::new(metrics)
     }
 
+    /// What the listener of this name counts. What was there once is there for good: a listener that
+    /// a reload takes away may still have connections, and one that it brings back goes on counting.
+    #[must_use]
+    pub fn listener(&self, name: &Name) -> Arc<ListenerMetrics> {
+        self.in_book(|book, registry| book.listener(name, registry))
+    }
+
+    /// Every listener's.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
+        self.in_book(|book, _| book.listeners.values().cloned().collect())
+    }
+
+    /// What the route of this name counts.
+    #[must_use]
+    pub fn route(&self, name: &Name) -> Arc<RouteMetrics> {
+        self.in_book(|book, registry| book.route(name, registry))
+    }
+
+    /// What the upstream of this name counts.
+    #[must_use]
+    pub fn upstream(&self, shape: &UpstreamShape) -> Arc<UpstreamMetrics> {
+        self.in_book(|book, registry| book.upstream(shape, registry, &self.registry))
+    }
+
+    fn in_book<T>(&self, look: impl FnOnce(&mut Book, &mut Registry) -> T) -> T {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&mut book, &mut registry)
+    }
+
     /// What the upstream of this name counts of look-ups, from now on.
     #[must_use]
-    pub fn dns(&self, upstream: &Name) -> DnsMetrics {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        DnsMetrics::new(&mut registry, upstream.as_str())
+    pub fn dns(&self, upstream: &Name) -> Arc<DnsMetrics> {
+        self.in_book(|book, registry| book.dns(upstream, registry))
     }
 
     /// Has `look` called before all of it is exposed.
@@ -195,14 +234,44 @@ impl Metrics {
     }
 }
 
-fn upstream(
-    r: &mut Registry,
-    shape: &UpstreamShape,
-    registry: &Arc<Mutex<Registry>>,
-) -> Arc<UpstreamMetrics> {
-    let (name, cap) = (shape.name.as_str(), shape.max_endpoint_series);
-    let endpoints = EndpointBook::new(name, cap, registry);
-    Arc::new(UpstreamMetrics::new(r, name, endpoints))
+/// What was made, by name: asking again gives the same.
+#[derive(Debug, Default)]
+struct Book {
+    listeners: BTreeMap<String, Arc<ListenerMetrics>>,
+    routes: BTreeMap<String, Arc<RouteMetrics>>,
+    upstreams: BTreeMap<String, Arc<UpstreamMetrics>>,
+    dns: BTreeMap<String, Arc<DnsMetrics>>,
+}
+
+impl Book {
+    fn listener(&mut self, name: &Name, r: &mut Registry) -> Arc<ListenerMetrics> {
+        let make = || Arc::new(ListenerMetrics::new(r, name.as_str()));
+        Arc::clone(self.listeners.entry(name.to_string()).or_insert_with(make))
+    }
+
+    fn route(&mut self, name: &Name, r: &mut Registry) -> Arc<RouteMetrics> {
+        let make = || Arc::new(RouteMetrics::new(r, name.as_str()));
+        Arc::clone(self.routes.entry(name.to_string()).or_insert_with(make))
+    }
+
+    fn dns(&mut self, upstream: &Name, r: &mut Registry) -> Arc<DnsMetrics> {
+        let make = || Arc::new(DnsMetrics::new(r, upstream.as_str()));
+        Arc::clone(self.dns.entry(upstream.to_string()).or_insert_with(make))
+    }
+
+    fn upstream(
+        &mut self,
+        shape: &UpstreamShape,
+        r: &mut Registry,
+        registry: &Arc<Mutex<Registry>>,
+    ) -> Arc<UpstreamMetrics> {
+        let (name, cap) = (shape.name.as_str(), shape.max_endpoint_series);
+        let make = || {
+            let endpoints = EndpointBook::new(name, cap, registry);
+            Arc::new(UpstreamMetrics::new(r, name, endpoints))
+        };
+        Arc::clone(self.upstreams.entry(name.to_owned()).or_insert_with(make))
+    }
 }
 
 const CLOSES: Info = Info {
@@ -221,10 +290,6 @@ const BYTES: Info = Info {
     name: "holdfast_bytes_total",
     help: "Octets received and sent.",
 };
-const DRAIN_STATE: Info = Info {
-    name: "holdfast_drain_state",
-    help: "0 while serving, 1 while draining.",
-};
 const LOG_DROPPED: Info = Info {
     name: "holdfast_log_lines_dropped_total",
     help: "Access log lines given up because the writer could not keep pace.",
@@ -239,7 +304,6 @@ mod tests {
     use super::*;
     use crate::base::CloseReason;
     use crate::observe::words::DnsResult;
-    use std::collections::BTreeMap;
     use std::collections::BTreeSet;
 
     fn shape() -> Shape {
@@ -351,7 +415,9 @@ mod tests {
     #[test]
     fn what_is_counted_is_shown_under_its_own_labels() {
         let metrics = Metrics::new(&shape());
-        metrics.listeners[1]
+        let other = Name::parse("other").unwrap();
+        metrics
+            .listener(&other)
             .closed
             .of(By::Peer, CloseReason::PeerFin)
             .add(3);
@@ -402,13 +468,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reload_brings_back_goes_on_counting() {
+        let metrics = Metrics::new(&shape());
+        let name = Name::parse("late").unwrap();
+        metrics.listener(&name).accepted.add(2);
+        metrics.listener(&name).accepted.inc();
+        let line = r#"holdfast_client_connections_accepted_total{listener="late"} 3"#;
+        assert!(metrics.expose().contains(line));
+        assert_eq!(metrics.listeners().len(), 3);
+    }
+
+    #[test]
     fn samples_of_tcp_are_shown_for_upstreams_that_are_sampled() {
         let metrics = Metrics::new(&shape());
+        let app = metrics.upstream(&shape().upstreams[0]);
         assert!(!metrics.expose().contains("holdfast_upstream_tcp_"));
-        assert!(metrics.upstreams[0].tcp().is_none());
-        metrics.sample_tcp(&Name::parse("app").unwrap(), &metrics.upstreams[0]);
-        metrics.upstreams[0].tcp().unwrap().rtt.observe(250);
-        metrics.sample_tcp(&Name::parse("app").unwrap(), &metrics.upstreams[0]);
+        assert!(app.tcp().is_none());
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &app);
+        app.tcp().unwrap().rtt.observe(250);
+        metrics.sample_tcp(&Name::parse("app").unwrap(), &app);
         let text = metrics.expose();
         assert!(text.contains(r#"holdfast_upstream_tcp_retransmits_total{upstream="app"} 0"#));
         assert!(text.contains(r#"tcp_rtt_seconds_sum{upstream="app"} 0.00025"#));
@@ -417,7 +495,8 @@ mod tests {
     #[test]
     fn a_limit_that_is_off_is_infinite() {
         let metrics = Metrics::new(&shape());
-        metrics.listeners[0].limit.set(f64::INFINITY);
+        let web = Name::parse("web").unwrap();
+        metrics.listener(&web).limit.set(f64::INFINITY);
         let text = metrics.expose();
         let limit = r#"holdfast_client_connections_limit{listener="web"} inf"#;
         assert!(text.contains(limit));
@@ -451,5 +530,8 @@ connections_closed_total how fin rst timeout
 connection_resets_total side client upstream
 connection_resets_total origin peer holdfast
 graceful_closes_total outcome clean timed_out reset
-bytes_total direction rx tx";
+bytes_total direction rx tx
+config_reloads_total result applied refused
+drain_connections kind idle exchange tunnel
+drain_closed_total how idle finished cut";
 }

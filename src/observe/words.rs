@@ -90,6 +90,26 @@ words! {
         Abort,  "abort",  "The exchange was given up.";
     }
 
+    /// How a client connection ended while Holdfast drained.
+    Drained {
+        Idle,     "idle",     "It was closed between requests.";
+        Finished, "finished", "What it carried was finished.";
+        Cut,      "cut",      "What it carried was cut.";
+    }
+
+    /// What a client connection that is still open in a drain is doing.
+    DrainKind {
+        Idle,     "idle",     "It is between requests.";
+        Exchange, "exchange", "It carries a request, or closes in stages.";
+        Tunnel,   "tunnel",   "It is a tunnel.";
+    }
+
+    /// What became of a configuration that was read again.
+    ReloadResult {
+        Applied, "applied", "It is in effect.";
+        Refused, "refused", "It is wrong, or cannot be had; the one before stays.";
+    }
+
     /// How pipelined requests were served.
     PipelineMode {
         Serial,     "serial",     "One after the other.";

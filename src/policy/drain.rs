@@ -29,6 +29,28 @@ pub struct DrainSettings {
     pub timeout: Duration,
     /// How long tunnels may take after that.
     pub tunnel_timeout: Duration,
+    /// Whether WebSockets are told then.
+    pub websockets: WebSockets,
+    /// How what is left at the end is closed.
+    pub at_deadline: AtDeadline,
+}
+
+/// Whether WebSockets are told of the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebSockets {
+    /// Both ends get a Close frame with 1001, "going away" (RFC 6455 §7.4.1).
+    Told,
+    /// They are tunnels like any other.
+    Untold,
+}
+
+/// How what is left at the end is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtDeadline {
+    /// By reset: nobody takes for whole what was cut.
+    Reset,
+    /// By an orderly close.
+    Fin,
 }
 
 /// What is still open.
@@ -62,25 +84,16 @@ pub enum Ending {
 pub enum Stage {
     /// Not draining.
     Serving,
-    /// Not ready; accepting; every answer says `Connection: close`.
+    /// Not ready; accepting; from here on every answer says `Connection: close` (RFC 9112 §9.6).
     Announced,
     /// Listeners closed; idle connections close over the spread.
     Closing,
     /// Only what is in flight is left.
     Waiting,
-    /// Only tunnels are left.
+    /// Only tunnels are left; exchanges that have not ended are cut.
     Tunnels,
     /// Over.
     Ended(Ending),
-}
-
-/// Whether an answer lets its connection persist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
-    /// As usual.
-    Persist,
-    /// The answer says `Connection: close` (RFC 9112 §9.6).
-    SayClose,
 }
 
 /// The drain.
@@ -111,6 +124,14 @@ impl Drain {
         if self.stage == Stage::Serving {
             self.stage = Stage::Announced;
             self.until = now.checked_add(self.settings.delay);
+        }
+    }
+
+    /// Somebody else has taken over: no balancer needs to hear of it first.
+    pub fn hand_over(&mut self, now: Instant) {
+        self.begin(now);
+        if self.stage == Stage::Announced {
+            self.until = Some(now);
         }
     }
 
@@ -150,17 +171,25 @@ impl Drain {
         self.until
     }
 
-    /// What answers say about persistence.
+    /// What was asked for.
     #[must_use]
-    pub fn farewell(&self) -> Farewell {
-        match self.stage {
-            Stage::Serving => Farewell::Persist,
-            Stage::Announced
-            | Stage::Closing
-            | Stage::Waiting
-            | Stage::Tunnels
-            | Stage::Ended(_) => Farewell::SayClose,
-        }
+    pub fn settings(&self) -> &DrainSettings {
+        &self.settings
+    }
+
+    /// When it is over at the latest. None: it has not begun.
+    #[must_use]
+    pub fn latest_end(&self) -> Option<Instant> {
+        let rest = match self.stage {
+            Stage::Serving | Stage::Ended(_) => return None,
+            Stage::Tunnels => Duration::ZERO,
+            Stage::Announced => self.settings.timeout + self.settings.tunnel_timeout,
+            Stage::Closing | Stage::Waiting => {
+                let waiting = self.settings.timeout + self.settings.tunnel_timeout;
+                return self.closing_since?.checked_add(waiting);
+            }
+        };
+        self.until?.checked_add(rest)
     }
 
     /// When an idle connection closes. `thousandth` (0 to 999, by dice) is its place in the
@@ -220,6 +249,8 @@ mod tests {
         spread: Duration::from_secs(2),
         timeout: Duration::from_secs(20),
         tunnel_timeout: Duration::from_secs(10),
+        websockets: WebSockets::Told,
+        at_deadline: AtDeadline::Reset,
     };
 
     const NOTHING: Open = Open {
@@ -248,10 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn while_serving_nothing_moves_and_connections_persist() {
+    fn while_serving_nothing_moves() {
         let mut drain = Drain::new(SETTINGS);
         assert_eq!(drain.advance(start() + secs(3600), NOTHING), Stage::Serving);
-        assert_eq!(drain.farewell(), Farewell::Persist);
         assert_eq!(drain.next_deadline(), None);
     }
 
@@ -259,7 +289,6 @@ mod tests {
     fn the_announcement_lasts_even_when_nothing_is_open() {
         let (mut drain, now) = begun();
         assert_eq!(drain.advance(now + secs(2), NOTHING), Stage::Announced);
-        assert_eq!(drain.farewell(), Farewell::SayClose);
         assert_eq!(drain.next_deadline(), Some(now + secs(3)));
         assert_eq!(
             drain.advance(now + secs(3), NOTHING),
@@ -319,6 +348,37 @@ mod tests {
             other.advance(now + secs(13), open),
             Stage::Ended(Ending::CutShort)
         );
+    }
+
+    #[test]
+    fn the_latest_end_comes_nearer_when_a_stage_ends_early_and_never_later() {
+        assert_eq!(Drain::new(SETTINGS).latest_end(), None);
+        let (mut drain, now) = begun();
+        assert_eq!(drain.latest_end(), Some(now + secs(33)));
+        let open = Open {
+            exchanges: 1,
+            tunnels: 1,
+            ..NOTHING
+        };
+        drain.advance(now + secs(3), open);
+        assert_eq!(drain.latest_end(), Some(now + secs(33)));
+        let open = Open {
+            tunnels: 1,
+            ..NOTHING
+        };
+        assert_eq!(drain.advance(now + secs(5), open), Stage::Tunnels);
+        assert_eq!(drain.latest_end(), Some(now + secs(15)));
+        drain.hurry(open);
+        assert_eq!(drain.latest_end(), None);
+    }
+
+    #[test]
+    fn a_hand_over_needs_no_announcement() {
+        let now = start();
+        let mut drain = Drain::new(SETTINGS);
+        drain.hand_over(now);
+        let open = Open { idle: 1, ..NOTHING };
+        assert_eq!(drain.advance(now, open), Stage::Closing);
     }
 
     #[test]

@@ -328,6 +328,13 @@ impl Health {
         }
     }
 
+    /// It is judged by other settings from now on. What it waits for that is no longer wanted, a
+    /// check or a growing share, is over.
+    pub fn on_settings(&mut self, settings: HealthSettings, now: Instant) -> Option<Change> {
+        self.settings = settings;
+        self.on_time(now)
+    }
+
     /// Time passed.
     pub fn on_time(&mut self, now: Instant) -> Option<Change> {
         match self.standing {

@@ -112,6 +112,11 @@ impl IdleLimit {
         }
     }
 
+    /// Other settings from now on; what is known stays known.
+    pub fn set(&mut self, settings: IdleSettings) {
+        self.settings = settings;
+    }
+
     /// An answer carried `Keep-Alive: timeout=`; the latest counts.
     pub fn on_hint(&mut self, timeout: Duration) {
         self.hint = Some(timeout);

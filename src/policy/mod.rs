@@ -10,6 +10,8 @@ pub mod answers;
 pub mod admission;
 pub mod body_rate;
 pub mod drain;
+pub mod websocket;
+pub mod watchdog;
 pub mod idle_learning;
 pub mod header_rules;
 pub mod forwarded;

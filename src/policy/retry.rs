@@ -323,6 +323,12 @@ impl Budget {
         }
     }
 
+    /// Whether it grows as the other does.
+    #[must_use]
+    pub fn has_terms_of(&self, other: &Self) -> bool {
+        (self.ratio, self.per_second) == (other.ratio, other.per_second)
+    }
+
     /// A request begins.
     pub fn on_request(&self) {
         // Workers that read at once may overshoot the reserve by a deposit each; no matter.

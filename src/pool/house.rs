@@ -4,7 +4,8 @@
 //! Whoever has changed a ledger calls [`share_out`] while anybody waits. Absent on purpose: locks;
 //! the caller holds them all, which is what makes the order exact.
 //!
-//! 1. The open connections of all ledgers together are at most the total.
+//! 1. The open connections of all ledgers together are at most the total. A lowered one takes away
+//!    idle connections at once and the others as they return; until then nothing new is opened.
 //! 2. After sharing out, nobody waits who has a place and a port at their own endpoint while the
 //!    total has room, or anything idle could make some.
 //! 3. Among those, the oldest is first, where a ledger offers the first of its own line. With clients
@@ -302,6 +303,53 @@ mod tests {
         house.ask(1, Fresh::Any);
         let connecting = house.ledgers[1].connecting();
         assert_eq!((connecting, house.waiting.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_raised_total_serves_who_waited_under_the_lower_one() {
+        for raised in [Some(2), None] {
+            let mut house = House::new(1, 4);
+            house.ask(0, Fresh::Any);
+            house.ask(1, Fresh::Any);
+            house.total.set_limit(raised);
+            house.share();
+            assert_eq!((house.served.len(), house.total.open()), (1, 2));
+        }
+    }
+
+    #[test]
+    fn what_is_open_without_a_total_counts_once_there_is_one() {
+        let mut house = House::new(1, 4);
+        house.total.set_limit(None);
+        for at in 0..3 {
+            house.ask(at, Fresh::Only);
+            house.connect(0);
+        }
+        house.total.set_limit(Some(2));
+        assert!(house.total.is_exceeded());
+        house.ask(0, Fresh::Only);
+        house.give_back(0, Verdict::Reusable);
+        assert_eq!((house.total.open(), house.served.len()), (2, 0));
+        house.give_back(0, Verdict::Reusable);
+        assert_eq!((house.total.open(), house.served.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_lowered_total_takes_idle_connections_away_at_once() {
+        let mut house = House::new(3, 4);
+        for _ in 0..3 {
+            house.ask(0, Fresh::Only);
+            house.connect(0);
+        }
+        for _ in 0..2 {
+            house.give_back(0, Verdict::Reusable);
+        }
+        house.total.set_limit(Some(2));
+        let (mut retired, now) = (Vec::new(), house.now);
+        let woken = house.ledgers[0].set_limits(limits(4), now, &mut retired);
+        assert!(woken.is_empty());
+        assert_eq!((retired.len(), house.ledgers[0].idle()), (1, 1));
+        house.check();
     }
 
     #[derive(Clone, Copy, Debug)]

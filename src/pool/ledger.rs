@@ -17,6 +17,7 @@
 //! 8. There is at most one canary: a connection that has idled too long to be used, and is kept to
 //!    find out when the origin closes it. It is never handed out, and the first to give its place.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -271,8 +272,9 @@ impl<C> Ledger<C> {
         if self.is_crowded() {
             self.retire_canary(retired);
         }
-        while !self.shelves.is_empty() && (self.is_crowded() || self.idle() > self.limits.max_idle)
-        {
+        let too_many =
+            |at: &Self| at.is_crowded() || at.total.is_exceeded() || at.idle() > at.limits.max_idle;
+        while !self.shelves.is_empty() && too_many(self) {
             self.retire_oldest(CloseReason::PoolFull, now, retired);
         }
         std::iter::from_fn(|| self.admit_next()).collect()
@@ -405,6 +407,12 @@ impl<C> Ledger<C> {
     #[must_use]
     pub fn ports_due(&self, now: Instant) -> Option<Instant> {
         self.ports.look_again(now)
+    }
+
+    /// Counts its ports by other terms, over these source addresses; none: the system chooses. Who
+    /// waits for a port is served by the `set_limits` that follows.
+    pub fn set_ports(&mut self, shape: PortShape, sources: &[IpAddr]) {
+        self.ports.revise(shape, sources);
     }
 
     /// Its ports.
@@ -819,7 +827,8 @@ impl<C> Ledger<C> {
             return Some(self.idle_reason);
         }
         // Limits were lowered below what is open.
-        (self.open() > self.limits.max_connections.0).then_some(CloseReason::PoolFull)
+        let too_many = self.open() > self.limits.max_connections.0 || self.total.is_exceeded();
+        too_many.then_some(CloseReason::PoolFull)
     }
 
     fn make_room(&mut self, idle: Idle<C>, placer: Ticket) -> Returned<C> {

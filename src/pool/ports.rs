@@ -16,6 +16,7 @@
 //! 4. An address on which the system found no port is asked again after a pause, by one connect
 //!    alone, until one succeeds.
 
+use std::net::IpAddr;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -99,11 +100,22 @@ pub struct PortBook {
 
 #[derive(Debug)]
 struct Source {
+    /// None: the system chooses.
+    address: Option<IpAddr>,
+    standing: Standing,
     in_use: u32,
     time_wait: u32,
     /// How many come free in each tick to come. Empty until TIME_WAIT first holds one.
     wheel: Vec<u32>,
     tide: Tide,
+}
+
+/// Whether connects are made from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Chosen,
+    /// Not any more: its ports come free as their connections end.
+    Leaving,
 }
 
 /// What the system said at the last connects from an address.
@@ -123,19 +135,50 @@ impl PortBook {
     /// A book in which nothing is written yet.
     #[must_use]
     pub fn new(shape: PortShape) -> Self {
-        let source = || Source {
-            in_use: 0,
-            time_wait: 0,
-            wheel: Vec::new(),
-            tide: Tide::Clear,
-        };
+        let sources = 0..shape.sources.max(1);
         Self {
-            sources: (0..shape.sources.max(1)).map(|_| source()).collect(),
+            sources: sources.map(|_| Source::new(None)).collect(),
             shape,
             begun: None,
             tick: 0,
             trend: Box::new([0; TREND_TICKS]),
         }
+    }
+
+    /// Counts by other terms from now on, over these source addresses; none: the system chooses.
+    /// Those that are known already keep what they hold, and so do those that are not wanted any
+    /// more until it comes free. How long TIME_WAIT lasts stays as it was.
+    pub fn revise(&mut self, shape: PortShape, addresses: &[IpAddr]) {
+        let hold = self.shape.hold;
+        self.shape = PortShape { hold, ..shape };
+        let wanted: Vec<_> = match addresses {
+            [] => vec![None],
+            [..] => addresses.iter().copied().map(Some).collect(),
+        };
+        for source in &mut self.sources {
+            source.standing = match wanted.contains(&source.address) {
+                true => Standing::Chosen,
+                false => Standing::Leaving,
+            };
+        }
+        for address in wanted {
+            if self.sources.iter().any(|source| source.is(address)) {
+                continue;
+            }
+            let mut places = self.sources.iter_mut();
+            let empty =
+                |source: &&mut Source| source.standing == Standing::Leaving && source.held() == 0;
+            match places.find(empty) {
+                Some(place) => *place = Source::new(address),
+                None => self.sources.push(Source::new(address)),
+            }
+        }
+    }
+
+    /// The address that a seat is at; `None`: the system chooses.
+    #[must_use]
+    pub fn address(&self, seat: Seat) -> Option<IpAddr> {
+        self.sources.get(seat.source())?.address
     }
 
     /// Time has passed: what TIME_WAIT held long enough comes free.
@@ -246,6 +289,9 @@ impl PortBook {
         for source in &self.sources {
             counts.in_use += source.in_use;
             counts.time_wait += source.time_wait;
+            if source.standing == Standing::Leaving {
+                continue;
+            }
             let free = self.shape.range.saturating_sub(source.held());
             counts.available = counts.available.saturating_add(free);
             counts.reserve = counts.reserve.saturating_add(self.shape.reserve);
@@ -279,11 +325,28 @@ impl PortBook {
 
     fn admits(&self, source: &Source) -> bool {
         let free = self.shape.range.saturating_sub(source.held());
-        free > self.shape.reserve && matches!(source.tide, Tide::Clear | Tide::Turning)
+        free > self.shape.reserve
+            && source.standing == Standing::Chosen
+            && matches!(source.tide, Tide::Clear | Tide::Turning)
     }
 }
 
 impl Source {
+    fn new(address: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            standing: Standing::Chosen,
+            in_use: 0,
+            time_wait: 0,
+            wheel: Vec::new(),
+            tide: Tide::Clear,
+        }
+    }
+
+    fn is(&self, address: Option<IpAddr>) -> bool {
+        self.standing == Standing::Chosen && self.address == address
+    }
+
     fn held(&self) -> u32 {
         self.in_use.saturating_add(self.time_wait)
     }
@@ -327,6 +390,29 @@ mod tests {
     use proptest::prelude::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn other_source_addresses_leave_the_count_of_those_that_stay() {
+        let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
+        let shape = PortShape::new(2, 10, 0, MINUTE);
+        let mut book = PortBook::new(shape);
+        book.revise(shape, &[a, b]);
+        book.advance(start());
+        let seats = [book.take().unwrap(), book.take().unwrap()];
+        assert_eq!(seats.map(|seat| book.address(seat)), [Some(a), Some(b)]);
+        book.leave(seats[1], Parting::OursFirst);
+
+        book.revise(shape, &[c, a]);
+        let counts = book.counts();
+        let known = (counts.in_use, counts.time_wait, counts.available);
+        assert_eq!(known, (1, 1, 10 + 9), "of b nothing is available any more");
+        let next = [book.take().unwrap(), book.take().unwrap()];
+        assert!(next.iter().all(|seat| book.address(*seat) != Some(b)));
+        book.advance(start() + 2 * MINUTE);
+        assert_eq!(book.counts().time_wait, 0);
+        book.revise(shape, &[]);
+        assert_eq!(book.sources.len(), 3, "an empty place is taken again");
+    }
 
     fn book(sources: u16, range: u32, reserve: u32) -> PortBook {
         let mut book = PortBook::new(PortShape::new(sources, range, reserve, MINUTE));

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -42,12 +44,14 @@ use crate::proxy::client::Client;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
 use crate::proxy::desk;
+use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::introduce::Known;
+use crate::proxy::rouse;
+use crate::proxy::service::Door;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
-use crate::proxy::service::Standing;
 use crate::proxy::service::Taken;
 use crate::proxy::tend;
 
@@ -93,9 +97,32 @@ fn thinning() -> impl Fn() -> Deadline {
     }
 }
 
-/// Accepts on this worker's socket until the process drains.
-pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>) {
-    let address = bound.address;
+/// A listening socket with what belongs to it.
+pub struct Post {
+    /// The socket.
+    pub bound: Bound,
+    /// Whose it is.
+    pub door: Arc<Door>,
+    /// Whether it is given up.
+    pub shut: Arc<Shut>,
+}
+
+/// Whether a listening socket is given up before the process ends. [`rouse::everyone`] has those
+/// who accept look.
+#[derive(Debug, Default)]
+pub struct Shut(AtomicBool);
+
+impl Shut {
+    /// It is, from now on.
+    pub fn shut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Accepts on this worker's socket until it is given up or the process closes its listeners.
+pub async fn accept(post: Post, service: Arc<Service>) {
+    let Post { bound, door, shut } = post;
+    let address = bound.local.clone();
     let mut socket = match bound.attach() {
         Ok(socket) => socket,
         Err(error) => {
@@ -108,46 +135,28 @@ pub async fn accept(bound: Bound, listener: Arc<Listener>, service: Arc<Service>
             return;
         }
     };
-    while service.standing() == Standing::Serving {
-        let accepting = socket.accept(|accepted| match accepted {
-            Accepted::Connection(socket, peer) => admit(socket, peer, &listener, &service),
-            Accepted::Trouble(trouble) => tell(trouble, &listener, &service),
-        });
-        until_drain(accepting, &service).await;
-    }
-}
-
-/// Wakes every idle connection and every accepting task of every worker: the drain has begun.
-pub fn announce_drain() {
-    for address in worker::all() {
-        address.post(|| {
-            if let Ok(reactor) = worker::reactor() {
-                reactor.stir_readers();
-            }
-        });
-    }
-}
-
-async fn until_drain(accepting: impl Future<Output = ()>, service: &Service) {
-    let mut accepting = std::pin::pin!(accepting);
-    std::future::poll_fn(|context| {
-        if service.standing() == Standing::Draining {
-            return std::task::Poll::Ready(());
-        }
-        accepting.as_mut().poll(context)
-    })
-    .await;
+    let take = |accepted| match accepted {
+        Accepted::Connection(socket, peer) => admit(socket, peer, &door.listener(), &service),
+        Accepted::Trouble(trouble) => tell(trouble, &door.listener(), &service),
+    };
+    let closes = || {
+        let closes = service.standing() >= Standing::Closing || shut.0.load(Ordering::Acquire);
+        closes.then_some(())
+    };
+    let accepting = async { while rouse::unless(closes, socket.accept(take)).await.is_ok() {} };
+    rouse::listed(accepting).await;
+    // Their handshakes are over: a close would reset them.
+    socket.accept_the_rest(take);
 }
 
 fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &Arc<Service>) {
     listener.metrics.accepted.inc();
-    if Listener::take_place(&service.clients, Some(service.max_connections)) == Taken::Full {
+    let most = service.max_connections.load(Ordering::Relaxed);
+    if Listener::take_place(&service.clients, Some(most)) == Taken::Full {
         return reject(socket, peer, RejectReason::GlobalLimit, (listener, service));
     }
     if Listener::take_place(&listener.connections, listener.max_connections) == Taken::Full {
-        service
-            .clients
-            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        service.clients.fetch_sub(1, Ordering::Relaxed);
         return reject(
             socket,
             peer,
@@ -262,7 +271,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
             return;
         };
         let deadline = Deadline::after(places.idle_timeout());
-        while !deadline.passed() && places.standing() == Standing::Serving {
+        while !deadline.passed() && places.standing() < Standing::Closing {
             if let Some(place) = places.enter(peer) {
                 return converse_on(stream, peer, places.with(place), Admitted::Yes).await;
             }
@@ -276,8 +285,10 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
             }
         }
         let reason = match places.standing() {
-            Standing::Serving => CloseReason::ClientLimit,
-            Standing::Draining => CloseReason::Drain,
+            Standing::Serving | Standing::Announced => CloseReason::ClientLimit,
+            Standing::Closing | Standing::Waiting | Standing::Tunnels | Standing::Ended => {
+                CloseReason::Drain
+            }
         };
         places.metrics().closed.of(By::Holdfast, reason).inc();
         linger_aside(stream);

@@ -16,10 +16,10 @@ use crate::policy::hops;
 use crate::policy::hops::Upgrading;
 use crate::proxy::answer::Answering;
 use crate::proxy::answer::NoAnswer;
+use crate::proxy::draining::Standing;
 use crate::proxy::outlet::Behind;
 use crate::proxy::progress::Upload;
 use crate::proxy::reply;
-use crate::proxy::service::Standing;
 use crate::proxy::settings::KeepAliveField;
 
 impl Answering<'_> {
@@ -44,8 +44,7 @@ impl Answering<'_> {
             return Persistence::Close(reason);
         }
         // What is in line behind it was begun already, so the last of the line says it.
-        if self.service.standing() == Standing::Draining && self.client.behind() == Behind::Nothing
-        {
+        if self.service.standing() != Standing::Serving && self.client.behind() == Behind::Nothing {
             return Persistence::Close(CloseReason::Drain);
         }
         if matches!(writer, BodyWriter::UntilClose) && framing != Framing::None {

@@ -16,11 +16,12 @@ use std::task::Poll;
 
 use crate::net::shelf::Shelf;
 use crate::net::shelf::Thinned;
+use crate::observe::words::Drained;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 
-/// A client that was served, and how its connection ends if it does.
-pub type Served = (Box<Client>, Result<(), Ending>);
+/// A client that was served; if its connection ends, how, and as what a drain counts that.
+pub type Served = (Box<Client>, Result<(), (Ending, Drained)>);
 
 /// Serves the client in a booth of this worker. Cancel: as `serve`, whose future is dropped.
 pub async fn serve_in<S, F>(client: Box<Client>, serve: S) -> Served

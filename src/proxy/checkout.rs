@@ -25,7 +25,9 @@ use crate::observe::words::StaleResult;
 use crate::observe::words::UpstreamState;
 use crate::policy::health::Symptom;
 use crate::policy::idle_learning::IdleLimit;
+use crate::policy::idle_learning::IdleSettings;
 use crate::pool::Lease;
+use crate::pool::PoolLimits;
 use crate::pool::Ticket;
 use crate::pool::Verdict;
 use crate::pool::lease::ConnectPermit;
@@ -44,6 +46,7 @@ use crate::proxy::endpoint::Counted;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::Facts;
 use crate::proxy::endpoint::Parked;
+use crate::proxy::endpoint::Ports;
 use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::lent::Waited;
@@ -209,7 +212,7 @@ impl Endpoint {
 
     /// Opens as many connections as `min_idle` wants more of, while there is room and nobody waits.
     pub fn keep_warm(self: &Arc<Self>) {
-        let wanted = self.upstream.min_idle;
+        let wanted = self.upstream.load().min_idle;
         while self.condition.may_connect() {
             let permit = {
                 let ledger = &mut self.pool.lock().ledger;
@@ -227,6 +230,26 @@ impl Endpoint {
                 }
             });
         }
+    }
+
+    /// Holds the pool to other limits from now on: idle connections beyond them end, and requests
+    /// for which there is room now are woken.
+    pub fn hold_to(&self, limits: PoolLimits, idle: IdleSettings, ports: &Ports) {
+        let mut retired = Vec::new();
+        let woken = {
+            let mut state = self.pool.lock();
+            let (shape, sources) = ports;
+            state.ledger.set_ports(*shape, sources);
+            let woken = state.ledger.set_limits(limits, clock::now(), &mut retired);
+            state.idle.set(idle);
+            state.apply_idle_limit();
+            woken
+        };
+        self.bury(retired);
+        for ticket in woken {
+            self.pool.wake(Some(ticket));
+        }
+        tend::on_parked();
     }
 
     /// Closes the pool: idle connections end, what is in use ends when it is given back.
@@ -566,12 +589,12 @@ impl Drop for Permit {
 
 /// Connects on a permit. Cancel: the place is freed, the socket closes.
 async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, DialError> {
-    let settings = Arc::clone(&endpoint.upstream);
+    let settings = endpoint.upstream.load_full();
     let begun = clock::now();
     let deadline = Deadline::after(settings.connect_timeout);
     let right = permit.permit.as_ref();
     let seat = right.map(ConnectPermit::seat).ok_or(DialError::NoPort)?;
-    let source = endpoint.sources.get(seat.source()).copied();
+    let source = endpoint.pool.lock().ledger.ports().address(seat);
     let dialled = dial::dial(endpoint.address, &settings.dial, source, deadline).await;
     let stream = dialled.inspect_err(|error| {
         endpoint

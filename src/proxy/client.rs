@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,16 +29,18 @@ use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
 use crate::observe::listener_metrics::ListenerMetrics;
+use crate::observe::live::LiveConn;
 use crate::observe::live::LiveHandle;
 use crate::observe::record::Kept;
 use crate::observe::words::ClientState;
 use crate::observe::words::Direction;
 use crate::observe::words::GracefulOutcome;
 use crate::policy::admission::ClientPlace;
+use crate::policy::drain::AtDeadline;
 use crate::policy::forwarded::Trust;
+use crate::proxy::draining::Standing;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
-use crate::proxy::service::Standing;
 use crate::proxy::service::Taken;
 use crate::proxy::settings::ProxyProtocol;
 
@@ -71,6 +74,10 @@ pub struct Client {
     pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
+    /// Whether a drain cuts it.
+    pub cut: Rc<Cut>,
+    /// The plan's number when it last looked.
+    version: u64,
     state: RefCell<GaugeGuard>,
     told: Cell<(u64, u64)>,
 }
@@ -122,6 +129,8 @@ pub enum Leave {
     Linger,
     /// By reset, once what it may have is sent: the client must see that its answer is not whole.
     Abort,
+    /// By reset, now: it is cut at the end of a drain, and nobody waits any more.
+    Cut,
 }
 
 impl Ending {
@@ -155,6 +164,19 @@ impl Ending {
         }
     }
 
+    /// The drain ends it, whatever it is doing.
+    #[must_use]
+    pub const fn cut(how: AtDeadline) -> Self {
+        Self {
+            leave: match how {
+                AtDeadline::Reset => Leave::Cut,
+                AtDeadline::Fin => Leave::Close,
+            },
+            by: By::Holdfast,
+            reason: CloseReason::Drain,
+        }
+    }
+
     /// An answer could not be written whole, for this fault of the client's stream.
     #[must_use]
     pub const fn unwritten(fault: &Fault) -> Self {
@@ -176,6 +198,27 @@ impl Ending {
     }
 }
 
+/// Whether a drain cuts a client, as can be asked while the client is lent to who serves it.
+pub struct Cut {
+    service: Arc<Service>,
+    live: Arc<LiveConn>,
+}
+
+impl Cut {
+    /// The end of its connection, if a drain wants it now whatever it is doing.
+    #[must_use]
+    pub fn is_due(&self) -> Option<Ending> {
+        let due = match self.service.standing() {
+            Standing::Ended => true,
+            Standing::Tunnels => self.live.phase() != Phase::Tunnel,
+            Standing::Serving | Standing::Announced | Standing::Closing | Standing::Waiting => {
+                false
+            }
+        };
+        due.then(|| Ending::cut(self.service.draining.at_deadline()))
+    }
+}
+
 impl Client {
     /// A connection that was just accepted.
     #[must_use]
@@ -192,6 +235,7 @@ impl Client {
             .max_age
             .map(|age| super::checkout::jitter(age, settings.max_age_jitter));
         stream.set_quickack(settings.quickack);
+        let cut = live.shared();
         let state = listener.metrics.connections.of(ClientState::Idle).hold();
         Self {
             stream,
@@ -209,6 +253,11 @@ impl Client {
             nth: Cell::new(0),
             skipped_before: Cell::new(None),
             places,
+            cut: Rc::new(Cut {
+                service: Arc::clone(&service),
+                live: cut,
+            }),
+            version: service.version(),
             state: RefCell::new(state),
             told: Cell::new((0, 0)),
             listener,
@@ -222,6 +271,21 @@ impl Client {
         self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
         self.trust = self.listener.trust(source.ip());
         self.live.stands_for(self.address);
+    }
+
+    /// Before an exchange: what the configuration says now holds for it. How old the connection may
+    /// grow was decided when it began.
+    pub fn keep_up(&mut self) {
+        let version = self.service.version();
+        if version == self.version {
+            return;
+        }
+        self.version = version;
+        // Without a door its listener is gone: the connection stays what it was.
+        if let Some(door) = self.listener.door.upgrade() {
+            self.listener = door.listener();
+            self.trust = self.listener.trust(self.address.ip());
+        }
     }
 
     /// It does something else now.
@@ -301,6 +365,7 @@ impl Client {
                 sent_out(&self.stream, deadline).await;
                 self.stream.reset();
             }
+            Leave::Cut => self.stream.reset(),
         }
     }
 
@@ -321,7 +386,7 @@ impl Ending {
     #[must_use]
     pub const fn told(self, phase: Phase) -> Close {
         let how = match (self.reason, self.leave) {
-            (CloseReason::PeerRst, _) | (_, Leave::Abort) => How::Rst,
+            (CloseReason::PeerRst, _) | (_, Leave::Abort | Leave::Cut) => How::Rst,
             (reason, _) if reason.is_a_deadline() => How::Timeout,
             _ => How::Fin,
         };

@@ -39,7 +39,7 @@ use crate::policy::health::Symptom;
 /// What an upstream's endpoints share: how many of them are out, and who is told.
 pub struct Ward {
     name: Name,
-    settings: HealthSettings,
+    settings: Mutex<HealthSettings>,
     errors: Arc<ErrorLog>,
     beds: Mutex<Beds>,
 }
@@ -120,10 +120,20 @@ impl Ward {
     pub fn new(name: Name, settings: HealthSettings, errors: Arc<ErrorLog>) -> Arc<Self> {
         Arc::new(Self {
             name,
-            settings,
+            settings: Mutex::new(settings),
             errors,
             beds: Mutex::default(),
         })
+    }
+
+    /// Other settings from now on, for those that join; [`Condition::hold_to_ward`] gives them to
+    /// one that is there.
+    pub fn set(&self, settings: HealthSettings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> HealthSettings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These are its endpoints from now on; those that leave count no more.
@@ -151,7 +161,7 @@ impl Ward {
 
     fn take(&self, condition: &Condition) -> Room {
         let mut beds = self.beds();
-        let ratio = self.settings.max_eject_ratio;
+        let ratio = self.settings().max_eject_ratio;
         let room = Room::beside(beds.ejected, beds.endpoints, ratio);
         if room == Room::Free {
             beds.ejected += 1;
@@ -173,7 +183,7 @@ impl Condition {
     #[must_use]
     pub fn new(ward: &Arc<Ward>, name: String, joined: Option<Instant>) -> Self {
         let condition = Self {
-            state: Mutex::new(Health::new(ward.settings, joined)),
+            state: Mutex::new(Health::new(ward.settings(), joined)),
             ward: Arc::clone(ward),
             name,
             stirred: AtomicBool::new(false),
@@ -186,6 +196,12 @@ impl Condition {
         };
         condition.mirror(&condition.lock());
         condition
+    }
+
+    /// The settings of its ward are others: it is judged by them from now on.
+    pub fn hold_to_ward(&self) {
+        let settings = self.ward.settings();
+        self.change(|health, now| health.on_settings(settings, now));
     }
 
     /// Whether it can take a request now, with this load.
@@ -209,7 +225,7 @@ impl Condition {
             }
             Gate::Opening(_) if self.is_held_at(now) => Usable::Unfit(Unfit::Held),
             Gate::Opening(since) => {
-                let slow_start = self.ward.settings.slow_start.unwrap_or_default();
+                let slow_start = self.ward.settings().slow_start.unwrap_or_default();
                 let warming = Duration::from_millis(now.saturating_sub(since));
                 if warming >= slow_start {
                     self.on_time();

@@ -5,6 +5,8 @@
 //! desk's buffer and is served in order.
 
 use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::observe::words::ClientState;
+use crate::observe::words::Drained;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
 use crate::proxy::booth;
@@ -30,70 +33,89 @@ use crate::proxy::client::Ending;
 use crate::proxy::client::Opening;
 use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
+use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::pipeline;
+use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
-use crate::proxy::service::Standing;
 use crate::proxy::settings::Pipelining;
 
 /// Serves a client until its connection ends.
-pub async fn converse(mut client: Box<Client>) {
-    let ending = loop {
+pub async fn converse(client: Box<Client>) {
+    let service = Arc::clone(&client.service);
+    let (client, (ending, drained)) = rouse::listed(exchanges_to_the_end(client)).await;
+    if service.standing() != Standing::Serving {
+        service.metrics.drain_closed.of(drained).inc();
+    }
+    Box::pin(client.end(ending)).await;
+}
+
+/// How it ends, and as what a drain counts that.
+async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending, Drained)) {
+    let cut = Rc::clone(&client.cut);
+    loop {
         if let Err(ending) = introduce::check_peer(&client) {
-            break ending;
+            return (client, (ending, Drained::Idle));
         }
-        if let Err(ending) = await_octets(&mut client).await {
-            break ending;
+        let awaited = rouse::unless(|| cut.is_due(), await_octets(&mut client)).await;
+        match awaited {
+            Ok(Ok(())) => {}
+            Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
+            Err(ending) => return (client, (ending, Drained::Idle)),
         }
         let (served, result) = booth::serve_in(client, serve_what_came).await;
         client = served;
-        if let Err(ending) = result {
-            break ending;
+        if let Err(ended) = result {
+            return (client, ended);
         }
-    };
-    Box::pin(client.end(ending)).await;
+    }
 }
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     let idle_until = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
-    // A connection that has not been used may have its first request on the way when a drain
-    // begins: it gets a grace.
-    let grace_until = match client.nth.get() {
-        0 => Deadline::after(UNUSED_GRACE),
-        _ => Deadline::after(Duration::ZERO),
-    };
+    let (idle_since, mut place) = (Deadline::after(Duration::ZERO), None);
     poll_fn(|context| {
-        // Asked anew each time: a drain may have begun, and its deadline is nearer.
-        let standing = service.standing();
-        let deadline = match standing {
-            Standing::Serving => idle_until,
-            Standing::Draining => idle_until.min(grace_until),
+        // Asked anew each time: a drain may have come to the closing, and its deadline is nearer.
+        let drain_until = match service.standing() {
+            Standing::Serving | Standing::Announced => Deadline::NEVER,
+            _ => {
+                let place = *place.get_or_insert_with(|| fastrand::u32(0..1000));
+                service.draining.idle_deadline(idle_since, place)
+            }
         };
-        match stream.poll_readable(context, deadline) {
+        match stream.poll_readable(context, idle_until.min(drain_until)) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(match standing {
-                Standing::Serving => introduce::on_silence(client),
-                Standing::Draining => Ending::linger(CloseReason::Drain),
-            })),
+            Poll::Ready(Err(TimedOut)) if drain_until <= idle_until => {
+                Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
+            }
+            Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(introduce::on_silence(client))),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
 }
 
+/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// under way, wherever it waits.
 async fn serve_what_came(mut client: Box<Client>) -> Served {
+    let cut = Rc::clone(&client.cut);
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
-        return (client, Err(Ending::abort(CloseReason::Ours)));
+        let ours = Ending::abort(CloseReason::Ours);
+        return (client, Err((ours, Drained::Finished)));
     };
     client.show(ClientState::Active);
-    let result = match client.opening {
-        Opening::Past => exchanges(&mut client, desk).await,
-        Opening::Due => Box::pin(open(&mut client, desk)).await,
+    client.keep_up();
+    let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
+        Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
+        Err(ending) => match client.live.phase() {
+            Phase::Idle => Err((ending, Drained::Idle)),
+            _ => Err((ending, Drained::Cut)),
+        },
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
@@ -102,6 +124,13 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
         client.enter(Phase::Idle);
     }
     (client, result)
+}
+
+async fn serve_at(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+    match client.opening {
+        Opening::Past => exchanges(client, desk).await,
+        Opening::Due => Box::pin(open(client, desk)).await,
+    }
 }
 
 /// What comes before the first exchange, and the exchanges whose octets came with it.
@@ -156,6 +185,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     .inc();
                 // Requests that we answer ourselves wait for nobody: others get their turn here.
                 worker::yield_now().await;
+                client.keep_up();
             }
         }
     }
@@ -271,10 +301,6 @@ fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
     desk.input.consume(2);
     Skipped::AllThereWas
 }
-
-/// How long a connection without a request is left alone when a drain begins: as long as
-/// `drain.idle_grace` is by default.
-const UNUSED_GRACE: Duration = Duration::from_secs(1);
 
 /// Octets beyond the head's own limit that may be read ahead before the parser has had its say.
 const HEAD_SLACK_OCTETS: usize = 1024;

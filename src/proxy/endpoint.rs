@@ -36,6 +36,7 @@ use crate::pool::ports::Seat;
 use crate::pool::total::Total;
 use crate::proxy::condition::Condition;
 use crate::proxy::pulse::Pulse;
+use arc_swap::ArcSwap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,8 +55,6 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its address as text, for `Host`.
     pub host: String,
-    /// The addresses it is connected to from; empty: the system chooses.
-    pub sources: Vec<IpAddr>,
     /// Its connections.
     pub pool: Pool,
     /// Whether it gets requests: how its connects, answers and checks went.
@@ -71,7 +70,7 @@ pub struct Endpoint {
     /// Where its connections are listed.
     pub live: Arc<LiveTable>,
     /// The settings of its upstream that its connections need.
-    pub upstream: Arc<EndpointSettings>,
+    pub upstream: ArcSwap<EndpointSettings>,
     /// Its own series. Last, so that what its pool holds is counted out before they go.
     pub series: EndpointSeries,
 }
@@ -169,11 +168,14 @@ impl Pool {
     pub fn new(
         limits: PoolLimits,
         idle: IdleSettings,
-        ports: PortShape,
+        ports: Ports,
         (total, share_out): (Arc<Total>, ShareOut),
     ) -> Self {
+        let (shape, sources) = ports;
+        let mut ledger = Ledger::under(Arc::clone(&total), limits, shape);
+        ledger.set_ports(shape, &sources);
         let mut state = State {
-            ledger: Ledger::under(Arc::clone(&total), limits, ports),
+            ledger,
             idle: IdleLimit::new(idle),
             wakers: Vec::new(),
         };
@@ -259,6 +261,10 @@ impl Pool {
         }
     }
 }
+
+/// The local ports of an endpoint, and the addresses it is connected to from; none: the system
+/// chooses.
+pub type Ports = (PortShape, Vec<IpAddr>);
 
 /// What serves those who wait for the total: the endpoints' household, which is made of pools.
 pub type ShareOut = Box<dyn Fn() + Send + Sync>;

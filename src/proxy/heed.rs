@@ -85,7 +85,7 @@ impl Endpoint {
         let mut retired = Vec::new();
         {
             let ledger = &mut self.pool.lock().ledger;
-            let spare = ledger.idle().saturating_sub(self.upstream.min_idle);
+            let spare = ledger.idle().saturating_sub(self.upstream.load().min_idle);
             let now = spare.min(surplus.div_ceil(4));
             ledger.retire_idle(CloseReason::Rebalance, now, &mut retired);
         }
@@ -96,7 +96,7 @@ impl Endpoint {
     }
 
     fn measure(&self, micros: u64) {
-        if self.upstream.method == Method::Ewma {
+        if self.upstream.load().method == Method::Ewma {
             self.condition.ewma.observe(micros, clock::now_millis());
         }
     }

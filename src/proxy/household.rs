@@ -43,9 +43,14 @@ impl Household {
 
     /// Serves those who wait for the total, if anybody may.
     pub(super) fn share_out(&self) {
-        if !self.total.is_waited_for() {
-            return;
+        if self.total.is_waited_for() {
+            self.share_out_anyway();
         }
+    }
+
+    /// Serves those who wait, whether or not there is a limit now: who joined the line under one
+    /// that has gone is nobody else's to serve.
+    pub(super) fn share_out_anyway(&self) {
         let mut retired = Vec::new();
         let (endpoints, wakers) = {
             let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,9 +38,9 @@ use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::client::Opening;
 use crate::proxy::desk::Desk;
+use crate::proxy::draining::Standing;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
-use crate::proxy::service::Standing;
 use crate::proxy::service::Taken;
 use crate::proxy::settings::ProxyProtocol;
 
@@ -156,7 +156,7 @@ pub async fn admit(client: &mut Client, address: IpAddr) -> Result<(), Ending> {
 /// Waits for a place, as long as an idle client may wait. What it has sent stays where it is.
 async fn hold(client: &mut Client, address: IpAddr) -> Result<(), Ending> {
     let deadline = Deadline::after(client.listener.settings.idle_timeout);
-    while !deadline.passed() && client.service.standing() == Standing::Serving {
+    while !deadline.passed() && client.service.standing() < Standing::Closing {
         if client.places.take(address) == Taken::Place {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::policy::hops::MaxForwards;
 use crate::proxy::answer::Asked;
 use crate::proxy::answer::Upgrade;
 use crate::proxy::client::Client;
-use crate::proxy::service::Standing;
+use crate::proxy::draining::Standing;
 use crate::proxy::settings::HalfClose;
 use crate::proxy::settings::Http10;
 use crate::proxy::settings::Pipelining;
@@ -175,7 +175,7 @@ fn persistence(
     {
         return Persistence::Close(CloseReason::MaxAge);
     }
-    if client.service.standing() == Standing::Draining {
+    if client.service.standing() != Standing::Serving {
         return Persistence::Close(CloseReason::Drain);
     }
     // An empty line is no request (RFC 9112 §2.2). Behind chunks nobody can tell yet.

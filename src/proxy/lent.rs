@@ -96,7 +96,7 @@ impl Lent {
         let Some((_, facts, lease)) = &self.conn else {
             return Allowance::RequestsSpent;
         };
-        let ours = self.endpoint.upstream.max_requests;
+        let ours = self.endpoint.upstream.load().max_requests;
         let most = match (ours, facts.origin_max_requests) {
             (Some(ours), Some(its)) => Some(ours.min(its)),
             (one, other) => one.or(other),

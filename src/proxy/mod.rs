@@ -5,6 +5,8 @@
 //! Absent on purpose: the configuration, which reaches this floor as the small types of `settings`.
 
 pub mod settings;
+pub mod rouse;
+pub mod draining;
 pub mod condition;
 pub mod pulse;
 pub mod endpoint;
@@ -17,6 +19,7 @@ pub mod upstream;
 pub mod service;
 pub mod replan;
 pub mod desk;
+pub mod fault;
 pub mod reply;
 pub mod replay;
 pub mod outlet;

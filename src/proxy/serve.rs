@@ -13,8 +13,10 @@
 use crate::base::CloseReason;
 use crate::base::ProxyError;
 use crate::base::reason::Phase;
+use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::Version;
+use crate::h1::octets;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::reactor::Gone;
@@ -30,10 +32,13 @@ use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
 use crate::proxy::desk::Desk;
 use crate::proxy::discard;
+use crate::proxy::draining::Standing;
 use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
+use crate::proxy::fault;
+use crate::proxy::fault::Where;
 use crate::proxy::judge;
 use crate::proxy::judge::Recipient;
 use crate::proxy::lent;
@@ -47,7 +52,6 @@ use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
 use crate::proxy::reply::Afterwards;
 use crate::proxy::service::Route;
-use crate::proxy::service::Standing;
 use crate::proxy::tunnel;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +71,7 @@ pub async fn serve(client: &Client, outlet: Outlet<'_>, desk: &mut Desk, began: 
     if logged {
         account::note_head(&mut desk.record, &desk.request, desk.input.held());
     }
+    fault::on_demand(Where::Head, desk);
     let (octets, unread) = desk.input.split();
     let mut judged = match judge::judge(
         (client, desk.record.client_nth),
@@ -251,6 +256,7 @@ impl Exchange<'_> {
         route: &Arc<Route>,
         (answer, lent, upload): (Answer, Lent, Upload),
     ) -> After {
+        fault::on_demand(Where::Lent, desk);
         exchange::settle(desk, lent, (&answer, upload), route.upstream.settings.reuse);
         self.write_rest(desk, route, (&answer, upload)).await
     }
@@ -363,7 +369,7 @@ impl Exchange<'_> {
         let keeps = match (self.judged.asked.persistence, whole) {
             // A drain may have begun since the request was judged: this is the last answer then.
             (Persistence::Persist, true)
-                if self.client.service.standing() == Standing::Draining
+                if self.client.service.standing() != Standing::Serving
                     && self.outlet.behind() == Behind::Nothing =>
             {
                 Persistence::Close(CloseReason::Drain)
@@ -416,14 +422,19 @@ impl Exchange<'_> {
         let end = match lent.stream() {
             Some(stream) => {
                 let early = (desk.input.unread(), desk.origin_in.unread());
-                let idle = settings.tunnel_idle;
-                tunnel::tunnel(&self.client.stream, stream, early, idle, &carried).await
+                let terms = tunnel::Terms {
+                    idle: settings.tunnel_idle,
+                    protocol: protocol(desk),
+                    draining: &self.client.service.draining,
+                };
+                tunnel::tunnel(&self.client.stream, stream, early, terms, &carried).await
             }
             None => tunnel::TunnelEnd::OriginBroke,
         };
         drop(open);
         let reason = match end {
             tunnel::TunnelEnd::Finished => CloseReason::Upgraded,
+            tunnel::TunnelEnd::GoneAway => CloseReason::Drain,
             tunnel::TunnelEnd::Idle => CloseReason::Timeout,
             tunnel::TunnelEnd::ClientBroke => CloseReason::ClientGone,
             tunnel::TunnelEnd::OriginReset => CloseReason::PeerRst,
@@ -437,6 +448,7 @@ impl Exchange<'_> {
         desk.record.end = End::Tunnelled;
         let ending = match end {
             tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
+            tunnel::TunnelEnd::GoneAway => Ending::linger(CloseReason::Drain),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
             tunnel::TunnelEnd::OriginReset | tunnel::TunnelEnd::OriginBroke => {
@@ -444,6 +456,18 @@ impl Exchange<'_> {
             }
         };
         self.ends(desk, Some(route), ending)
+    }
+}
+
+/// What was switched to: one of what was asked for (RFC 9110 §7.8), so it is known if only one was.
+fn protocol(desk: &Desk) -> tunnel::Protocol {
+    let octets = desk.input.held();
+    let mut asked = desk.request.fields.list(Field::Upgrade, octets);
+    match (asked.next(), asked.next()) {
+        (Some(only), None) if octets::eq_ignore_case(only, b"websocket") => {
+            tunnel::Protocol::WebSocket
+        }
+        _ => tunnel::Protocol::Opaque,
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU8;
+use std::sync::Weak;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,14 @@ use crate::observe::Metrics;
 use crate::observe::RouteMetrics;
 use crate::observe::access_log::AccessLog;
 use crate::observe::error_log::ErrorLog;
+use crate::observe::words::ClientState;
 use crate::policy::admission::ClientTable;
+use crate::policy::drain::DrainSettings;
+use crate::policy::drain::Open;
 use crate::policy::forwarded::Trust;
 use crate::policy::route::Routes;
+use crate::proxy::draining::Draining;
+use crate::proxy::draining::Standing;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::heed::Leaves;
 use crate::proxy::settings::ListenerSettings;
@@ -47,10 +52,13 @@ pub struct Service {
     /// Client connections of all listeners, now.
     pub clients: AtomicU32,
     /// Most client connections of all listeners.
-    pub max_connections: u32,
+    pub max_connections: AtomicU32,
+    /// The drain.
+    pub draining: Draining,
     plan: ArcSwap<Plan>,
     version: AtomicU64,
-    standing: AtomicU8,
+    /// Held by who makes the next plan.
+    maker: Mutex<()>,
 }
 
 /// Whether the timeline is told to clients.
@@ -99,16 +107,41 @@ pub struct Listener {
     pub settings: ListenerSettings,
     /// Its metrics.
     pub metrics: Arc<ListenerMetrics>,
-    /// Its connections, now.
-    pub connections: AtomicU32,
+    /// Its connections, now; shared with those before and after it in its place.
+    pub connections: Arc<AtomicU32>,
     /// Most connections.
     pub max_connections: Option<u32>,
     /// Connections per client; `None`: they are not limited.
-    pub clients: Option<Mutex<ClientTable>>,
+    pub clients: Option<Arc<Mutex<ClientTable>>>,
     /// What a client beyond its limit is told.
     pub client_limit_action: LimitAction,
     /// Peers whose word about who was before them counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where whoever comes after it is found.
+    pub door: Weak<Door>,
+}
+
+/// The place of a listener: who stands there changes when the configuration does. A connection
+/// looks for its listener's successor between two exchanges.
+pub struct Door(ArcSwap<Listener>);
+
+impl Door {
+    /// A door with the listener that `make` puts there.
+    #[must_use]
+    pub fn new(make: impl FnOnce(&Weak<Self>) -> Listener) -> Arc<Self> {
+        Arc::new_cyclic(|door| Self(ArcSwap::from_pointee(make(door))))
+    }
+
+    /// The listener as it is now.
+    #[must_use]
+    pub fn listener(&self) -> Arc<Listener> {
+        self.0.load_full()
+    }
+
+    /// Another from now on. Connections see it once the plan is swapped too.
+    pub fn succeed(&self, listener: Listener) {
+        self.0.store(Arc::new(listener));
+    }
 }
 
 /// What a client beyond its limit is told.
@@ -124,15 +157,6 @@ pub enum LimitAction {
     Hold,
 }
 
-/// Whether the process takes new work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It does.
-    Serving,
-    /// It finishes what it has.
-    Draining,
-}
-
 impl Service {
     /// A service that carries out `plan`.
     #[must_use]
@@ -145,25 +169,49 @@ impl Service {
             server_timing: parts.server_timing,
             tcp_info_interval: parts.tcp_info_interval,
             clients: AtomicU32::new(0),
-            max_connections: parts.max_connections,
+            max_connections: AtomicU32::new(parts.max_connections),
+            draining: Draining::new(parts.drain),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
-            standing: AtomicU8::new(0),
+            maker: Mutex::new(()),
         }
     }
 
     /// Whether new work is taken.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.standing.load(Ordering::Relaxed) {
-            0 => Standing::Serving,
-            _ => Standing::Draining,
-        }
+        self.draining.standing()
     }
 
-    /// Takes no new work from now on.
-    pub fn drain(&self) {
-        self.standing.store(1, Ordering::Relaxed);
+    /// Client connections whose conversation is not over; closes in stages are.
+    #[must_use]
+    pub fn unended(&self) -> usize {
+        let each = self.metrics.listeners();
+        let states = each
+            .iter()
+            .map(|at| at.connections.of(ClientState::Closing));
+        let closing: i64 = states.map(|closing| closing.value()).sum();
+        let total = self.clients.load(Ordering::Acquire) as usize;
+        total.saturating_sub(usize::try_from(closing).unwrap_or(0))
+    }
+
+    /// What clients have open. Gauges may be askew for a moment, but the whole is exact, and what
+    /// is neither idle nor a tunnel counts as an exchange: a close in stages must not be cut either.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        let total = self.clients.load(Ordering::Acquire) as usize;
+        let of = |state| {
+            let each = self.metrics.listeners();
+            let sum: i64 = each.iter().map(|at| at.connections.of(state).value()).sum();
+            usize::try_from(sum).unwrap_or(0)
+        };
+        let tunnels = of(ClientState::Tunnel).min(total);
+        let idle = of(ClientState::Idle).min(total - tunnels);
+        Open {
+            idle,
+            exchanges: total - tunnels - idle,
+            tunnels,
+        }
     }
 
     /// The plan, for threads that are no workers.
@@ -172,10 +220,18 @@ impl Service {
         self.plan.load_full()
     }
 
-    /// Puts another plan in the place of this one. Exchanges under way keep theirs; each worker
-    /// takes the new one at its next exchange. Plans are made from their predecessors by the
-    /// control plane alone, so none is lost.
-    pub fn swap_plan(&self, plan: Plan) {
+    /// The number of the plan: another one means that something has changed.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Puts another plan in the place of this one, made from it. Exchanges under way keep theirs;
+    /// each worker takes the new one at its next exchange. One plan is made at a time, so that none
+    /// is made from one that has gone meanwhile.
+    pub fn revise_plan(&self, revise: impl FnOnce(&Plan) -> Plan) {
+        let _only_one = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = revise(&self.plan.load());
         self.plan.store(Arc::new(plan));
         // After the store: who sees this number loads that plan, or a later one.
         self.version.fetch_add(1, Ordering::Release);
@@ -230,7 +286,7 @@ impl Service {
     /// shared count would be written by every worker for every request.
     #[must_use]
     pub fn plan_here(&self) -> Rc<PlanHere> {
-        let version = self.version.load(Ordering::Acquire);
+        let version = self.version();
         PLAN.with_borrow_mut(|kept| match kept {
             Some((of, plan)) if *of == version => Rc::clone(plan),
             _ => {
@@ -258,6 +314,8 @@ pub struct Parts {
     pub tcp_info_interval: Option<Duration>,
     /// Most client connections.
     pub max_connections: u32,
+    /// How a drain goes.
+    pub drain: DrainSettings,
 }
 
 impl Listener {

@@ -113,9 +113,9 @@ pub async fn expire_the_idle(endpoints: impl Fn() -> Vec<Arc<Endpoint>>) {
         let look_most = {
             let endpoints = endpoints();
             endpoints.iter().for_each(|at| at.close_surplus());
-            let due = endpoints
-                .iter()
-                .filter_map(|endpoint| Some((endpoint.expire()?, endpoint.upstream.idle.margin)));
+            let due = endpoints.iter().filter_map(|endpoint| {
+                Some((endpoint.expire()?, endpoint.upstream.load().idle.margin))
+            });
             let due = due.reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)));
             tell_idle_limits(&endpoints);
             // What is parked meanwhile must leave before its origin closes it, half a margin at

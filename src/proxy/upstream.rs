@@ -28,10 +28,12 @@ use crate::proxy::endpoint::Apart;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Pool;
+use crate::proxy::endpoint::Ports;
 use crate::proxy::endpoint::ShareOut;
 use crate::proxy::household::Household;
 use crate::proxy::settings::Rebalance;
 use crate::proxy::settings::UpstreamSettings;
+use arc_swap::ArcSwap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -85,6 +87,7 @@ pub struct EndpointShape {
 }
 
 /// What new endpoints of an upstream are made with.
+#[derive(Clone)]
 struct Mould {
     method: Method,
     ward: Arc<Ward>,
@@ -97,19 +100,11 @@ struct Mould {
 
 impl Mould {
     fn make(&self, shape: EndpointShape, joined: Option<Instant>) -> Arc<Endpoint> {
-        let sources = self.shared.dial.sources_to(shape.address.ip());
-        let range = &self.shared.port_range;
-        let ports = PortShape::new(
-            u16::try_from(sources.len()).unwrap_or(u16::MAX),
-            range.ports,
-            self.shared.port_reserve,
-            range.hold(shape.address.ip()),
-        );
+        let ports = self.ports_to(shape.address.ip());
         let household = Arc::clone(&self.household);
         let total = Arc::clone(&household.total);
         let share_out: ShareOut = Box::new(move || household.share_out());
         let endpoint = Arc::new(Endpoint {
-            sources,
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
@@ -120,10 +115,24 @@ impl Mould {
             metrics: Arc::clone(&self.metrics),
             process: Arc::clone(&self.process),
             live: Arc::clone(&self.live),
-            upstream: Arc::clone(&self.shared),
+            upstream: ArcSwap::new(Arc::clone(&self.shared)),
         });
         self.household.enter(&endpoint);
         endpoint
+    }
+}
+
+impl Mould {
+    fn ports_to(&self, address: IpAddr) -> Ports {
+        let sources = self.shared.dial.sources_to(address);
+        let range = &self.shared.port_range;
+        let shape = PortShape::new(
+            u16::try_from(sources.len()).unwrap_or(u16::MAX),
+            range.ports,
+            self.shared.port_reserve,
+            range.hold(address),
+        );
+        (shape, sources)
     }
 }
 
@@ -218,6 +227,43 @@ impl Upstream {
         revised.mould.ward.revise(staying, leaving);
         revised.rebalance(self);
         revised
+    }
+
+    /// This upstream in the place of `old`, with its metrics: of these endpoints, those that are
+    /// the same as there stay as they are; [`Upstream::apply`] gives them their new limits.
+    #[must_use]
+    pub fn in_place_of(mut self, old: &Self, shapes: Vec<EndpointShape>) -> Self {
+        self.endpoints.clone_from(&old.endpoints);
+        self.leaving.clone_from(&old.leaving);
+        old.mould.ward.set(self.settings.health);
+        // What is open there counts on, and who waits there is served from here: one household. And
+        // one ward, in which those that are ejected stay so.
+        self.mould = Arc::new(Mould {
+            ward: Arc::clone(&old.mould.ward),
+            household: Arc::clone(&old.mould.household),
+            ..Mould::clone(&self.mould)
+        });
+        if self.budget.has_terms_of(&old.budget) {
+            self.budget = Arc::clone(&old.budget);
+        }
+        self.revised(shapes)
+    }
+
+    /// Holds the endpoints, which others may have made, to the present settings and these limits.
+    pub fn apply(&self, shapes: &[EndpointShape]) {
+        let household = &self.mould.household;
+        let total = self.settings.max_connections_total;
+        household.total.set_limit(total);
+        for (endpoint, shape) in self.endpoints.iter().zip(shapes) {
+            endpoint.upstream.store(Arc::clone(&self.mould.shared));
+            let ports = self.mould.ports_to(endpoint.address.ip());
+            endpoint.hold_to(shape.limits.clone(), self.settings.idle, &ports);
+            endpoint.condition.hold_to_ward();
+        }
+        household.share_out_anyway();
+        self.tell_limit();
+        let most = f64::from(self.settings.max_pending);
+        self.metrics.queue_limit.set(most);
     }
 
     /// This upstream without some of those that leave.

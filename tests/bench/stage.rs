@@ -16,6 +16,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 
 use holdfast::config::Sources;
+use holdfast::net::listen::Local;
 
 /// Starts a proxy before an origin; `settings` are appended to its configuration. It lives as long
 /// as the process.
@@ -23,7 +24,7 @@ pub(crate) fn proxy(settings: &str) -> SocketAddr {
     let origin = origin();
     let file = std::env::temp_dir().join(format!("holdfast-stage-{}.toml", std::process::id()));
     let text = format!(
-        "server.workers = 1\nadmin.bind = \"off\"\n\
+        "server.workers = 1\nserver.watch_config = false\nadmin.bind = \"off\"\n\
          listeners.main.bind = \"127.0.0.1:0\"\nlisteners.main.max_requests = \"off\"\n\
          upstreams.app.servers = [\"{origin}\"]\nroutes.all.upstream = \"app\"\n{settings}\n"
     );
@@ -36,8 +37,13 @@ pub(crate) fn proxy(settings: &str) -> SocketAddr {
     std::fs::remove_file(file).unwrap();
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
-        holdfast::app::run::run(&loaded, |listening| {
-            tell.send(listening.listeners[0].1).unwrap();
+        holdfast::app::run::run(loaded, sources, |listening| {
+            let mut each = listening.listeners.iter();
+            let address = each.find_map(|(_, local)| match local {
+                Local::Ip(address) => Some(*address),
+                Local::Unix(_) => None,
+            });
+            tell.send(address.unwrap()).unwrap();
         })
     });
     told.recv().unwrap()

@@ -660,7 +660,9 @@ fn a_connection_that_never_sent_anything_does_not_hold_a_drain() {
 #[test]
 fn a_first_request_that_meets_a_drain_on_its_way_is_served() {
     let origin = Origin::ok();
-    let mut proxy = Proxy::to(&origin);
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.set("drain.idle_grace", "5s");
+    });
     let mut client = proxy.client();
     proxy.metric_becomes("holdfast_client_connections", &[("listener", "web")], 1.0);
     proxy.terminate();

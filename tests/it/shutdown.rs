@@ -80,7 +80,12 @@ fn what_is_not_finished_in_time_is_cut() {
     origin.waits_for_requests(1);
     let since = Instant::now();
     proxy.terminate();
-    proxy.exit();
+    assert_eq!(
+        proxy.exit().code(),
+        Some(1),
+        "it says that something was cut"
+    );
+    assert!(proxy.stderr().contains("the drain cut 1 of its clients"));
     assert!(
         since.elapsed() >= Duration::from_millis(900),
         "{:?}",
@@ -91,7 +96,7 @@ fn what_is_not_finished_in_time_is_cut() {
         "{:?}",
         since.elapsed()
     );
-    assert_ne!(client.wire.until_end().1, End::Silent);
+    assert_eq!(client.wire.until_end().1, End::Reset, "drain.at_deadline");
 }
 
 #[test]

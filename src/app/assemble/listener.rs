@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU32;
+use std::sync::Weak;
 
 use crate::base::units::Limit;
 use crate::config::settings;
@@ -13,6 +13,7 @@ use crate::observe::ListenerMetrics;
 use crate::policy::admission::ClientLimits;
 use crate::policy::admission::ClientTable;
 use crate::policy::client_key::ClientKey;
+use crate::proxy::service::Door;
 use crate::proxy::service::LimitAction;
 use crate::proxy::service::Listener;
 use crate::proxy::settings::HalfClose;
@@ -24,9 +25,28 @@ use crate::proxy::settings::ProxyProtocol;
 
 use super::tcp;
 
-/// A listener that nobody is connected to yet.
+/// A door with a listener that nobody is connected to yet.
 #[must_use]
-pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Listener {
+pub fn door(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) -> Arc<Door> {
+    Door::new(|door| listener(settings, metrics, (door, None)))
+}
+
+/// Another listener for this door, with the connections of the one before.
+pub fn succeed(door: &Arc<Door>, settings: &settings::Listener) {
+    let old = door.listener();
+    let metrics = Arc::clone(&old.metrics);
+    door.succeed(listener(
+        settings,
+        metrics,
+        (&Arc::downgrade(door), Some(&old)),
+    ));
+}
+
+fn listener(
+    settings: &settings::Listener,
+    metrics: Arc<ListenerMetrics>,
+    (door, old): (&Weak<Door>, Option<&Listener>),
+) -> Listener {
     let max_connections = settings.max_connections.value();
     metrics
         .limit
@@ -34,9 +54,9 @@ pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) ->
     Listener {
         settings: treatment(settings),
         metrics,
-        connections: AtomicU32::new(0),
+        connections: old.map_or_else(Arc::default, |old| Arc::clone(&old.connections)),
         max_connections,
-        clients: clients(settings).map(|limits| Mutex::new(ClientTable::new(limits))),
+        clients: clients(settings).map(|limits| table(limits, old)),
         client_limit_action: match settings.client_limit_action {
             words::ClientLimitAction::TooManyRequests => LimitAction::TooManyRequests,
             words::ClientLimitAction::Close => LimitAction::Close,
@@ -44,6 +64,19 @@ pub fn listener(settings: &settings::Listener, metrics: Arc<ListenerMetrics>) ->
             words::ClientLimitAction::Hold => LimitAction::Hold,
         },
         trusted_proxies: settings.trusted_proxies.clone(),
+        door: Weak::clone(door),
+    }
+}
+
+/// The table of the listener before, if it had one: who is in it is still connected.
+fn table(limits: ClientLimits, old: Option<&Listener>) -> Arc<Mutex<ClientTable>> {
+    let old = old.and_then(|old| Some((old.clients.as_ref()?, old.lock_clients()?)));
+    match old {
+        Some((shared, mut table)) => {
+            table.set_limits(limits);
+            Arc::clone(shared)
+        }
+        None => Arc::new(Mutex::new(ClientTable::new(limits))),
     }
 }
 
@@ -139,7 +172,7 @@ mod tests {
             .iter()
             .map(|(key, value)| (key.as_str(), *value))
             .collect();
-        Arc::clone(&assembled(&said).unwrap().listeners[0].listener)
+        assembled(&said).unwrap().listeners[0].door.listener()
     }
 
     #[test]

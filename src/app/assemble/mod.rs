@@ -9,14 +9,16 @@ pub mod listener;
 pub mod upstream;
 pub mod route;
 pub mod logs;
+pub mod drain;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::app::resolve::Addresses;
+use crate::base::names::Name;
 use crate::config::Settings;
+use crate::config::settings;
 use crate::config::settings::values::Bind;
 use crate::config::settings::values::Workers;
 use crate::net::dial::TcpOptions;
@@ -27,11 +29,13 @@ use crate::observe::Metrics;
 use crate::observe::Shape;
 use crate::observe::UpstreamShape;
 use crate::policy::route::Routes;
-use crate::proxy::service::Listener;
+use crate::proxy::service::Door;
 use crate::proxy::service::Parts;
 use crate::proxy::service::Plan;
+use crate::proxy::service::Route;
 use crate::proxy::service::ServerTiming;
 use crate::proxy::service::Service;
+use crate::proxy::settings::RouteSettings;
 
 /// A service that is ready to start.
 pub struct Assembled {
@@ -45,10 +49,12 @@ pub struct Assembled {
 
 /// A listener and where it accepts.
 pub struct Placed {
-    /// The listener.
-    pub listener: Arc<Listener>,
+    /// Its name.
+    pub name: Name,
+    /// Where it stands.
+    pub door: Arc<Door>,
     /// Its addresses.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Bind>,
     /// Connections the kernel keeps until they are accepted.
     pub backlog: u32,
     /// Options of its sockets.
@@ -73,7 +79,19 @@ pub fn assemble(
         metrics.log_lines_dropped,
     )
     .map_err(|error| format!("log.access_file: {error}"))?;
-    let plan = plan(settings, addresses, workers, (&metrics, &live, &errors))?;
+    let prepared = prepare(settings)?;
+    let plan = plan(
+        settings,
+        (addresses, workers),
+        prepared,
+        Means {
+            metrics: &metrics,
+            live: &live,
+            errors: &errors,
+            sampled: sampled_every(settings),
+        },
+        None,
+    );
     let parts = Parts {
         metrics: Arc::clone(&metrics),
         live,
@@ -85,13 +103,11 @@ pub fn assemble(
         },
         tcp_info_interval: sampled_every(settings),
         max_connections: settings.server.max_connections,
+        drain: drain::settings(&settings.drain),
     };
-    let listeners = settings.listeners.iter().zip(&metrics.listeners);
-    let listeners = listeners.map(|(settings, metrics)| Placed {
-        listener: Arc::new(listener::listener(settings, Arc::clone(metrics))),
-        bind: settings.bind.iter().filter_map(tcp_address).collect(),
-        backlog: settings.backlog,
-        tcp: tcp::options(&settings.tcp),
+    let listeners = settings.listeners.iter().map(|settings| {
+        let door = listener::door(settings, metrics.listener(&settings.name));
+        placed(settings, door)
     });
     let listeners = listeners.collect();
     let service = Arc::new(Service::new(parts, plan));
@@ -108,8 +124,21 @@ pub fn assemble(
     })
 }
 
+/// A listener with what its sockets need.
+#[must_use]
+pub fn placed(settings: &settings::Listener, door: Arc<Door>) -> Placed {
+    Placed {
+        name: settings.name.clone(),
+        door,
+        bind: settings.bind.clone(),
+        backlog: settings.backlog,
+        tcp: tcp::options(&settings.tcp),
+    }
+}
+
 /// Worker threads; one where the system does not say how many cores there are.
-fn workers(workers: Workers) -> usize {
+#[must_use]
+pub fn workers(workers: Workers) -> usize {
     match workers {
         Workers::Auto => available_parallelism().map_or(1, usize::from),
         Workers::Count(count) => count.get(),
@@ -148,53 +177,88 @@ fn shape(settings: &Settings, workers: usize) -> Shape {
     }
 }
 
-fn plan(
-    settings: &Settings,
-    addresses: &[Addresses],
-    workers: usize,
-    (metrics, live, errors): (&Arc<Metrics>, &Arc<LiveTable>, &Arc<ErrorLog>),
-) -> Result<Plan, String> {
-    let sampled = sampled_every(settings).is_some();
-    let upstreams: Vec<_> = settings
-        .upstreams
-        .iter()
-        .zip(addresses)
-        .zip(&metrics.upstreams)
-        .map(|((settings, found), own)| {
-            let shapes = upstream::endpoints(settings, found, workers);
-            let of = (Arc::clone(own), Arc::clone(live), Arc::clone(errors));
-            if sampled {
-                metrics.sample_tcp(&settings.name, own);
-            }
-            Arc::new(upstream::upstream(settings, shapes, metrics, of))
-        })
-        .collect();
-    let mut routes = Vec::new();
-    for (settings, own) in settings.routes.iter().zip(&metrics.routes) {
-        let leads = upstreams
-            .iter()
-            .find(|upstream| upstream.settings.name == settings.upstream);
-        let leads = leads
-            .ok_or_else(|| format!("route {}: no upstream {}", settings.name, settings.upstream))?;
-        routes.push(Arc::new(route::route(
-            settings,
-            Arc::clone(leads),
-            Arc::clone(own),
-        )?));
-    }
+/// The part of a plan that may turn out to be impossible.
+pub struct Prepared {
+    table: Arc<Routes>,
+    routes: Vec<Arc<RouteSettings>>,
+}
+
+/// Makes the part of a plan that may turn out to be impossible.
+///
+/// # Errors
+/// A clause: a route's fields cannot be encoded.
+pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
     let rules: Vec<_> = settings.routes.iter().map(route::rule).collect();
-    Ok(Plan {
+    let routes = settings.routes.iter().map(route::settings);
+    Ok(Prepared {
         table: Arc::new(Routes::new(&rules)),
-        routes,
-        upstreams,
+        routes: routes
+            .map(|made| made.map(Arc::new))
+            .collect::<Result<_, _>>()?,
     })
 }
 
-/// The address of a TCP listener. The configuration admits no other kind yet.
-fn tcp_address(bind: &Bind) -> Option<SocketAddr> {
-    match bind {
-        Bind::Tcp(address) => Some(*address),
-        Bind::Unix(_) | Bind::Fd(_) => None,
+/// What upstreams count in, are seen in, and are told of in.
+pub struct Means<'m> {
+    /// The metrics.
+    pub metrics: &'m Arc<Metrics>,
+    /// The table of connections.
+    pub live: &'m Arc<LiveTable>,
+    /// The log of the process.
+    pub errors: &'m Arc<ErrorLog>,
+    /// How often TCP is sampled, if it is.
+    pub sampled: Option<Duration>,
+}
+
+/// The plan of these settings. Of the plan before it, made of other settings, what is the same
+/// stays; every other upstream of that name hands its endpoints on. Whether TCP is sampled is
+/// decided when the process starts.
+#[must_use]
+pub fn plan(
+    settings: &Settings,
+    (addresses, workers): (&[Addresses], usize),
+    prepared: Prepared,
+    means: Means<'_>,
+    old: Option<(&Settings, &Plan)>,
+) -> Plan {
+    let Means { metrics, live, .. } = means;
+    let shapes = shape(settings, workers).upstreams;
+    let each = settings.upstreams.iter().zip(addresses).zip(shapes);
+    let upstream = |((settings, found), shape): ((&settings::Upstream, &Addresses), _)| {
+        let former = old.and_then(|(_, plan)| plan.upstream(&settings.name));
+        let same = old.is_some_and(|(old, _)| old.upstreams.contains(settings));
+        if let (Some(former), true) = (former, same) {
+            return Arc::clone(former);
+        }
+        let own = metrics.upstream(&shape);
+        if means.sampled.is_some() && own.tcp().is_none() {
+            metrics.sample_tcp(&settings.name, &own);
+        }
+        let of = (own, Arc::clone(live), Arc::clone(means.errors));
+        let endpoints = upstream::endpoints(settings, found, workers);
+        Arc::new(match former {
+            Some(former) => {
+                upstream::upstream(settings, Vec::new(), metrics, of).in_place_of(former, endpoints)
+            }
+            None => upstream::upstream(settings, endpoints, metrics, of),
+        })
+    };
+    let upstreams: Vec<_> = each.map(upstream).collect();
+    let routes = settings.routes.iter().zip(prepared.routes);
+    let routes = routes.filter_map(|(settings, own)| {
+        let mut upstreams = upstreams.iter();
+        // There is one: the configuration was checked.
+        let leads = upstreams.find(|at| at.settings.name == settings.upstream)?;
+        Some(Arc::new(Route {
+            settings: own,
+            upstream: Arc::clone(leads),
+            metrics: metrics.route(&settings.name),
+        }))
+    });
+    Plan {
+        table: prepared.table,
+        routes: routes.collect(),
+        upstreams,
     }
 }
 
@@ -205,6 +269,7 @@ pub(super) mod tests {
     use crate::config::Sources;
     use crate::observe::error_log::Severity;
     use crate::observe::line::Style;
+    use std::sync::atomic::Ordering;
 
     /// The settings of some tables; each variable is a path below `HOLDFAST_` and a value.
     pub(in crate::app) fn settings(said: &[(&str, &str)]) -> Settings {
@@ -257,7 +322,7 @@ pub(super) mod tests {
         ];
         let assembled = assembled(&said).unwrap();
         assert_eq!(assembled.workers, 3);
-        assert_eq!(assembled.service.max_connections, 7);
+        assert_eq!(assembled.service.max_connections.load(Ordering::Relaxed), 7);
         assert_eq!(assembled.service.server_timing, ServerTiming::Sent);
     }
 

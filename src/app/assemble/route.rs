@@ -1,13 +1,10 @@
 //! `[routes.NAME]` to a route and the rule that finds it.
 
-use std::sync::Arc;
-
 use crate::config::settings;
 use crate::config::settings::values::HostPattern;
 use crate::config::settings::values::SetField;
 use crate::config::settings::values::Token;
 use crate::config::settings::words;
-use crate::observe::RouteMetrics;
 use crate::policy::forwarded::ForwardedStyle;
 use crate::policy::header_rules::HeaderRules;
 
@@ -15,10 +12,8 @@ use crate::policy::hops::RequestRules;
 use crate::policy::hops::ResponseRules;
 use crate::policy::hops::Via;
 use crate::policy::route::RouteRule;
-use crate::proxy::service::Route;
 use crate::proxy::settings::PreserveHost;
 use crate::proxy::settings::RouteSettings;
-use crate::proxy::upstream::Upstream;
 
 /// Which requests the route is for.
 #[must_use]
@@ -39,11 +34,7 @@ pub fn rule(settings: &settings::Route) -> RouteRule {
 ///
 /// # Errors
 /// A clause that names the route and the key whose fields cannot be encoded.
-pub fn route(
-    settings: &settings::Route,
-    upstream: Arc<Upstream>,
-    metrics: Arc<RouteMetrics>,
-) -> Result<Route, String> {
+pub fn settings(settings: &settings::Route) -> Result<RouteSettings, String> {
     let wrong = |key: &'static str| {
         move |clause: String| format!("routes.{}.{key}: {clause}", settings.name)
     };
@@ -61,7 +52,7 @@ pub fn route(
         &settings.remove_response_headers,
     )
     .map_err(wrong("set_response_headers"))?;
-    let settings = RouteSettings {
+    Ok(RouteSettings {
         name: settings.name.clone(),
         preserve_host: match settings.preserve_host {
             true => PreserveHost::Kept,
@@ -86,11 +77,6 @@ pub fn route(
             via,
             headers: response,
         },
-    };
-    Ok(Route {
-        settings: Arc::new(settings),
-        upstream,
-        metrics,
     })
 }
 

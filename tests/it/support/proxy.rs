@@ -30,10 +30,13 @@ use super::metrics::Sample;
 pub struct Proxy {
     child: Child,
     folder: PathBuf,
+    config: Config,
     addresses: BTreeMap<String, SocketAddr>,
     stdout: Lines,
     stderr: Lines,
     ended: bool,
+    /// Whether panics are what the test is about.
+    panics: bool,
 }
 
 type Lines = Arc<Mutex<Vec<String>>>;
@@ -99,23 +102,36 @@ impl Proxy {
     /// With a listener `web` and an admin listener on free ports; the rest is the caller's.
     #[track_caller]
     pub fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::starting(change, |_| ())
+    }
+
+    /// The same, with changes to the command that starts it.
+    #[track_caller]
+    pub fn starting(change: impl FnOnce(&mut Config), prepare: impl FnOnce(&mut Command)) -> Self {
         let mut config = Config::default();
         config.set("admin.bind", "127.0.0.1:0");
         config.set("server.watch_config", false);
+        // What ends a test ends at once; the tests of the drain say what it waits for.
+        for wait in ["drain.delay", "drain.idle_grace", "drain.spread"] {
+            config.set(wait, "0s");
+        }
         config.listener("bind", "127.0.0.1:0");
         change(&mut config);
-        Self::start(&config)
+        Self::start(config, prepare)
     }
 
     #[track_caller]
-    fn start(config: &Config) -> Self {
+    fn start(config: Config, prepare: impl FnOnce(&mut Command)) -> Self {
         let folder = fresh_folder();
         let file = folder.join("holdfast.toml");
         fs::write(&file, config.text()).unwrap();
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .arg("--config")
             .arg(&file)
-            .env_remove("HOLDFAST_CONFIG")
+            .env_remove("HOLDFAST_CONFIG");
+        prepare(&mut command);
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -127,17 +143,59 @@ impl Proxy {
         let mut proxy = Self {
             child,
             folder,
+            config,
             addresses,
             stdout,
             stderr,
             ended: false,
+            panics: false,
         };
-        proxy.wait_for_listeners(config);
+        proxy.wait_for_listeners();
         proxy
     }
 
+    /// Where its configuration is.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join("holdfast.toml")
+    }
+
+    /// Writes its configuration anew, changed.
+    pub fn rewrite(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        fs::write(self.file(), self.config.text()).unwrap();
+    }
+
+    /// Changes its configuration and sends HUP; waits until one has been applied.
     #[track_caller]
-    fn wait_for_listeners(&mut self, config: &Config) {
+    pub fn reloads(&mut self, change: impl FnOnce(&mut Config)) {
+        let applied = self.reloads_so_far("applied");
+        self.rewrite(change);
+        self.signal(rustix::process::Signal::HUP);
+        self.reloaded("applied", applied + 1.0);
+    }
+
+    /// The same, of a configuration that is to be refused.
+    #[track_caller]
+    pub fn refuses_to_reload(&mut self, change: impl FnOnce(&mut Config)) {
+        let refused = self.reloads_so_far("refused");
+        self.rewrite(change);
+        self.signal(rustix::process::Signal::HUP);
+        self.reloaded("refused", refused + 1.0);
+    }
+
+    pub fn reloads_so_far(&self, result: &str) -> f64 {
+        self.metric("holdfast_config_reloads_total", &[("result", result)])
+    }
+
+    #[track_caller]
+    pub fn reloaded(&self, result: &str, times: f64) {
+        let labels = [("result", result)];
+        self.metric_becomes("holdfast_config_reloads_total", &labels, times);
+    }
+
+    #[track_caller]
+    fn wait_for_listeners(&mut self) {
+        let config = &self.config;
         let mut due: Vec<String> = Vec::new();
         for line in config.text().lines() {
             let bind = line.split_once(".bind = ").map(|(table, _)| table);
@@ -172,8 +230,9 @@ impl Proxy {
                 if fact(line, "event").as_deref() == Some("listening") {
                     let name = fact(line, "listener").expect("a listener's name");
                     let address = fact(line, "address").expect("an address").parse();
-                    self.addresses
-                        .insert(name, address.expect("an address with its port"));
+                    // A unix socket has none that a client could be made of.
+                    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                    self.addresses.insert(name, address.unwrap_or(nowhere));
                 }
             }
             thread::sleep(std::time::Duration::from_millis(1));
@@ -301,11 +360,20 @@ impl Proxy {
         self.child.id()
     }
 
+    /// Panics are what this test is about.
+    pub fn may_panic(&mut self) {
+        self.panics = true;
+    }
+
     /// Sends TERM.
     pub fn terminate(&mut self) {
         self.ended = true;
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
     }
 
     /// Waits for its end.
@@ -340,7 +408,7 @@ impl Drop for Proxy {
             );
         } else {
             assert!(!crashed, "it had ended by itself: {found:?}\n{stderr}");
-            assert!(!panicked, "it panicked:\n{stderr}");
+            assert!(!panicked || self.panics, "it panicked:\n{stderr}");
         }
     }
 }
