@@ -139,7 +139,11 @@ mod tests {
         }
 
         fn ask(&mut self, at: usize, fresh: Fresh) {
-            let (worker, queue) = (0, Queueing::Allowed { max_pending: 9 });
+            self.ask_queueing(at, fresh, Queueing::Allowed { max_pending: 9 });
+        }
+
+        fn ask_queueing(&mut self, at: usize, fresh: Fresh, queue: Queueing) {
+            let worker = 0;
             let ask = Ask {
                 worker,
                 fresh,
@@ -151,7 +155,7 @@ mod tests {
                 Checkout::Wait(ticket) => {
                     self.waiting.insert(ticket, at);
                 }
-                Checkout::Refuse(RefuseReason::QueueFull) => {}
+                Checkout::Refuse(RefuseReason::QueueFull | RefuseReason::Full) => {}
                 Checkout::Refuse(other) => panic!("{other:?}"),
             }
             self.share();
@@ -262,9 +266,35 @@ mod tests {
         assert_eq!((connecting, house.waiting.len()), (1, 1));
     }
 
+    #[test]
+    fn one_who_may_not_wait_is_served_beside_those_who_wait_for_another_endpoint() {
+        for queue in [Queueing::Refused, Queueing::Allowed { max_pending: 0 }] {
+            let mut house = House::new(4, 1);
+            house.ask(0, Fresh::Any);
+            house.ask(0, Fresh::Any); // waits for its own endpoint, of which one is all there is
+            assert_eq!(house.waiting.len(), 1);
+            house.ask_queueing(1, Fresh::Any, queue);
+            assert_eq!(house.ledgers[1].connecting(), 1, "{queue:?}");
+            // Where its endpoint has no place it is refused like anybody.
+            house.ask_queueing(1, Fresh::Any, queue);
+            assert_eq!((house.ledgers[1].open(), house.waiting.len()), (1, 1));
+            house.check();
+        }
+    }
+
+    #[test]
+    fn one_who_may_not_wait_is_refused_where_the_total_is_reached() {
+        let mut house = House::new(1, 4);
+        house.ask(0, Fresh::Any);
+        house.ask(0, Fresh::Any);
+        house.ask_queueing(1, Fresh::Any, Queueing::Refused);
+        assert_eq!((house.ledgers[1].open(), house.waiting.len()), (0, 1));
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Op {
         Ask(usize, Fresh),
+        Try(usize),
         Connect(usize),
         GiveBack(usize, Verdict),
         Collect(usize),
@@ -280,6 +310,7 @@ mod tests {
             6 => (0..LEDGERS).prop_map(|at| Op::Ask(at, Fresh::Any)),
             2 => (0..LEDGERS).prop_map(move |at| Op::Ask(at, guard)),
             2 => (0..LEDGERS).prop_map(|at| Op::Ask(at, Fresh::Only)),
+            2 => (0..LEDGERS).prop_map(Op::Try),
             6 => pick().prop_map(Op::Connect),
             6 => pick().prop_map(|at| Op::GiveBack(at, Verdict::Reusable)),
             3 => pick().prop_map(move |at| Op::GiveBack(at, gone)),
@@ -300,6 +331,7 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Ask(at, fresh) => house.ask(at, fresh),
+                    Op::Try(at) => house.ask_queueing(at, Fresh::Any, Queueing::Refused),
                     Op::Connect(pick) => house.connect(pick),
                     Op::GiveBack(pick, verdict) => house.give_back(pick, verdict),
                     Op::Collect(pick) => house.collect(pick),
