@@ -108,17 +108,6 @@ impl Bound {
             pause: PAUSE_LEAST,
         })
     }
-
-    /// A second descriptor of the same socket.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            socket: self.socket.try_clone()?,
-            address: self.address,
-        })
-    }
 }
 
 impl Listener {

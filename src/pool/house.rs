@@ -38,32 +38,27 @@ pub fn share_out<C>(
             admitted.push((at, ticket));
             continue;
         }
-        if !make_room(ledgers, now, retired) {
+        let Some(evicted) = evict_longest(ledgers, now) else {
             break;
-        }
+        };
+        retired.push(evicted);
     }
     admitted
 }
 
-/// Closes the connection that has been idle longest in any ledger; canaries first, since they carry
-/// nothing. Whether there was one.
-fn make_room<C>(
+/// Takes away the connection that has been idle longest in any ledger; canaries first, since they
+/// carry nothing.
+fn evict_longest<C>(
     ledgers: &mut [&mut Ledger<C>],
     now: Instant,
-    retired: &mut Vec<(usize, C, CloseReason)>,
-) -> bool {
+) -> Option<(usize, C, CloseReason)> {
     let idle = ledgers.iter().enumerate();
     let longest = idle
         .filter_map(|(at, ledger)| Some((ledger.idle_longest()?, at)))
         .min();
-    let evicted = longest.and_then(|(_, at)| Some((at, ledgers.get_mut(at)?.evict(now)?)));
-    match evicted {
-        Some((at, (conn, reason))) => {
-            retired.push((at, conn, reason));
-            true
-        }
-        None => false,
-    }
+    let (_, at) = longest?;
+    let (conn, reason) = ledgers.get_mut(at)?.evict(now)?;
+    Some((at, conn, reason))
 }
 
 #[cfg(test)]

@@ -21,12 +21,6 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Its number; never used twice by the ledgers of one upstream.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        self.number
-    }
-
     /// A small index that no other open ticket of this ledger has, for tables kept beside it.
     #[must_use]
     pub fn slot(self) -> usize {
