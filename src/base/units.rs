@@ -92,15 +92,7 @@ pub enum Limit<T> {
     At(T),
 }
 
-impl<T: Copy + PartialOrd> Limit<T> {
-    /// Whether `value` is more than the limit allows.
-    pub fn exceeded_by(self, value: T) -> bool {
-        match self {
-            Self::Off => false,
-            Self::At(limit) => value > limit,
-        }
-    }
-
+impl<T: Copy> Limit<T> {
     /// The limit, if there is one.
     pub fn value(self) -> Option<T> {
         match self {

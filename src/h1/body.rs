@@ -135,17 +135,6 @@ impl BodyReader {
         }
     }
 
-    /// How much content is still to come, where the framing says so.
-    #[must_use]
-    pub fn remaining(&self) -> Option<u64> {
-        match &self.state {
-            Reading::Complete => Some(0),
-            Reading::Length { left } => Some(*left),
-            Reading::Chunked(chunked) if chunked.is_complete() => Some(0),
-            Reading::Chunked(_) | Reading::UntilClose => None,
-        }
-    }
-
     /// How much content may still come that needs no looking at, nothing being unread: none where
     /// framing stands between its parts.
     #[must_use]
@@ -310,7 +299,7 @@ mod tests {
         );
         let mut body = BodyReader::new(Framing::Length(3));
         assert_eq!(body.next(b"ab"), Ok(Piece::Data { skip: 0, len: 2 }));
-        assert_eq!((body.remaining(), body.received()), (Some(1), 2));
+        assert_eq!((body.passable(), body.received()), (1, 2));
         assert_eq!(body.on_eof(), BodyEnd::Truncated);
     }
 
@@ -339,7 +328,7 @@ mod tests {
     fn octets_that_passed_by_splice_are_counted() {
         let mut body = BodyReader::new(Framing::Length(10));
         assert_eq!(body.on_passed(4), 4);
-        assert_eq!(body.remaining(), Some(6));
+        assert_eq!(body.passable(), 6);
         assert_eq!(body.on_passed(9), 6);
         assert!(body.is_complete());
         assert_eq!(body.received(), 10);

@@ -262,13 +262,6 @@ impl MessageError {
             | Self::AnswerUnasked => ProxyError::BadRequest,
         }
     }
-
-    /// Whether the rule is a limit on a head's size, which an origin's answer reports by its own
-    /// name ([`ProxyError::ResponseHeadTooLarge`]).
-    #[must_use]
-    pub const fn is_head_limit(self) -> bool {
-        matches!(self, Self::HeadTooLong { .. } | Self::FieldsTooMany { .. })
-    }
 }
 
 impl fmt::Display for MessageError {

@@ -3,13 +3,13 @@
 //! ```text
 //! request:   Sending ─► Sent
 //!               └─────► Abandoned
-//! response:  AwaitingHead ─(1xx)─► AwaitingHead ─(final)─► Body ─► Complete
+//! response:  AwaitingHead ─(1xx)─► AwaitingHead ─(final)─► Answered
 //!               └─(101, asked)─► Switched
 //! ```
 //!
-//! The sides run on their own: an origin may answer while the request still flows (RFC 9112 §9.5),
-//! and then the connection lives on only if both end. What arrives in a state that has no place for
-//! it is an error, never a guess. Absent on purpose: time, and the octets themselves.
+//! The sides run on their own: an origin may answer while the request still flows (RFC 9112 §9.5).
+//! What arrives in a state that has no place for it is an error, never a guess. Absent on purpose:
+//! time, the octets themselves, and whether the connection lives on (`pool/verdict`).
 
 use crate::h1::error::MessageError;
 use crate::h1::fields;
@@ -58,10 +58,8 @@ pub enum RequestSide {
 pub enum ResponseSide {
     /// No final answer has begun.
     AwaitingHead,
-    /// The final answer's body is coming.
-    Body,
-    /// The answer is whole.
-    Complete,
+    /// The final answer's head came; its body has a reader of its own (`body`).
+    Answered,
     /// The connection is a tunnel.
     Switched,
 }
@@ -75,19 +73,6 @@ pub enum Expectation {
     AwaitsContinue,
     /// It waited, and then sent content all the same; a `100` that comes is still one it asked for.
     Overtaken,
-}
-
-/// What both sides together mean for the connection to the origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExchangeEnd {
-    /// Not over.
-    Open,
-    /// Both sides ended in order: as far as the exchange goes, the connection may be used again.
-    Whole,
-    /// The answer is whole and the request is not: what the origin reads next is in doubt.
-    RequestUnfinished,
-    /// A tunnel, never to be used again.
-    Switched,
 }
 
 /// One request and its answers.
@@ -120,18 +105,6 @@ impl Exchange {
             informational: 0,
             upgrade: upgrade(head, octets),
         }
-    }
-
-    /// Where the request is.
-    #[must_use]
-    pub const fn request(&self) -> RequestSide {
-        self.request
-    }
-
-    /// Where the response is.
-    #[must_use]
-    pub const fn response(&self) -> ResponseSide {
-        self.response
     }
 
     /// Whether the client waits for `100`.
@@ -180,41 +153,13 @@ impl Exchange {
             (ResponseSide::AwaitingHead, Kind::Switching) => self.switch(head, octets),
             (ResponseSide::AwaitingHead, Kind::Final) => {
                 self.expectation = Expectation::Settled;
-                self.response = match framing {
-                    Framing::None | Framing::Length(0) => ResponseSide::Complete,
-                    Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                        ResponseSide::Body
-                    }
-                };
+                self.response = ResponseSide::Answered;
                 Ok(Arrival::Final(framing))
             }
             (
-                ResponseSide::Body | ResponseSide::Complete | ResponseSide::Switched,
+                ResponseSide::Answered | ResponseSide::Switched,
                 Kind::Informational | Kind::Switching | Kind::Final,
             ) => Err(MessageError::AnswerUnasked),
-        }
-    }
-
-    /// The response body is whole.
-    pub fn on_response_end(&mut self) {
-        self.response = match self.response {
-            ResponseSide::Body | ResponseSide::Complete => ResponseSide::Complete,
-            // No head, no end: there is nothing that could have ended.
-            ResponseSide::AwaitingHead => ResponseSide::AwaitingHead,
-            ResponseSide::Switched => ResponseSide::Switched,
-        };
-    }
-
-    /// What both sides together mean for reuse.
-    #[must_use]
-    pub const fn end(&self) -> ExchangeEnd {
-        match (self.response, self.request) {
-            (ResponseSide::Switched, _) => ExchangeEnd::Switched,
-            (ResponseSide::AwaitingHead | ResponseSide::Body, _) => ExchangeEnd::Open,
-            (ResponseSide::Complete, RequestSide::Sent) => ExchangeEnd::Whole,
-            (ResponseSide::Complete, RequestSide::Sending | RequestSide::Abandoned) => {
-                ExchangeEnd::RequestUnfinished
-            }
         }
     }
 
@@ -341,30 +286,6 @@ mod tests {
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
 
     #[test]
-    fn an_exchange_is_whole_when_both_sides_ended() {
-        let mut exchange = ask(POST);
-        assert_eq!(
-            answer(&mut exchange, OK),
-            Ok(Arrival::Final(Framing::Length(5)))
-        );
-        assert_eq!(exchange.end(), ExchangeEnd::Open);
-        exchange.on_response_end();
-        assert_eq!(exchange.end(), ExchangeEnd::RequestUnfinished);
-        exchange.on_request_end();
-        assert_eq!(exchange.end(), ExchangeEnd::Whole);
-    }
-
-    #[test]
-    fn an_abandoned_request_never_becomes_whole() {
-        let mut exchange = ask(POST);
-        exchange.on_request_abandoned();
-        exchange.on_request_end();
-        answer(&mut exchange, OK).unwrap();
-        exchange.on_response_end();
-        assert_eq!(exchange.end(), ExchangeEnd::RequestUnfinished);
-    }
-
-    #[test]
     fn a_client_that_waits_for_100_waits_until_100_or_a_final_answer() {
         let mut exchange = ask(POST);
         assert_eq!(exchange.expectation(), Expectation::AwaitsContinue);
@@ -376,7 +297,6 @@ mod tests {
         let mut refused = ask(POST);
         answer(&mut refused, "HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n").unwrap();
         assert_eq!(refused.expectation(), Expectation::Settled);
-        assert_eq!(refused.end(), ExchangeEnd::RequestUnfinished);
     }
 
     #[test]
@@ -407,7 +327,7 @@ mod tests {
         let mut exchange = ask(SOCKET);
         let arrival = answer(&mut exchange, &switch("Upgrade: WebSocket\r\n"));
         assert_eq!(arrival, Ok(Arrival::SwitchingProtocols));
-        assert_eq!(exchange.end(), ExchangeEnd::Switched);
+        assert_eq!(answer(&mut exchange, OK), Err(MessageError::AnswerUnasked));
         for to in [
             "",
             "Upgrade: h2c\r\n",
@@ -434,11 +354,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_was_abandoned_never_counts_as_sent() {
+        let octets = SOCKET.replace("Upgrade: w", "Content-Length: 5\r\nUpgrade: w");
+        let switch = "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let mut sent = ask(&octets);
+        sent.on_request_end();
+        assert_eq!(answer(&mut sent, switch), Ok(Arrival::SwitchingProtocols));
+        let mut abandoned = ask(&octets);
+        abandoned.on_request_abandoned();
+        abandoned.on_request_end();
+        let arrival = answer(&mut abandoned, switch);
+        assert_eq!(arrival, Err(MessageError::SwitchUnasked));
+    }
+
+    #[test]
     fn a_second_final_answer_belongs_to_nobody() {
         let mut exchange = ask(GET);
         answer(&mut exchange, OK).unwrap();
-        assert_eq!(answer(&mut exchange, OK), Err(MessageError::AnswerUnasked));
-        exchange.on_response_end();
         assert_eq!(answer(&mut exchange, OK), Err(MessageError::AnswerUnasked));
     }
 
@@ -446,6 +378,5 @@ mod tests {
     fn an_answer_to_head_is_whole_with_its_head() {
         let mut exchange = ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(answer(&mut exchange, OK), Ok(Arrival::Final(Framing::None)));
-        assert_eq!(exchange.end(), ExchangeEnd::Whole);
     }
 }

@@ -387,11 +387,6 @@ impl FieldSection {
         self.present = 0;
         self.repeated = 0;
     }
-
-    /// Gives the memory back, for a connection that idles.
-    pub fn release(&mut self) {
-        *self = Self::new();
-    }
 }
 
 /// The members of one comma list, trimmed, the empty ones skipped. A comma inside a quoted string

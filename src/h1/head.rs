@@ -258,12 +258,6 @@ impl RequestHead {
         }
     }
 
-    /// Makes ready for the next message and gives the memory back, for a connection that idles.
-    pub fn shrink_to_idle(&mut self) {
-        self.reset();
-        self.fields.release();
-    }
-
     /// RFC 9112 §3: method SP request-target SP HTTP-version. Single spaces and no others: §3 lets a
     /// recipient be lenient here, and warns of what comes of it.
     fn request_line(
@@ -419,12 +413,6 @@ impl ResponseHead {
         self.stage = Stage::Start;
         self.lines = Lines::default();
         self.octets = 0;
-    }
-
-    /// Makes ready for the next message and gives the memory back, for a connection that idles.
-    pub fn shrink_to_idle(&mut self) {
-        self.reset();
-        self.fields.release();
     }
 
     /// A status line that is whole, of HTTP/1.1, with a reason, and not looked at before: what nearly
@@ -732,5 +720,15 @@ mod tests {
         assert!(!Method::Post.is_idempotent() && !Method::Patch.is_idempotent());
         assert_eq!(Method::of(b"get"), Method::Other);
         assert!(!Method::Other.is_idempotent());
+    }
+
+    #[test]
+    fn only_the_six_idempotent_methods_are_idempotent() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(Method::of(method.as_bytes()).is_idempotent(), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "get", "PURGE", ""] {
+            assert!(!Method::of(method.as_bytes()).is_idempotent(), "{method}");
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! | TE.0 | a coding that is ignored for some methods | `a_requests_framing_does_not_depend_on_its_method`; `chunked OPTIONS (TE.0)` |
 //! | TE in HTTP/1.0 | a version that has no codings | `chunked in HTTP/1.0`, both files |
 //! | CL.CL | repeated, listed, signed or padded lengths | chapter Content-Length |
-//! | CL.0, 0.CL | a body that one side leaves unread | `an_abandoned_request_never_becomes_whole`; the pool's verdict |
+//! | CL.0, 0.CL | a body that one side leaves unread | the pool's verdict, `a_request_not_sent_whole_retires_the_connection` |
 //! | chunk size | overflow, `0x`, sign, underscore, white space | chapter Chunks, from `no size` on |
 //! | TERM.EXT, EXT.TERM | a bare LF or CR ends an extension for one recipient | chapter Chunks, by these names |
 //! | TERM.SPILL, ONE.TWO, ZERO.TWO | a chunk's end of one or two octets, or any two (VSV00016) | chapter Chunks, by these names |

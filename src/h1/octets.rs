@@ -118,17 +118,6 @@ pub fn decimal(octets: &[u8]) -> Option<u64> {
     })
 }
 
-/// Reads 1 to 16 hexadecimal digits of either case.
-#[must_use]
-pub fn hex(octets: &[u8]) -> Option<u64> {
-    if octets.is_empty() || octets.len() > HEX_DIGITS_MAX {
-        return None;
-    }
-    octets.iter().try_fold(0_u64, |number, octet| {
-        Some(number << 4 | u64::from(hex_digit(*octet)?))
-    })
-}
-
 /// The value of one hexadecimal digit.
 #[must_use]
 pub const fn hex_digit(octet: u8) -> Option<u8> {
@@ -200,12 +189,6 @@ pub fn position_of(octets: &[u8], wanted: u8) -> Option<usize> {
     }
     let found = rest.iter().position(|octet| *octet == wanted)?;
     Some(at + found)
-}
-
-/// Whether every octet may stand in a field value.
-#[must_use]
-pub fn is_field_value(octets: &[u8]) -> bool {
-    first_control(octets).is_none()
 }
 
 /// Where the first octet is that no field value holds: a control octet other than HTAB. CR and LF
@@ -324,16 +307,6 @@ mod tests {
     }
 
     #[test]
-    fn a_hexadecimal_number_has_one_to_sixteen_digits() {
-        assert_eq!(hex(b"fF"), Some(255));
-        assert_eq!(hex(b"ffffffffffffffff"), Some(u64::MAX));
-        assert_eq!(hex(b"00000000000000001"), None);
-        for wrong in ["", "0x5", "+5", "-5", " 5", "5 ", "g", "5_0"] {
-            assert_eq!(hex(wrong.as_bytes()), None, "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_token_is_what_the_grammar_lists() {
         let legal: Vec<u8> = (0..=255).filter(|octet| is_tchar(*octet)).collect();
         let listed =
@@ -357,8 +330,6 @@ mod tests {
                     for filler in [b'a', b'\t', 0xFF, b' ', 0x80] {
                         let mut octets = vec![filler; length];
                         octets[at] = octet;
-                        let plain = octets.iter().all(|octet| is_field_vchar(*octet));
-                        assert_eq!(is_field_value(&octets), plain, "{octets:?}");
                         let first = octets.iter().position(|octet| !is_field_vchar(*octet));
                         assert_eq!(first_control(&octets), first, "{octets:?}");
                     }

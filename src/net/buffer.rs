@@ -132,12 +132,6 @@ impl ReadBuffer {
         widen(&mut self.octets);
     }
 
-    /// Whether nothing is unread and nothing held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.octets.is_empty()
-    }
-
     fn make_room(&mut self, most: usize) -> Result<(), Fill> {
         furnish(&mut self.octets);
         if self.octets.capacity() - self.octets.len() >= READ_LEAST {

@@ -42,12 +42,6 @@ impl Deadline {
         Self(now_millis().saturating_add(millis).saturating_add(1))
     }
 
-    /// So long from now, or never.
-    #[must_use]
-    pub fn after_limit(duration: Option<Duration>) -> Self {
-        duration.map_or(Self::NEVER, Self::after)
-    }
-
     /// Whether the moment has come.
     #[must_use]
     pub fn passed(self) -> bool {

@@ -21,11 +21,6 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
 }
 
-/// Starts a task of the control plane.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    drop(async_std::task::spawn(future)); // dropping the handle detaches the task
-}
-
 /// Sleeps on the control plane.
 pub async fn sleep(duration: Duration) {
     async_std::task::sleep(duration).await;

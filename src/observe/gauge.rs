@@ -23,12 +23,6 @@ impl Gauge {
         self.0.add(1u64.wrapping_neg());
     }
 
-    /// `n` more, or fewer.
-    #[inline]
-    pub fn add(&self, n: i64) {
-        self.0.add(n.cast_unsigned());
-    }
-
     /// One more for as long as the guard lives.
     #[inline]
     #[must_use = "the guard counts only while it lives"]
@@ -118,8 +112,9 @@ mod tests {
     #[test]
     fn a_gauge_may_fall_below_nought_and_says_so() {
         let gauge = Gauge::new(Cells::new(1).run(1));
-        gauge.add(-3);
-        assert_eq!(gauge.value(), -3);
+        gauge.dec();
+        gauge.dec();
+        assert_eq!(gauge.value(), -2);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The table of the behaviour contract (4.7.3) as one function. RFC 9110 §9.2.2 lets a gateway
 //! repeat idempotent requests by itself, and others only when it knows that the origin did not
 //! act on them; the latter is what a proof says. Absent on purpose: how a proof is had (`net`),
-//! and the octets to send again (`proxy`).
+//! the octets to send again (`proxy`), and connections found dead before anything was sent on them:
+//! that was no attempt (`proxy/checkout` takes another).
 
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicU64;
@@ -16,8 +17,6 @@ use std::time::Instant;
 pub enum Failure {
     /// The connect failed, was refused or timed out: nothing was sent.
     Connect,
-    /// An idle connection was found dead before anything was sent on it.
-    DeadAtCheckout,
     /// A reused connection ended before it answered.
     ReusedEnded(Proof),
     /// A new connection ended before it answered.
@@ -72,17 +71,6 @@ pub enum MethodClass {
     Unsafe,
 }
 
-impl MethodClass {
-    /// The class of a method; methods are case-sensitive (RFC 9110 §9.1).
-    #[must_use]
-    pub fn of(method: &[u8]) -> Self {
-        match method {
-            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE" => Self::Idempotent,
-            _ => Self::Unsafe,
-        }
-    }
-}
-
 /// Whether the request can still be sent whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestHeld {
@@ -131,20 +119,6 @@ pub struct RetryOn {
     pub gateway_timeout: Listed,
 }
 
-impl RetryOn {
-    /// The default: `connect_failure` and `stale_connection`, which no origin acted on or which
-    /// are the price of reuse.
-    pub const DEFAULT: Self = Self {
-        connect_failure: Listed::In,
-        stale_connection: Listed::In,
-        empty_response: Listed::Out,
-        timeout: Listed::Out,
-        bad_gateway: Listed::Out,
-        unavailable: Listed::Out,
-        gateway_timeout: Listed::Out,
-    };
-}
-
 /// The settings of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
@@ -172,8 +146,6 @@ pub struct Failed {
 /// Where the next attempt goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
-    /// Another connection of the same pool, idle or new: this was no attempt and costs nothing.
-    AnotherConnection,
     /// A new connection, at the same endpoint or another.
     FreshConnection,
     /// Another endpoint if there is one, on a new connection.
@@ -197,21 +169,6 @@ pub enum NotAgain {
     Budget,
 }
 
-impl NotAgain {
-    /// The word in metrics and logs.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::AnswerBegan => "answer_began",
-            Self::NotListed => "not_listed",
-            Self::UnsafeMethod => "unsafe_method",
-            Self::Attempts => "attempts",
-            Self::BodyNotBuffered => "body_not_buffered",
-            Self::Budget => "budget",
-        }
-    }
-}
-
 /// Whether to send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -230,7 +187,6 @@ pub fn decide(
     now: Instant,
 ) -> Decision {
     match course(failed, settings) {
-        Ok(Course::AnotherConnection) => Decision::Again(Course::AnotherConnection),
         Ok(course) => match budget.withdraw(now) {
             Charge::Paid => Decision::Again(course),
             Charge::Refused => Decision::NotAgain(NotAgain::Budget),
@@ -247,7 +203,6 @@ pub fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAg
     let on = &settings.on;
     let (listed, course) = match failed.failure {
         Failure::AfterAnswerBegan => return Err(NotAgain::AnswerBegan),
-        Failure::DeadAtCheckout => return Ok(Course::AnotherConnection),
         Failure::Connect => (on.connect_failure, Course::NextEndpoint),
         Failure::ReusedEnded(_) => (on.stale_connection, Course::FreshConnection),
         Failure::FreshEnded => (on.empty_response, Course::NextEndpoint),
@@ -276,7 +231,7 @@ pub fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAg
 /// Whether a request that is not idempotent may be sent again after this failure.
 fn is_harmless(failure: Failure, unsafe_methods: UnsafeMethods) -> bool {
     match (failure, unsafe_methods) {
-        (Failure::Connect | Failure::DeadAtCheckout, _) | (_, UnsafeMethods::Always) => true,
+        (Failure::Connect, _) | (_, UnsafeMethods::Always) => true,
         (Failure::ReusedEnded(Proof::Unsent), UnsafeMethods::Proven) => true,
         (_, UnsafeMethods::Proven | UnsafeMethods::Never) => false,
     }
@@ -406,7 +361,18 @@ mod tests {
     const NONE: RetryOn = RetryOn {
         connect_failure: Listed::Out,
         stale_connection: Listed::Out,
-        ..RetryOn::DEFAULT
+        empty_response: Listed::Out,
+        timeout: Listed::Out,
+        bad_gateway: Listed::Out,
+        unavailable: Listed::Out,
+        gateway_timeout: Listed::Out,
+    };
+
+    /// What no origin acted on, and what is the price of reuse.
+    const DEFAULT: RetryOn = RetryOn {
+        connect_failure: Listed::In,
+        stale_connection: Listed::In,
+        ..NONE
     };
 
     fn settings(on: RetryOn, unsafe_methods: UnsafeMethods) -> RetrySettings {
@@ -429,7 +395,6 @@ mod tests {
 
     const FRESH: Decision = Decision::Again(Course::FreshConnection);
     const NEXT: Decision = Decision::Again(Course::NextEndpoint);
-    const ANOTHER: Decision = Decision::Again(Course::AnotherConnection);
     const UNSAFE: Decision = Decision::NotAgain(NotAgain::UnsafeMethod);
     const UNLISTED: Decision = Decision::NotAgain(NotAgain::NotListed);
     const BEGAN: Decision = Decision::NotAgain(NotAgain::AnswerBegan);
@@ -443,12 +408,6 @@ mod tests {
         // failure, nothing listed, idempotent, then unsafe with never, proven, always.
         let table = [
             (Connect, UNLISTED, NEXT, [NEXT, NEXT, NEXT]),
-            (
-                DeadAtCheckout,
-                ANOTHER,
-                ANOTHER,
-                [ANOTHER, ANOTHER, ANOTHER],
-            ),
             (unsent, UNLISTED, FRESH, [UNSAFE, FRESH, FRESH]),
             (unknown, UNLISTED, FRESH, [UNSAFE, UNSAFE, FRESH]),
             (FreshEnded, UNLISTED, NEXT, [UNSAFE, UNSAFE, NEXT]),
@@ -480,7 +439,7 @@ mod tests {
 
     #[test]
     fn by_default_only_failed_connects_and_stale_connections_are_repeated() {
-        let default = settings(RetryOn::DEFAULT, UnsafeMethods::Proven);
+        let default = settings(DEFAULT, UnsafeMethods::Proven);
         let told = |failure| tell(failure, MethodClass::Idempotent, &default);
         assert_eq!(told(Failure::Connect), NEXT);
         assert_eq!(told(Failure::ReusedEnded(Proof::Unknown)), FRESH);
@@ -501,21 +460,11 @@ mod tests {
         assert_eq!(
             tell(
                 Failure::ReusedEnded(Proof::Unknown),
-                MethodClass::of(b"POST"),
+                MethodClass::Unsafe,
                 &proven
             ),
             UNSAFE
         );
-    }
-
-    #[test]
-    fn only_the_six_idempotent_methods_are_idempotent() {
-        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
-            assert_eq!(MethodClass::of(method.as_bytes()), MethodClass::Idempotent);
-        }
-        for method in ["POST", "PATCH", "CONNECT", "get", "PURGE", ""] {
-            assert_eq!(MethodClass::of(method.as_bytes()), MethodClass::Unsafe);
-        }
     }
 
     #[test]
@@ -534,8 +483,6 @@ mod tests {
         assert_eq!(told(&failed), Decision::NotAgain(NotAgain::BodyNotBuffered));
         failed.request = RequestHeld::Replayable;
         assert_eq!(told(&failed), Decision::NotAgain(NotAgain::Budget));
-        failed.failure = Failure::DeadAtCheckout;
-        assert_eq!(told(&failed), ANOTHER);
     }
 
     fn withdrawals(budget: &Budget, now: Instant) -> usize {
@@ -565,23 +512,5 @@ mod tests {
         let budget = Budget::new(1.0, 0, start());
         (0..5000).for_each(|_| budget.on_request());
         assert_eq!(withdrawals(&budget, start()), 100);
-    }
-
-    #[test]
-    fn each_refusal_has_its_own_word() {
-        let words = [
-            NotAgain::AnswerBegan,
-            NotAgain::NotListed,
-            NotAgain::UnsafeMethod,
-            NotAgain::Attempts,
-            NotAgain::BodyNotBuffered,
-            NotAgain::Budget,
-        ]
-        .map(NotAgain::label);
-        assert!(
-            words
-                .iter()
-                .all(|word| words.iter().filter(|w| *w == word).count() == 1)
-        );
     }
 }

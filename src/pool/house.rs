@@ -41,32 +41,27 @@ pub fn share_out<C>(
             admitted.push((at, ticket));
             continue;
         }
-        if !make_room(ledgers, now, retired) {
+        let Some(evicted) = evict_longest(ledgers, now) else {
             break;
-        }
+        };
+        retired.push(evicted);
     }
     admitted
 }
 
-/// Closes the connection that has been idle longest in any ledger; canaries first, since they carry
-/// nothing. Whether there was one.
-fn make_room<C>(
+/// Takes away the connection that has been idle longest in any ledger; canaries first, since they
+/// carry nothing.
+fn evict_longest<C>(
     ledgers: &mut [&mut Ledger<C>],
     now: Instant,
-    retired: &mut Vec<(usize, C, CloseReason)>,
-) -> bool {
+) -> Option<(usize, C, CloseReason)> {
     let idle = ledgers.iter().enumerate();
     let longest = idle
         .filter_map(|(at, ledger)| Some((ledger.idle_longest()?, at)))
         .min();
-    let evicted = longest.and_then(|(_, at)| Some((at, ledgers.get_mut(at)?.evict(now)?)));
-    match evicted {
-        Some((at, (conn, reason))) => {
-            retired.push((at, conn, reason));
-            true
-        }
-        None => false,
-    }
+    let (_, at) = longest?;
+    let (conn, reason) = ledgers.get_mut(at)?.evict(now)?;
+    Some((at, conn, reason))
 }
 
 #[cfg(test)]
@@ -146,7 +141,17 @@ mod tests {
         }
 
         fn ask_for(&mut self, client: ClientTurn, at: usize, fresh: Fresh) {
-            let (worker, queue) = (0, Queueing::Allowed { max_pending: 9 });
+            let queue = Queueing::Allowed { max_pending: 9 };
+            self.ask_queueing(client, (at, fresh), queue);
+        }
+
+        fn ask_queueing(
+            &mut self,
+            client: ClientTurn,
+            (at, fresh): (usize, Fresh),
+            queue: Queueing,
+        ) {
+            let worker = 0;
             let ask = Ask {
                 worker,
                 fresh,
@@ -159,7 +164,7 @@ mod tests {
                 Checkout::Wait(ticket) => {
                     self.waiting.insert(ticket, at);
                 }
-                Checkout::Refuse(RefuseReason::QueueFull) => {}
+                Checkout::Refuse(RefuseReason::QueueFull | RefuseReason::Full) => {}
                 Checkout::Refuse(other) => panic!("{other:?}"),
             }
             self.share();
@@ -306,6 +311,31 @@ mod tests {
     }
 
     #[test]
+    fn one_who_may_not_wait_is_served_beside_those_who_wait_for_another_endpoint() {
+        for queue in [Queueing::Refused, Queueing::Allowed { max_pending: 0 }] {
+            let mut house = House::new(4, 1);
+            house.ask(0, Fresh::Any);
+            house.ask(0, Fresh::Any); // waits for its own endpoint, of which one is all there is
+            assert_eq!(house.waiting.len(), 1);
+            house.ask_queueing(ClientTurn::default(), (1, Fresh::Any), queue);
+            assert_eq!(house.ledgers[1].connecting(), 1, "{queue:?}");
+            // Where its endpoint has no place it is refused like anybody.
+            house.ask_queueing(ClientTurn::default(), (1, Fresh::Any), queue);
+            assert_eq!((house.ledgers[1].open(), house.waiting.len()), (1, 1));
+            house.check();
+        }
+    }
+
+    #[test]
+    fn one_who_may_not_wait_is_refused_where_the_total_is_reached() {
+        let mut house = House::new(1, 4);
+        house.ask(0, Fresh::Any);
+        house.ask(0, Fresh::Any);
+        house.ask_queueing(ClientTurn::default(), (1, Fresh::Any), Queueing::Refused);
+        assert_eq!((house.ledgers[1].open(), house.waiting.len()), (0, 1));
+    }
+
+    #[test]
     fn a_raised_total_serves_who_waited_under_the_lower_one() {
         for raised in [Some(2), None] {
             let mut house = House::new(1, 4);
@@ -355,6 +385,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Op {
         Ask(ClientTurn, usize, Fresh),
+        Try(usize),
         Connect(usize),
         GiveBack(usize, Verdict),
         Collect(usize),
@@ -371,6 +402,7 @@ mod tests {
             6 => asker().prop_map(|(client, at)| Op::Ask(client, at, Fresh::Any)),
             2 => asker().prop_map(move |(client, at)| Op::Ask(client, at, guard)),
             2 => asker().prop_map(|(client, at)| Op::Ask(client, at, Fresh::Only)),
+            2 => (0..LEDGERS).prop_map(Op::Try),
             6 => pick().prop_map(Op::Connect),
             6 => pick().prop_map(|at| Op::GiveBack(at, Verdict::Reusable)),
             3 => pick().prop_map(move |at| Op::GiveBack(at, gone)),
@@ -391,6 +423,11 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Ask(client, at, fresh) => house.ask_for(client, at, fresh),
+                    Op::Try(at) => house.ask_queueing(
+                        ClientTurn::default(),
+                        (at, Fresh::Any),
+                        Queueing::Refused,
+                    ),
                     Op::Connect(pick) => house.connect(pick),
                     Op::GiveBack(pick, verdict) => house.give_back(pick, verdict),
                     Op::Collect(pick) => house.collect(pick),

@@ -33,12 +33,6 @@ impl Lease {
         self.id
     }
 
-    /// When it was connected.
-    #[must_use]
-    pub fn opened_at(&self) -> Instant {
-        self.opened_at
-    }
-
     /// How many requests were begun on it.
     #[must_use]
     pub fn requests(&self) -> u64 {

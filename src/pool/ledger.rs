@@ -731,6 +731,7 @@ impl<C> Ledger<C> {
             }
         }
         match ask.queue {
+            _ if self.is_held_up_by_others() => {}
             Queueing::Refused => return Checkout::Refuse(RefuseReason::Full),
             Queueing::Allowed { max_pending }
                 if self.waiting() >= max_pending || self.has_half(ask.client, max_pending) =>
@@ -948,6 +949,16 @@ impl<C> Ledger<C> {
             && self.connecting < self.limits.max_connecting
             && !self.is_full()
             && self.ports.has_room()
+    }
+
+    /// Whether there is a place here and in the total, and only those who wait elsewhere may be
+    /// earlier. It is given out in order then (`house`), and that takes standing in line, if for a
+    /// moment: who may not wait is not refused because others wait for their own endpoints.
+    fn is_held_up_by_others(&self) -> bool {
+        self.total.is_waited_for()
+            && self.total.has_room()
+            && self.waiting() == 0
+            && self.has_place()
     }
 
     fn is_full(&self) -> bool {

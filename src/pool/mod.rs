@@ -1,9 +1,8 @@
-//! Floor 3: the ledger of one endpoint's connections. Pure: what it hands out and what it lets go
-//! are values, and `proxy` acts on them.
+//! Floor 3: the ledger of one endpoint's connections and ports, and what the ledgers of one upstream
+//! share. Pure: what they hand out and what they let go are values, and `proxy` acts on them.
 //!
 //! Read in this order: `limits`, `ports`, `lease`, `verdict`, `idle`, `total`, `waiters`, `ledger`,
-//! `house`; `laws` (tests
-//! only) holds what must be true after any sequence of operations.
+//! `house`; `laws` (tests only) holds what must be true after any sequence of operations.
 
 pub mod limits;
 pub mod ports;

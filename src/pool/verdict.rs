@@ -1,9 +1,10 @@
 //! Whether a connection may carry another exchange, from what was seen on the last one.
 //!
-//! One function, so that reuse can be read and tested in one place (RFC 9112 §9.3, §9.6). It
-//! first asks whether the exchange is whole, because the rules of persistence speak of what comes
-//! after a complete exchange; then it goes through those rules in the RFC's order. Absent on
-//! purpose: the pool's own wishes (`PoolFull`, removal, drain), which the ledger adds.
+//! One function, so that reuse can be read and tested in one place (RFC 9112 §9.3, §9.6): it goes
+//! through the rules of persistence in the RFC's order. They speak of what comes after a complete
+//! answer. Absent on purpose: answers that broke off and tunnels, after which nothing is asked
+//! (`proxy/failure` and `proxy/serve` retire those by name), and the pool's own wishes (`PoolFull`,
+//! removal, drain), which the ledger adds.
 
 use crate::base::CloseReason;
 use crate::pool::lease::Allowance;
@@ -26,8 +27,6 @@ pub enum Wire {
     Fin,
     /// The origin reset the connection.
     Rst,
-    /// The origin took longer than a deadline.
-    TimedOut,
     /// The operating system reported an error.
     Failed,
 }
@@ -39,12 +38,6 @@ pub enum AnswerEnd {
     Complete,
     /// With the connection (RFC 9112 §6.3, last case).
     UntilClose,
-    /// Nowhere: we stopped reading it.
-    LeftUnread,
-    /// Before its framing said (RFC 9112 §8).
-    Truncated,
-    /// In octets that are no HTTP/1.1 message.
-    Malformed,
 }
 
 /// What the answer's head said about persistence (RFC 9112 §9.3).
@@ -76,24 +69,6 @@ pub enum Leftover {
     ExtraOctets,
 }
 
-/// What the connection became.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Became {
-    /// It still speaks HTTP/1.1.
-    Http,
-    /// A tunnel (RFC 9110 §7.8).
-    Tunnel,
-}
-
-/// Whether the client saw the exchange through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientStayed {
-    /// To the end.
-    ToTheEnd,
-    /// It left before.
-    LeftEarly,
-}
-
 /// Whether the pool reuses connections at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -106,8 +81,6 @@ pub enum Reuse {
 /// What was seen on an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What the connection became.
-    pub became: Became,
     /// What the socket said.
     pub wire: Wire,
     /// How the answer ended.
@@ -118,8 +91,6 @@ pub struct Seen {
     pub request: RequestSent,
     /// What came after the answer.
     pub leftover: Leftover,
-    /// Whether the client stayed.
-    pub client: ClientStayed,
     /// Whether the pool reuses.
     pub reuse: Reuse,
     /// What its limits leave to the connection.
@@ -136,18 +107,8 @@ pub fn verdict(seen: &Seen) -> Verdict {
 }
 
 fn refusal(seen: &Seen) -> Option<CloseReason> {
-    // Is there still an HTTP/1.1 connection to speak of?
-    if seen.became == Became::Tunnel {
-        return Some(CloseReason::Upgraded);
-    }
-    match seen.answer {
-        AnswerEnd::Malformed => return Some(CloseReason::BadResponse),
-        AnswerEnd::Truncated => return Some(CloseReason::Truncated),
-        AnswerEnd::Complete | AnswerEnd::UntilClose | AnswerEnd::LeftUnread => {}
-    }
     match seen.wire {
         Wire::Rst => return Some(CloseReason::PeerRst),
-        Wire::TimedOut => return Some(CloseReason::Timeout),
         Wire::Failed => return Some(CloseReason::IoError),
         Wire::Open | Wire::Fin => {}
     }
@@ -159,10 +120,7 @@ fn refusal(seen: &Seen) -> Option<CloseReason> {
     }
     // RFC 9112 §9.3: a client that does not send the whole request must close.
     if seen.request == RequestSent::Partly {
-        return Some(match seen.client {
-            ClientStayed::LeftEarly => CloseReason::ClientGone,
-            ClientStayed::ToTheEnd => CloseReason::ClientUnfinished,
-        });
+        return Some(CloseReason::ClientUnfinished);
     }
     if seen.persistence == AnswerPersistence::Http10 {
         return Some(CloseReason::Http10);
@@ -170,13 +128,7 @@ fn refusal(seen: &Seen) -> Option<CloseReason> {
     // RFC 9112 §9.3: to persist, every message needs a self-defined length, read to its end.
     match seen.answer {
         AnswerEnd::UntilClose => return Some(CloseReason::CloseDelimited),
-        AnswerEnd::LeftUnread => {
-            return Some(match seen.client {
-                ClientStayed::LeftEarly => CloseReason::ClientGone,
-                ClientStayed::ToTheEnd => CloseReason::UnreadBody,
-            });
-        }
-        AnswerEnd::Complete | AnswerEnd::Truncated | AnswerEnd::Malformed => {}
+        AnswerEnd::Complete => {}
     }
     // RFC 9112 §9.2: unsolicited octets are no valid answer to whatever is asked next.
     if seen.leftover == Leftover::ExtraOctets {
@@ -197,13 +149,11 @@ mod tests {
 
     fn clean() -> Seen {
         Seen {
-            became: Became::Http,
             wire: Wire::Open,
             answer: AnswerEnd::Complete,
             persistence: AnswerPersistence::Persist,
             request: RequestSent::Whole,
             leftover: Leftover::Empty,
-            client: ClientStayed::ToTheEnd,
             reuse: Reuse::On,
             allowance: Allowance::Left,
         }
@@ -224,31 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_after_everything_was_read_costs_no_connection() {
-        let seen = Seen {
-            client: ClientStayed::LeftEarly,
-            ..clean()
-        };
-        assert_eq!(verdict(&seen), Verdict::Reusable);
-    }
-
-    #[test]
-    fn a_response_cut_short_retires_its_connection() {
-        assert_eq!(
-            retires(|s| s.answer = AnswerEnd::Truncated),
-            CloseReason::Truncated
-        );
-    }
-
-    #[test]
-    fn a_malformed_answer_retires_its_connection() {
-        assert_eq!(
-            retires(|s| s.answer = AnswerEnd::Malformed),
-            CloseReason::BadResponse
-        );
-    }
-
-    #[test]
     fn a_body_that_ends_with_the_connection_ends_the_connection() {
         let reason = retires(|s| {
             s.answer = AnswerEnd::UntilClose;
@@ -258,29 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unread_body_is_the_clients_doing_only_if_the_client_left() {
-        assert_eq!(
-            retires(|s| s.answer = AnswerEnd::LeftUnread),
-            CloseReason::UnreadBody
-        );
-        let left = retires(|s| {
-            s.answer = AnswerEnd::LeftUnread;
-            s.client = ClientStayed::LeftEarly;
-        });
-        assert_eq!(left, CloseReason::ClientGone);
-    }
-
-    #[test]
     fn a_request_not_sent_whole_retires_the_connection() {
         assert_eq!(
             retires(|s| s.request = RequestSent::Partly),
             CloseReason::ClientUnfinished
         );
-        let left = retires(|s| {
-            s.request = RequestSent::Partly;
-            s.client = ClientStayed::LeftEarly;
-        });
-        assert_eq!(left, CloseReason::ClientGone);
     }
 
     #[test]
@@ -305,16 +212,7 @@ mod tests {
     fn what_the_wire_said_retires_the_connection() {
         assert_eq!(retires(|s| s.wire = Wire::Fin), CloseReason::PeerFin);
         assert_eq!(retires(|s| s.wire = Wire::Rst), CloseReason::PeerRst);
-        assert_eq!(retires(|s| s.wire = Wire::TimedOut), CloseReason::Timeout);
         assert_eq!(retires(|s| s.wire = Wire::Failed), CloseReason::IoError);
-    }
-
-    #[test]
-    fn a_tunnel_never_speaks_http_again() {
-        assert_eq!(
-            retires(|s| s.became = Became::Tunnel),
-            CloseReason::Upgraded
-        );
     }
 
     #[test]
@@ -326,15 +224,5 @@ mod tests {
             retires(|s| s.allowance = Allowance::AgeSpent),
             CloseReason::MaxAge
         );
-    }
-
-    #[test]
-    fn a_broken_exchange_is_named_before_the_close_it_announced() {
-        let reason = retires(|s| {
-            s.answer = AnswerEnd::Truncated;
-            s.persistence = AnswerPersistence::Close;
-            s.wire = Wire::Fin;
-        });
-        assert_eq!(reason, CloseReason::Truncated);
     }
 }

@@ -432,7 +432,6 @@ pub fn verdict_after(
         Persistence::Close(_) => verdict::AnswerPersistence::Close,
     };
     verdict::verdict(&verdict::Seen {
-        became: verdict::Became::Http,
         wire,
         answer: match kind {
             AnswerKind::Complete | AnswerKind::Switched => verdict::AnswerEnd::Complete,
@@ -449,7 +448,6 @@ pub fn verdict_after(
         } else {
             verdict::Leftover::ExtraOctets
         },
-        client: verdict::ClientStayed::ToTheEnd,
         reuse: if reuse == Reuse::Never {
             verdict::Reuse::Off
         } else {

@@ -31,7 +31,6 @@ use crate::proxy::endpoint::Moved;
 use crate::proxy::endpoint::Parked;
 use crate::proxy::tend;
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,12 +69,6 @@ impl Lent {
         self.conn
             .as_ref()
             .map(|(_, facts, _)| facts.live.facts().id)
-    }
-
-    /// Where it leads.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.endpoint.address
     }
 
     /// The endpoint it belongs to.

@@ -242,7 +242,6 @@ impl Answering<'_> {
                 });
             }
         }
-        self.progress.exchange.borrow_mut().on_response_end();
         let kind = match framing {
             Framing::UntilClose => AnswerKind::UntilClose,
             Framing::None | Framing::Length(_) | Framing::Chunked => AnswerKind::Complete,

@@ -149,3 +149,51 @@ fn a_request_that_waits_for_the_total_in_vain_says_so() {
     let record = records.iter().find(|at| at["status"] == 503).unwrap();
     assert!(record["queue_us"].as_u64().unwrap() >= 40_000, "{record}");
 }
+
+#[test]
+fn requests_that_wait_for_their_own_endpoint_keep_nobody_from_another() {
+    let gates = [Gate::new(), Gate::new()];
+    let [first, second] = gates.clone().map(|gate| {
+        Origin::playing(move |peer| {
+            if peer.request().is_some() {
+                gate.wait();
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            }
+        })
+    });
+    let proxy = Proxy::over(&[&first, &second], |c| {
+        c.upstream("pool.max_connections", 1);
+        c.upstream("pool.max_connections_total", 4);
+        c.upstream("pool.max_pending", 1);
+        c.upstream("pool.queue_timeout", "9s");
+        c.upstream("balance", "round_robin");
+    });
+    let ask = || {
+        let mut client = proxy.client();
+        thread::spawn(move || client.get("/").status())
+    };
+    let busy = [ask(), ask()];
+    eventually("a request at each origin", || {
+        first.request_count() == 1 && second.request_count() == 1
+    });
+    let waiting = ask();
+    let queue = "holdfast_upstream_queue_length";
+    proxy.metric_becomes(queue, &[("upstream", "app")], 1.0);
+    // The other origin, for which nobody waits, has no connection any more.
+    let (_, upstreams) = proxy.admin("/upstreams");
+    let upstreams: serde_json::Value = serde_json::from_str(&upstreams).unwrap();
+    let at_first = upstreams["upstreams"][0]["endpoints"][0]["waiting"] == 1;
+    let [theirs, free] = match at_first {
+        true => [&gates[0], &gates[1]],
+        false => [&gates[1], &gates[0]],
+    };
+    free.open();
+    proxy.upstream_closed_becomes("upstream_close_header", 1.0);
+    for _ in 0..4 {
+        assert_eq!(proxy.client().get("/").status(), 200);
+    }
+    theirs.open();
+    for client in busy.into_iter().chain([waiting]) {
+        assert_eq!(client.join().unwrap(), 200);
+    }
+}
