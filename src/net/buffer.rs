@@ -27,6 +27,17 @@ pub struct ReadBuffer {
     base: usize,
     floor: usize,
     start: usize,
+    consumed: Consumed,
+}
+
+/// What becomes of octets that were consumed behind a held head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Consumed {
+    /// Others take their place.
+    #[default]
+    Overwritten,
+    /// They stay until the head is let go.
+    Kept,
 }
 
 impl ReadBuffer {
@@ -40,7 +51,7 @@ impl ReadBuffer {
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.octets.len() - self.start);
         self.start = (self.start + count).min(self.octets.len());
-        if self.start == self.octets.len() {
+        if self.start == self.octets.len() && self.consumed == Consumed::Overwritten {
             // Nothing is unread: the next read may use everything behind the held head.
             self.octets.truncate(self.floor);
             self.start = self.floor;
@@ -76,16 +87,32 @@ impl ReadBuffer {
         self.octets.get(self.base..self.floor).unwrap_or_default()
     }
 
+    /// What is consumed from now on stays too, until the head is let go: a content that may have to
+    /// be sent again lies here already, and is not copied. The caller knows that it is small.
+    pub fn keep_consumed(&mut self) {
+        self.consumed = Consumed::Kept;
+    }
+
+    /// What was kept behind the held head.
+    #[must_use]
+    pub fn kept(&self) -> &[u8] {
+        match self.consumed {
+            Consumed::Overwritten => &[],
+            Consumed::Kept => self.octets.get(self.floor..self.start).unwrap_or_default(),
+        }
+    }
+
     /// The held head, and what is unread behind it.
     #[must_use]
     pub fn split(&self) -> (&[u8], &[u8]) {
         (self.held(), self.unread())
     }
 
-    /// Lets the held head go.
+    /// Lets the held head go, and what was kept behind it.
     pub fn release(&mut self) {
         self.base = 0;
         self.floor = 0;
+        self.consumed = Consumed::Overwritten;
         if self.start == self.octets.len() {
             self.octets.clear();
             self.start = 0;
@@ -125,6 +152,7 @@ impl ReadBuffer {
     pub fn clear(&mut self) {
         give_back(std::mem::take(&mut self.octets));
         (self.base, self.floor, self.start) = (0, 0, 0);
+        self.consumed = Consumed::Overwritten;
     }
 
     /// Takes larger storage, for a body that is worth larger reads.
@@ -137,7 +165,7 @@ impl ReadBuffer {
         if self.octets.capacity() - self.octets.len() >= READ_LEAST {
             return Ok(());
         }
-        if self.start > self.floor {
+        if self.start > self.floor && self.consumed == Consumed::Overwritten {
             self.octets.drain(self.floor..self.start);
             self.start = self.floor;
         }

@@ -96,7 +96,7 @@ pub async fn dial(
     }
     match socket.connect(&SockAddr::from(to)) {
         Ok(()) => {
-            let stream = Stream::new(socket.into(), Initially::Writable)?;
+            let stream = Stream::new(socket.into(), Initially::Dialled)?;
             stream.set_quickack(options.tcp.quickack);
             return Ok(stream);
         }

@@ -89,8 +89,21 @@ pub enum Initially {
     Unready,
     /// Writable: an established connection.
     Writable,
+    /// The same, of our own making: an origin's.
+    Dialled,
     /// Level-triggered: a listening socket, whose queue says by itself that it is not empty.
     Listening,
+}
+
+/// When a task that an event wakes is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Before tasks that began to wait for theirs earlier: an origin has answered. What ends an
+    /// exchange comes before what begins another, so that few are under way at once, over few
+    /// connections, whose memory the processor then has at hand.
+    Ahead,
+    /// Behind them.
+    InLine,
 }
 
 /// One worker's reactor. `!Sync`: only its worker's thread touches it.
@@ -99,6 +112,7 @@ pub struct Reactor {
     sources: RefCell<Sources>,
     next_due: Cell<u64>,
     swept: Cell<u64>,
+    waking: Cell<Turn>,
 }
 
 #[derive(Default)]
@@ -116,6 +130,7 @@ struct Source {
     tenant: u32,
     flags: u8,
     armed: u8,
+    turn: Turn,
     tap: Tap,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -134,6 +149,7 @@ impl Reactor {
             sources: RefCell::default(),
             next_due: Cell::new(u64::MAX),
             swept: Cell::new(0),
+            waking: Cell::new(Turn::InLine),
         })
     }
 
@@ -147,16 +163,22 @@ impl Reactor {
         };
         let tap = match initially {
             Initially::Listening => self.poller.add_listening(socket, key.pack())?,
-            Initially::Unready | Initially::Writable => self.poller.add(socket, key.pack())?,
+            Initially::Unready | Initially::Writable | Initially::Dialled => {
+                self.poller.add(socket, key.pack())?
+            }
         };
         sources.tenants = key.tenant;
         sources.places.insert(Source {
             tenant: key.tenant,
             flags: match initially {
                 Initially::Unready | Initially::Listening => 0,
-                Initially::Writable => WRITABLE,
+                Initially::Writable | Initially::Dialled => WRITABLE,
             },
             armed: 0,
+            turn: match initially {
+                Initially::Unready | Initially::Dialled => Turn::Ahead,
+                Initially::Writable | Initially::Listening => Turn::InLine,
+            },
             tap,
             reader: None,
             writer: None,
@@ -356,10 +378,16 @@ impl Reactor {
         let mut sources = self.sources.borrow_mut();
         let bell = self
             .poller
-            .tell(|data, happened| sources.on_event(Key::unpack(data), happened));
+            .tell(|data, happened| sources.on_event(Key::unpack(data), happened, &self.waking));
+        self.waking.set(Turn::InLine);
         drop(sources);
         self.sweep();
         bell
+    }
+
+    /// When the task is to run that is woken now.
+    pub(super) fn waking(&self) -> Turn {
+        self.waking.get()
     }
 
     fn until_due(&self, limit: Option<Duration>) -> Option<Duration> {
@@ -401,7 +429,7 @@ impl Reactor {
 }
 
 impl Sources {
-    fn on_event(&mut self, key: Key, happened: Happened) {
+    fn on_event(&mut self, key: Key, happened: Happened, waking: &Cell<Turn>) {
         let Some(source) = self.places.get_mut(key.place as usize) else {
             return;
         };
@@ -427,6 +455,7 @@ impl Sources {
         }
         let woken = source.armed & wakes;
         source.armed &= !woken;
+        waking.set(source.turn);
         if woken & (READ_ARMED | GONE_ARMED) != 0 {
             wake(source.reader.as_ref());
         }

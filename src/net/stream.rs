@@ -443,7 +443,7 @@ impl Detached {
             // The other worker's reactor must let go of the descriptor before ours takes it; its
             // place there is given back by a letter.
             core.home.release(&core.socket);
-            let key = reactor.register(&core.socket, Initially::Writable)?;
+            let key = reactor.register(&core.socket, Initially::Dialled)?;
             core.home.forget(core.key);
             (core.home, core.key) = (here, key);
         }

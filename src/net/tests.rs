@@ -3,6 +3,7 @@
 //! Peers are plain blocking sockets on loopback. Where a test must let time pass, it does so on the
 //! worker's own timer.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -14,6 +15,7 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -75,6 +77,30 @@ fn octets_behind_a_full_buffer_are_read_without_a_further_event() {
             all.append(&mut buffer);
         }
         assert_eq!(all, b"0123456789");
+    });
+}
+
+#[test]
+fn an_origins_answer_goes_before_a_request_that_came_earlier() {
+    on_a_worker(|| async {
+        let (client, mut asking) = pair_that_is(Initially::Writable);
+        let (origin, mut answering) = pair_that_is(Initially::Dialled);
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        for (what, stream) in [("request", client), ("answer", origin)] {
+            let heard = Rc::clone(&heard);
+            worker::spawn(async move {
+                stream.readable(soon()).await.unwrap();
+                heard.borrow_mut().push(what);
+            });
+        }
+        worker::yield_now().await; // both wait by now
+        asking.write_all(b"?").unwrap();
+        answering.write_all(b"!").unwrap();
+        let late = soon();
+        while heard.borrow().len() < 2 && !late.passed() {
+            worker::yield_now().await;
+        }
+        assert_eq!(*heard.borrow(), ["answer", "request"]);
     });
 }
 
@@ -504,12 +530,16 @@ fn start_worker() -> Address {
 
 /// A stream of this worker and its blocking peer.
 fn pair() -> (Stream, TcpStream) {
+    pair_that_is(Initially::Writable)
+}
+
+fn pair_that_is(initially: Initially) -> (Stream, TcpStream) {
     let listener = TcpListener::bind(loopback()).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
     peer.set_nodelay(true).unwrap();
-    let stream = Stream::new(OwnedFd::from(socket), Initially::Writable).unwrap();
+    let stream = Stream::new(OwnedFd::from(socket), initially).unwrap();
     (stream, peer)
 }
 

@@ -39,6 +39,8 @@ pub fn write_line(out: &mut Vec<u8>, record: &ExchangeRecord, format: Format) {
     }
 }
 
+/// This and what it calls is inlined always: see [`Line`].
+#[inline(always)]
 fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
     line.time("time", record.began);
     line.address("client", record.client);
@@ -72,6 +74,7 @@ fn keyed(mut line: Line<'_>, record: &ExchangeRecord) {
     line.end();
 }
 
+#[inline(always)]
 fn origin_side(line: &mut Line<'_>, origin: &OriginRecord) {
     line.word("upstream", origin.upstream.as_str());
     if let Some(endpoint) = origin.endpoint {
@@ -98,6 +101,7 @@ fn origin_side(line: &mut Line<'_>, origin: &OriginRecord) {
     kept(line, UPSTREAM_CLOSE, origin.kept);
 }
 
+#[inline(always)]
 fn timeline(line: &mut Line<'_>, record: &ExchangeRecord) {
     let timeline = &record.timeline;
     line.number("dns_us", timeline.dns);
@@ -109,6 +113,7 @@ fn timeline(line: &mut Line<'_>, record: &ExchangeRecord) {
     line.number("total_us", timeline.total);
 }
 
+#[inline(always)]
 fn ending(line: &mut Line<'_>, end: End) {
     match end {
         End::Complete => line.word("end", "complete"),
@@ -137,6 +142,7 @@ const UPSTREAM_CLOSE: CloseKeys = [
     "upstream_close_phase",
 ];
 
+#[inline(always)]
 fn kept(line: &mut Line<'_>, [why, who, how, phase]: CloseKeys, kept: Kept) {
     if let Kept::Closed(close) = kept {
         line.word(why, close.reason.label());
@@ -146,6 +152,7 @@ fn kept(line: &mut Line<'_>, [why, who, how, phase]: CloseKeys, kept: Kept) {
     }
 }
 
+#[inline(always)]
 fn octets(line: &mut Line<'_>, key: &'static str, cut_key: &'static str, octets: &Octets) {
     line.text(key, octets.as_slice());
     if octets.cut() > 0 {

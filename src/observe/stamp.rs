@@ -3,6 +3,7 @@
 //! The civil date is computed here, since the standard library has none. Absent on purpose: time
 //! zones and the clock; the time is an argument.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -16,7 +17,6 @@ struct Civil {
     hour: u64,
     minute: u64,
     second: u64,
-    micros: u32,
 }
 
 impl Civil {
@@ -43,13 +43,32 @@ impl Civil {
             hour: second / 3_600,
             minute: second / 60 % 60,
             second: second % 60,
-            micros: since.subsec_micros(),
         }
     }
 }
 
-/// Writes `2026-01-31T23:59:59.000001Z`.
+/// Writes `2026-01-31T23:59:59.000001Z`. Many lines fall into one second, so all but the fraction of
+/// the last one written is kept at hand.
 pub fn rfc3339(out: &mut Vec<u8>, at: SystemTime) {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    LAST_SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            text.clear();
+            whole_seconds(text, at);
+            *second = since.as_secs();
+        }
+        out.extend_from_slice(text);
+    });
+    digits(out, u64::from(since.subsec_micros()), 6);
+    out.push(b'Z');
+}
+
+thread_local! {
+    static LAST_SECOND: RefCell<(u64, Vec<u8>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// Writes `2026-01-31T23:59:59.`
+fn whole_seconds(out: &mut Vec<u8>, at: SystemTime) {
     let t = Civil::of(at);
     digits(out, t.year, 4);
     for (before, value) in [
@@ -64,8 +83,6 @@ pub fn rfc3339(out: &mut Vec<u8>, at: SystemTime) {
     out.push(b':');
     digits(out, t.second, 2);
     out.push(b'.');
-    digits(out, u64::from(t.micros), 6);
-    out.push(b'Z');
 }
 
 /// Writes `31/Jan/2026:23:59:59 +0000`.

@@ -304,7 +304,10 @@ impl Sending<'_> {
             Framing::Chunked | Framing::UntilClose => BodyWriter::Chunked,
         };
         // What an earlier attempt had already taken from the client goes first.
-        if let Some(sent) = self.content.replay.whole()
+        if self.content.replay.is_in_place() {
+            self.input.keep_consumed();
+        }
+        if let Some(sent) = self.content.replay.whole(self.input)
             && !sent.is_empty()
         {
             writer
@@ -474,14 +477,9 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     // The clock of its rate runs only while we read it.
     let mut pace = BodyRate::new(rate, clock::now());
     pace.on_pause(clock::now());
-    // What is known not to fit is not kept in part either.
-    let replay = match framing {
-        Framing::Length(length) if length > replay as u64 => 0,
-        _ => replay,
-    };
     Content {
         reader: BodyReader::new(framing),
-        replay: Replay::new(replay),
+        replay: Replay::of(framing, replay),
         count: 0,
         rate: pace,
     }

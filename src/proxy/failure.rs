@@ -267,11 +267,11 @@ impl Exchange<'_> {
     }
 
     pub(super) fn decide(&self, upstream: &Upstream, failure: Failure) -> Decision {
-        let request = match self.content.replay.whole() {
-            Some(_) => RequestHeld::Replayable,
-            None if self.judged.framing == Framing::None => RequestHeld::Replayable,
-            None if self.content.count == 0 => RequestHeld::Replayable,
-            None => RequestHeld::Forgotten,
+        let content = &self.content;
+        let nothing_sent = self.judged.framing == Framing::None || content.count == 0;
+        let request = match content.replay.holds() || nothing_sent {
+            true => RequestHeld::Replayable,
+            false => RequestHeld::Forgotten,
         };
         // A connect that failed sent nothing, so it is none of the attempts that `retry.attempts`
         // counts; what bounds it is that each endpoint is dialled once.

@@ -170,7 +170,7 @@ fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<P
         sink.writer,
         SinkWriter::Framed(BodyWriter::Length { .. } | BodyWriter::UntilClose)
     );
-    let kept = |replay: &&mut Replay| replay.whole().is_some();
+    let kept = |replay: &&mut Replay| replay.holds();
     let worth_it = source.reader.passable() >= SPLICE_LEAST
         && sink.outlet.flows() == Flow::Now
         && !meter.replay.as_ref().is_some_and(kept);
