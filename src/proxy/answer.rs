@@ -17,6 +17,7 @@ use crate::h1::persistence::Persistence;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
 use crate::net::reactor::Gone;
+use crate::net::stream::Fault;
 use crate::observe::Counter;
 use crate::policy::hops;
 use crate::proxy::held::Holding;
@@ -110,7 +111,7 @@ pub enum NoAnswer {
     },
     /// The client left.
     ClientGone,
-    /// The client took nothing of an interim answer for too long.
+    /// The client took nothing of an interim answer, or of an early one, for too long.
     ClientStalled,
     /// The answer began and then broke off.
     BrokeOff {
@@ -154,6 +155,17 @@ impl Ended {
     }
 }
 
+impl NoAnswer {
+    /// Octets could not be written to the client, for this fault of its stream.
+    #[must_use]
+    pub fn of_client(fault: Fault) -> Self {
+        match fault {
+            Fault::TimedOut => Self::ClientStalled,
+            Fault::Reset | Fault::Io(_) => Self::ClientGone,
+        }
+    }
+}
+
 impl From<Unwritable> for NoAnswer {
     fn from(_: Unwritable) -> Self {
         Self::Unwritable
@@ -192,4 +204,17 @@ pub struct Answering<'a> {
     pub phase: &'a dyn Fn(Phase),
     /// How far both directions are.
     pub progress: &'a Progress,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_nothing_of_its_answer_has_stalled_and_not_left() {
+        let told = NoAnswer::of_client(Fault::TimedOut);
+        assert!(matches!(told, NoAnswer::ClientStalled), "{told:?}");
+        let told = NoAnswer::of_client(Fault::Reset);
+        assert!(matches!(told, NoAnswer::ClientGone), "{told:?}");
+    }
 }

@@ -247,7 +247,7 @@ async fn answer_at_once(answering: &mut Answering<'_>) -> Result<Answer, NoAnswe
     if waits_for_the_rest(&answer, answering.progress) {
         let patience = answering.listener.write_timeout;
         let flushed = relay::flush(answering.client, answering.out, patience).await;
-        flushed.map_err(|_| NoAnswer::ClientGone)?;
+        flushed.map_err(NoAnswer::of_client)?;
     }
     Ok(answer)
 }

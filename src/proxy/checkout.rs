@@ -567,6 +567,21 @@ impl Permit {
 }
 
 impl Permit {
+    /// The connect failed.
+    fn failed(&mut self, error: &DialError) {
+        let endpoint = &self.endpoint;
+        let errors = &endpoint.metrics.connect_errors;
+        errors.of(connect_error(error)).inc();
+        match error {
+            DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
+                endpoint.on_symptom(Symptom::NoConnect);
+            }
+            // Our own trouble says nothing about the endpoint.
+            DialError::NoPort => self.found_no_port(),
+            DialError::NoDescriptor | DialError::Io(_) => {}
+        }
+    }
+
     /// The system found no port: those who wait for one do not try at once.
     fn found_no_port(&mut self) {
         if let Some(permit) = self.permit.take() {
@@ -596,22 +611,7 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
     let seat = right.map(ConnectPermit::seat).ok_or(DialError::NoPort)?;
     let source = endpoint.pool.lock().ledger.ports().address(seat);
     let dialled = dial::dial(endpoint.address, &settings.dial, source, deadline).await;
-    let stream = dialled.inspect_err(|error| {
-        endpoint
-            .metrics
-            .connect_errors
-            .of(connect_error(error))
-            .inc();
-
-        match error {
-            DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
-                endpoint.on_symptom(Symptom::NoConnect);
-            }
-            // Our own trouble says nothing about the endpoint.
-            DialError::NoPort => permit.found_no_port(),
-            DialError::NoDescriptor | DialError::Io(_) => {}
-        }
-    })?;
+    let stream = dialled.inspect_err(|error| permit.failed(error))?;
     endpoint.condition.on_connected();
     let now = clock::now();
     endpoint

@@ -174,17 +174,13 @@ impl Exchange<'_> {
                 retire(lent, CloseReason::ClientGone);
                 Next::Stop(Outcomes::ClientStalled)
             }
-            NoAnswer::HeadTooLarge => {
-                retire(lent, CloseReason::BadResponse);
-                Next::Stop(broke(begun, ProxyError::ResponseHeadTooLarge))
-            }
-            NoAnswer::Malformed(_) | NoAnswer::Unwritable => {
-                retire(lent, CloseReason::BadResponse);
-                Next::Stop(broke(begun, ProxyError::BadResponse))
-            }
-            NoAnswer::HeadCutShort(ended) => {
-                retire(lent, ended.reason());
-                Next::Stop(broke(begun, ProxyError::Truncated))
+            NoAnswer::HeadTooLarge
+            | NoAnswer::Malformed(_)
+            | NoAnswer::Unwritable
+            | NoAnswer::HeadCutShort(_) => {
+                let (reason, error) = bad_head(&no_answer);
+                retire(lent, reason);
+                Next::Stop(broke(begun, error))
             }
             NoAnswer::BrokeOff {
                 status,
@@ -363,6 +359,15 @@ fn next(decision: Decision, (why, error): (RetryReason, ProxyError), begun: Begu
     match decision {
         Decision::Again(course) => Next::Again(why, course),
         Decision::NotAgain(_) => Next::Stop(broke(begun, error)),
+    }
+}
+
+/// What a head that is none is called.
+fn bad_head(no_answer: &NoAnswer) -> (CloseReason, ProxyError) {
+    match no_answer {
+        NoAnswer::HeadTooLarge => (CloseReason::BadResponse, ProxyError::ResponseHeadTooLarge),
+        NoAnswer::HeadCutShort(ended) => (ended.reason(), ProxyError::Truncated),
+        _ => (CloseReason::BadResponse, ProxyError::BadResponse),
     }
 }
 

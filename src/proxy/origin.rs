@@ -174,10 +174,7 @@ impl Answering<'_> {
         self.input.consume(self.head.octets);
         relay::flush(self.client, self.out, self.listener.write_timeout)
             .await
-            .map_err(|fault| match fault {
-                Fault::TimedOut => NoAnswer::ClientStalled,
-                Fault::Reset | Fault::Io(_) => NoAnswer::ClientGone,
-            })
+            .map_err(NoAnswer::of_client)
     }
 
     fn switch(&mut self) -> Result<Answer, NoAnswer> {

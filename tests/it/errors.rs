@@ -453,3 +453,13 @@ fn an_address_that_no_route_leads_to_is_told_as_such() {
     assert_eq!(proxy.client().get("/").status(), 502);
     proxy.errors_becomes("connect_unreachable", 1.0);
 }
+
+#[test]
+fn a_connect_that_fails_otherwise_is_told_as_such() {
+    // RFC 4007 §6: a link-local address says nothing without its zone, and connect() refuses it as
+    // an invalid argument; where there is no IPv6 at all, it is the socket that is refused.
+    let nowhere: SocketAddr = "[fe80::1]:80".parse().unwrap();
+    let proxy = in_front_of(nowhere);
+    assert_eq!(proxy.client().get("/").status(), 502);
+    proxy.errors_becomes("connect_failed", 1.0);
+}

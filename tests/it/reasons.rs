@@ -213,9 +213,10 @@ fn error(error: ProxyError) -> Seen {
             In("errors::an_origin_that_does_not_take_the_connection_is_a_504")
         }
         // Which of the two it is depends on the machine; the test asks it.
-        ProxyError::ConnectUnreachable | ProxyError::ConnectFailed => {
+        ProxyError::ConnectUnreachable => {
             In("errors::an_address_that_no_route_leads_to_is_told_as_such")
         }
+        ProxyError::ConnectFailed => In("errors::a_connect_that_fails_otherwise_is_told_as_such"),
         ProxyError::Dns => In("errors::a_name_that_does_not_resolve_is_a_502"),
         ProxyError::StaleConnection => {
             In("retries::an_unsafe_request_on_a_stale_connection_is_never_sent_twice")
