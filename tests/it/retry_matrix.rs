@@ -246,10 +246,19 @@ fn is_reused(row: Row) -> bool {
     word(row) == "stale_connection"
 }
 
+/// What an origin and the one who plays a cell say to each other beside the requests.
+#[derive(Clone, Default)]
+struct Gates {
+    /// The origin opens it: what is sent now is not read any more.
+    deaf: Gate,
+    /// The player opens it: the request is on its way.
+    sent: Gate,
+}
+
 /// An origin that fails the first `/again` as the row has it, and answers everything else. What it
-/// does at its own time it does when the gate opens.
-fn origin(row: Row, gate: &Gate) -> Origin {
-    let gate = gate.clone();
+/// does at its own time goes by the gates.
+fn origin(row: Row, gates: &Gates) -> Origin {
+    let gates = gates.clone();
     Origin::playing(move |peer| {
         let first = peer.number == 0 && word(row) != "connect_failure";
         while let Some(request) = peer.request() {
@@ -259,7 +268,7 @@ fn origin(row: Row, gate: &Gate) -> Origin {
             peer.send(answer(200, content_for(&request)));
             match row {
                 Row::DeadAtCheckout if first => return,
-                Row::ReusedUnsent if first => return close_before_reading(peer, &gate),
+                Row::ReusedUnsent if first => return close_before_reading(peer, &gates),
                 _ => {}
             }
         }
@@ -296,11 +305,12 @@ fn fail(peer: &mut Peer, row: Row, content: &str) {
 
 /// From now on no segment reaches this socket, as if it were on its way; then comes the FIN, whose
 /// acknowledgement does not cover what was sent meanwhile.
-fn close_before_reading(peer: &mut Peer, gate: &Gate) {
+fn close_before_reading(peer: &mut Peer, gates: &Gates) {
     let drop_all = socket2::SockFilter::new(BPF_RET, 0, 0, 0);
     let socket = socket2::SockRef::from(peer.wire.stream());
     socket.attach_filter(&[drop_all]).unwrap();
-    gate.wait();
+    gates.deaf.open();
+    gates.sent.wait();
 }
 
 /// `BPF_RET | BPF_K` of linux/bpf_common.h: with 0, no octet of a segment is accepted.
@@ -387,8 +397,8 @@ fn play(of: &Try, (executed, got, moved): Expected) {
         "{:?} {} unsafe_methods={} {:?} want={:?}",
         of.row, of.method, of.unsafe_methods, of.on, of.want
     );
-    let gate = Gate::new();
-    let good = origin(of.row, &gate);
+    let gates = Gates::default();
+    let good = origin(of.row, &gates);
     let silent = (of.row == Row::ConnectTimeout).then(Silent::new);
     let refused = (of.row == Row::Refused).then(Nowhere::new);
     let bad = silent
@@ -402,6 +412,9 @@ fn play(of: &Try, (executed, got, moved): Expected) {
     }
     if of.row == Row::DeadAtCheckout {
         proxy.upstream_closed_becomes("peer_fin", 1.0);
+    }
+    if of.row == Row::ReusedUnsent {
+        gates.deaf.wait();
     }
     let body = match (of.method, of.want) {
         ("POST" | "PUT" | "PATCH", Some(Want::Buffer)) => "b".repeat(1025),
@@ -418,7 +431,7 @@ fn play(of: &Try, (executed, got, moved): Expected) {
             let waiting = proxy.admin("/connections?side=upstream&phase=wait").1;
             waiting.contains("\"wait\"")
         });
-        gate.open();
+        gates.sent.open();
     }
     let answer = client.partial_response_to(of.method);
     let details = answer.head.field("proxy-status").unwrap_or_default();
