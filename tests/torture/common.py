@@ -105,11 +105,12 @@ class Load:
 
 class Program:
     """A proxy in a folder of its own, ended by its own number."""
+    before = []  # what the command is started by: `sh -c …`, to put it into a memory group
 
     def __init__(self, name, folder, command, config, port, admin=None):
         self.name, self.folder, self.port, self.admin, self.config = name, folder, port, admin, config
         self.errors = open(os.path.join(folder, name + ".log"), "wb")
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.errors)
+        self.process = subprocess.Popen([*self.before, *command], stdout=subprocess.DEVNULL, stderr=self.errors)
 
     async def serves(self):
         for _ in range(500):
