@@ -160,8 +160,45 @@ impl ReadBuffer {
         widen(&mut self.octets);
     }
 
+    /// Goes back to the usual storage, if what lies in the larger one leaves room there.
+    pub fn narrow(&mut self) {
+        if self.octets.capacity() >= WIDE_OCTETS && self.octets.len() < BUFFER_OCTETS / 2 {
+            let mut usual = lend();
+            usual.extend_from_slice(&self.octets);
+            give_back(std::mem::replace(&mut self.octets, usual));
+        }
+    }
+
+    /// Gives the storage back, and keeps what lies in it in as much as that takes: for a wait that
+    /// may be long. The next read takes storage again.
+    pub fn stow(&mut self) {
+        if self.octets.len() <= SMALL_OCTETS {
+            self.stow_small();
+        } else if self.octets.len() + READ_LEAST < self.octets.capacity() {
+            let exact = self.octets.as_slice().into();
+            give_back(std::mem::replace(&mut self.octets, exact));
+        }
+    }
+
+    /// The same, if little lies in it: that costs no allocation.
+    pub fn stow_small(&mut self) {
+        if self.octets.len() > SMALL_OCTETS || self.octets.capacity() <= SMALL_OCTETS {
+            return;
+        }
+        let mut small = Vec::new();
+        if !self.octets.is_empty() {
+            small = lend_small();
+            small.extend_from_slice(&self.octets);
+        }
+        give_back(std::mem::replace(&mut self.octets, small));
+    }
+
     fn make_room(&mut self, most: usize) -> Result<(), Fill> {
-        furnish(&mut self.octets);
+        if self.octets.capacity() < BUFFER_OCTETS {
+            let mut storage = lend();
+            storage.extend_from_slice(&self.octets);
+            give_back(std::mem::replace(&mut self.octets, storage));
+        }
         if self.octets.capacity() - self.octets.len() >= READ_LEAST {
             return Ok(());
         }
@@ -174,7 +211,10 @@ impl ReadBuffer {
             if unread >= most {
                 return Err(Fill::Full);
             }
-            self.octets.reserve(BUFFER_OCTETS);
+            // Twice what there is, but not beyond what may come: a head near its limit costs that.
+            let more = BUFFER_OCTETS.max(self.octets.capacity());
+            let most = (most - unread).max(READ_LEAST);
+            self.octets.reserve_exact(more.min(most));
         }
         Ok(())
     }
@@ -254,7 +294,8 @@ pub fn give_back(storage: Vec<u8>) {
 fn shelve(mut storage: Vec<u8>) {
     storage.clear();
     let (shelf, most) = match storage.capacity() {
-        BUFFER_OCTETS..WIDE_OCTETS => (&SHELF, SHELF_BUFFERS_MAX),
+        SMALL_OCTETS => (&SMALL_SHELF, SHELF_BUFFERS_MAX),
+        BUFFER_OCTETS..=GROWN_OCTETS_MAX => (&SHELF, SHELF_BUFFERS_MAX),
         WIDE_OCTETS..=KEPT_OCTETS_MAX => (&WIDE_SHELF, WIDE_SHELF_BUFFERS_MAX),
         _ => return,
     };
@@ -264,7 +305,14 @@ fn shelve(mut storage: Vec<u8>) {
 /// Lets go of storage that was not needed lately; the worker asks now and then.
 pub fn thin() -> Thinned {
     let narrow = SHELF.with_borrow_mut(Shelf::thin);
+    let narrow = narrow.and(SMALL_SHELF.with_borrow_mut(Shelf::thin));
     narrow.and(WIDE_SHELF.with_borrow_mut(Shelf::thin))
+}
+
+fn lend_small() -> Vec<u8> {
+    SMALL_SHELF
+        .with_borrow_mut(Shelf::take)
+        .unwrap_or_else(|| Vec::with_capacity(SMALL_OCTETS))
 }
 
 fn lend_wide() -> Vec<u8> {
@@ -275,14 +323,21 @@ fn lend_wide() -> Vec<u8> {
 
 thread_local! {
     static SHELF: RefCell<Shelf<Vec<u8>>> = const { RefCell::new(Shelf::new()) };
+    static SMALL_SHELF: RefCell<Shelf<Vec<u8>>> = const { RefCell::new(Shelf::new()) };
     static WIDE_SHELF: RefCell<Shelf<Vec<u8>>> = const { RefCell::new(Shelf::new()) };
 }
 
 /// Octets of a buffer: one read of a small message, and of most medium ones with their head.
 pub const BUFFER_OCTETS: usize = 20 * 1024;
 
+/// Octets of a buffer for a head that only has to be kept: most requests' heads fit.
+pub const SMALL_OCTETS: usize = 2 * 1024;
+
 /// Octets of a buffer for a large body: fewer, larger reads.
 pub const WIDE_OCTETS: usize = 128 * 1024;
+
+/// Buffers that grew up to this still serve as usual ones: a head near its limit.
+const GROWN_OCTETS_MAX: usize = 2 * BUFFER_OCTETS;
 
 /// Buffers that grew beyond this are not kept: one large head must not cost memory for ever.
 const KEPT_OCTETS_MAX: usize = 256 * 1024;

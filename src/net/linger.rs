@@ -24,11 +24,9 @@ pub enum Outcome {
 /// Sends FIN, discards at most `most` octets until `deadline`, then closes. Cancel: closes at once.
 pub async fn linger(stream: Stream, most: u64, deadline: Deadline) -> Outcome {
     stream.shut_down_write();
-    let mut discard = buffer::lend();
     let mut left = most;
     let outcome = loop {
-        discard.clear();
-        match stream.read(&mut discard, deadline).await {
+        match discard_some(&stream, deadline).await {
             Ok(ReadEnd::Fin) => break Outcome::Clean,
             Ok(ReadEnd::Octets(count)) => match left.checked_sub(count as u64) {
                 Some(rest) => left = rest,
@@ -38,9 +36,21 @@ pub async fn linger(stream: Stream, most: u64, deadline: Deadline) -> Outcome {
             Err(Fault::Reset | Fault::Io(_)) => break Outcome::Reset,
         }
     };
-    buffer::give_back(discard);
     if outcome == Outcome::TimedOut {
         stream.reset();
     }
     outcome
+}
+
+/// Reads once. Storage is lent for the read only: who lingers costs no more than who idles.
+async fn discard_some(stream: &Stream, deadline: Deadline) -> Result<ReadEnd, Fault> {
+    loop {
+        stream.readable(deadline).await?;
+        let mut discard = buffer::lend();
+        let read = stream.try_read(&mut discard);
+        buffer::give_back(discard);
+        if let Some(end) = read? {
+            return Ok(end);
+        }
+    }
 }

@@ -380,6 +380,13 @@ impl Stream {
             .is_none_or(|info| info.unacknowledged == 0 && info.unsent_octets == 0)
     }
 
+    /// Octets that the kernel would take now; as many as can be where it does not tell.
+    #[must_use]
+    pub fn send_room(&self) -> usize {
+        let room = sys::send_room(self.core.socket.as_fd());
+        room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
     /// A view of the connection from beside the stream.
     #[must_use]
     pub fn beside(&self) -> Beside {

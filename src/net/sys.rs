@@ -73,6 +73,34 @@ pub fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
 }
 
+/// Octets that the kernel would queue on a socket now beside those it has queued (`SO_MEMINFO`): what
+/// is written beyond that waits with us. `None` where the system does not tell.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn send_room(socket: BorrowedFd<'_>) -> Option<u32> {
+    let mut memory = [0_u32; MEMORY_WORDS];
+    let mut length = libc::socklen_t::try_from(size_of_val(&memory)).ok()?;
+    // SAFETY: the pointer and the length describe `memory`, which lives through the call; the kernel
+    // writes at most `length` octets, of which any are a value.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then(|| memory[SEND_BUFFER].saturating_sub(memory[SEND_QUEUED]))
+}
+
+/// Octets that the kernel would queue: this system does not tell.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn send_room(_socket: BorrowedFd<'_>) -> Option<u32> {
+    None
+}
+
 /// Lets connect() choose the local port, so that a port may serve several destinations
 /// (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). A system without it binds as ever.
 #[cfg(target_os = "linux")]
@@ -111,6 +139,14 @@ pub fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The words of `SO_MEMINFO` (sock_diag(7), `INET_DIAG_SKMEMINFO`), and which two are looked at.
+#[cfg(target_os = "linux")]
+const MEMORY_WORDS: usize = 9;
+#[cfg(target_os = "linux")]
+const SEND_BUFFER: usize = 3;
+#[cfg(target_os = "linux")]
+const SEND_QUEUED: usize = 5;
+
 /// Octets the kernel must have written for `bytes_acked` to be true.
 #[cfg(target_os = "linux")]
 const BYTES_ACKED_END: usize =
@@ -137,5 +173,16 @@ mod tests {
         here.read_exact(&mut [0; 1]).unwrap();
         let after = tcp_info(here.as_fd()).unwrap().bytes_acked.unwrap();
         assert_eq!(after - before, 1000);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_leaves_less_room_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_deaf, _) = listener.accept().unwrap();
+        assert!(send_room(here.as_fd()).unwrap() > 0);
+        here.set_nonblocking(true).unwrap();
+        while here.write(&[0; 65_536]).is_ok() {}
+        assert!(send_room(here.as_fd()).unwrap() < 16_384);
     }
 }

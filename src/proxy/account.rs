@@ -1,5 +1,7 @@
 //! The account of an exchange: what is counted and what the access log is told when it is over.
 
+use std::time::SystemTime;
+
 use crate::base::ProxyError;
 use crate::h1::fields::Field;
 use crate::h1::head::RequestHead;
@@ -22,16 +24,21 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client) {
     let nth = client.nth.get() + 1;
     client.nth.set(nth);
     client.live.begin_request(nth);
+    let began = match client.service.access_log.is_off() {
+        true => SystemTime::UNIX_EPOCH, // nobody will read it
+        false => clock::wall(),
+    };
+    open(record, client, began);
+}
+
+/// Opens the account of the request that has begun, on whichever desk it is now.
+pub fn open(record: &mut ExchangeRecord, client: &Client, began: SystemTime) {
     record.client_conn = client.id;
     record.client = client.address;
     if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());
     }
-    let began = match client.service.access_log.is_off() {
-        true => std::time::SystemTime::UNIX_EPOCH, // nobody will read it
-        false => clock::wall(),
-    };
-    record.restart(nth, began);
+    record.restart(client.nth.get(), began);
 }
 
 /// Notes what was asked.

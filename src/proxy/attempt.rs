@@ -1,5 +1,6 @@
 //! One attempt: a request over one connection, its content and the answer flowing at the same time.
 
+use std::future::Future as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -169,9 +170,7 @@ impl Attempt<'_> {
                 // It may have said why before it closed.
                 Err(_) => Upload::Refused,
             });
-            return origin::answer(&mut answering)
-                .await
-                .map_err(Unanswered::Origin);
+            return answer_alone(&mut answering, self.input).await;
         }
         let mut upload = Sending {
             client: &self.client.stream,
@@ -187,6 +186,25 @@ impl Attempt<'_> {
         };
         both(&mut upload, &mut answering, (progress, self.phase)).await
     }
+}
+
+/// Passes on the answer to a request without content.
+async fn answer_alone(
+    answering: &mut Answering<'_>,
+    input: &mut ReadBuffer,
+) -> Result<Answer, Unanswered> {
+    let progress = answering.progress;
+    let mut answer = pin!(origin::answer(answering));
+    poll_fn(|context| {
+        let answered = answer.as_mut().poll(context);
+        if answered.is_pending() && progress.begun() == Begun::Yes {
+            // Its client has a part of it, and perhaps takes long for the rest: the request will not
+            // be sent again, and waits in little.
+            input.stow_small();
+        }
+        answered.map_err(Unanswered::Origin)
+    })
+    .await
 }
 
 /// Runs the two directions in one task, each at its own pace. The answer decides the attempt; the

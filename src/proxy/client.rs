@@ -43,6 +43,7 @@ use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 use crate::proxy::service::Taken;
 use crate::proxy::settings::ProxyProtocol;
+use crate::proxy::unfinished::Unfinished;
 
 /// A client's connection.
 pub struct Client {
@@ -72,6 +73,8 @@ pub struct Client {
     pub nth: Cell<u64>,
     /// Before which request an empty line was skipped, counted as `nth`.
     pub skipped_before: Cell<Option<u64>>,
+    /// The head whose rest it waits for with nothing else in hand.
+    pub unfinished: Option<Box<Unfinished>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
     /// Whether a drain cuts it.
@@ -252,6 +255,7 @@ impl Client {
             age_deadline: age.and_then(|age| now.checked_add(age)),
             nth: Cell::new(0),
             skipped_before: Cell::new(None),
+            unfinished: None,
             places,
             cut: Rc::new(Cut {
                 service: Arc::clone(&service),

@@ -41,6 +41,8 @@ use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
+use crate::proxy::unfinished::PAUSE;
+use crate::proxy::unfinished::Unfinished;
 
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
@@ -63,7 +65,10 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
         match awaited {
             Ok(Ok(())) => {}
             Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
-            Err(ending) => return (client, (ending, Drained::Idle)),
+            Err(ending) => {
+                let drained = drained(&client);
+                return (client, (ending, drained));
+            }
         }
         let (served, result) = booth::serve_in(client, serve_what_came).await;
         client = served;
@@ -75,6 +80,10 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
+    if let Some(unfinished) = &client.unfinished {
+        unfinished.more(&client.stream).await;
+        return Ok(());
+    }
     let idle_until = Deadline::after(introduce::patience(client));
     let (stream, service) = (&client.stream, &client.service);
     let (idle_since, mut place) = (Deadline::after(Duration::ZERO), None);
@@ -112,18 +121,23 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     client.keep_up();
     let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
         Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
-        Err(ending) => match client.live.phase() {
-            Phase::Idle => Err((ending, Drained::Idle)),
-            _ => Err((ending, Drained::Cut)),
-        },
+        Err(ending) => Err((ending, drained(&client))),
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
-    if result.is_ok() {
+    if result.is_ok() && client.unfinished.is_none() {
         client.show(ClientState::Idle);
         client.enter(Phase::Idle);
     }
     (client, result)
+}
+
+/// As what a drain counts a connection that it cuts.
+fn drained(client: &Client) -> Drained {
+    match client.live.phase() {
+        Phase::Idle => Drained::Idle,
+        _ => Drained::Cut,
+    }
 }
 
 async fn serve_at(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
@@ -194,7 +208,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
 }
 
 enum Head {
-    /// Nothing came that begins one.
+    /// Nothing came that begins one, or what came waits with its client for the rest.
     Nothing,
     /// It was read whole, and is held.
     Whole(u64),
@@ -205,8 +219,10 @@ enum Head {
 /// Reads a request head into the desk.
 async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
     desk.request.reset();
-    let mut began = None;
-    let mut deadline = Deadline::NEVER;
+    let (mut began, mut deadline) = match client.unfinished.take() {
+        None => (None, Deadline::NEVER),
+        Some(unfinished) => (Some(unfinished.began), go_on(client, desk, *unfinished)),
+    };
     loop {
         if began.is_none() && skip_empty_line(client, desk) == Skipped::AllThereWas {
             return Ok(Head::Nothing);
@@ -238,7 +254,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
         // A first read without a deadline: it was readable a moment ago, and if that was a false
         // alarm the idle deadline rules.
         let until = match began {
-            Some(_) => deadline,
+            Some(_) => deadline.min(Deadline::after(PAUSE)),
             None => Deadline::after(settings.idle_timeout),
         };
         match desk.input.fill(&client.stream, most, until).await {
@@ -249,6 +265,10 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             Ok(ReadEnd::Fin) => return Err(Ending::by_peer(CloseReason::ClientUnfinished)),
             Err(Fill::Full) => return Ok(bad(client, desk, began, ProxyError::HeadTooLarge)),
             Err(Fill::Fault(Fault::TimedOut)) => match began {
+                Some(began) if !deadline.passed() => {
+                    client.unfinished = Some(put_aside(desk, began, deadline));
+                    return Ok(Head::Nothing);
+                }
                 Some(_) => return Ok(bad(client, desk, began, ProxyError::RequestTimeout)),
                 None => return Err(Ending::linger(CloseReason::IdleTimeout)),
             },
@@ -256,6 +276,27 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
         }
     }
+}
+
+/// Takes what came of a head off its desk.
+fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Unfinished> {
+    Box::new(Unfinished {
+        octets: desk.input.unread().to_vec(),
+        began,
+        began_wall: desk.record.began,
+        deadline,
+    })
+}
+
+/// Lays what came of a head on a desk again; answers until when the rest must come.
+fn go_on(client: &Client, desk: &mut Desk, unfinished: Unfinished) -> Deadline {
+    desk.input.put(&unfinished.octets);
+    let before = client.nth.get().saturating_sub(1);
+    if client.skipped_before.get() == Some(before) {
+        desk.request.on_empty_line();
+    }
+    account::open(&mut desk.record, client, unfinished.began_wall);
+    unfinished.deadline
 }
 
 /// A head that is not served; what of it was legible is logged.

@@ -23,6 +23,7 @@ pub mod fault;
 pub mod reply;
 pub mod replay;
 pub mod outlet;
+pub mod unfinished;
 pub mod relay;
 pub mod held;
 pub mod discard;

@@ -16,8 +16,10 @@ use crate::h1::chunked::Piece;
 use crate::h1::error::MessageError;
 use crate::net::Deadline;
 use crate::net::Stream;
+use crate::net::buffer;
 use crate::net::buffer::Fill;
 use crate::net::buffer::ReadBuffer;
+use crate::net::buffer::WIDE_OCTETS;
 use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::splice::PIPE_OCTETS;
@@ -29,6 +31,7 @@ use crate::policy::body_rate::BodyRate;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::replay::Replay;
+use crate::proxy::unfinished::PAUSE;
 
 /// Where content comes from.
 pub struct Source<'a> {
@@ -139,15 +142,21 @@ pub async fn pass_on(
             }
             Piece::More { skip } => {
                 source.buffer.consume(skip);
-                sink.flush().await?;
+                if !sink.out.is_empty() {
+                    // One buffer waits for a slow recipient, not two.
+                    source.buffer.stow_small();
+                    sink.flush().await?;
+                }
+                source.stream.more_is_due();
+                if source.comes().await? == Comes::Later {
+                    source.buffer.stow();
+                    source.wait().await?;
+                }
                 if let Some(pipe) = pipe_for(source, sink, meter) {
                     pass_by(pipe, source, sink, meter).await?;
                     continue;
                 }
-                if *meter.count >= WIDEN_AFTER && sink.outlet.flows() == Flow::Now {
-                    source.buffer.widen();
-                }
-                source.stream.more_is_due();
+                source.suit(sink, meter);
                 source.read_more().await?;
                 reads += 1;
                 if reads.is_multiple_of(READS_IN_A_ROW) {
@@ -171,9 +180,10 @@ fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<P
         SinkWriter::Framed(BodyWriter::Length { .. } | BodyWriter::UntilClose)
     );
     let kept = |replay: &&mut Replay| replay.holds();
-    let worth_it = source.reader.passable() >= SPLICE_LEAST
+    let worth_it = source.reader.passable() >= SPLICE_LEAST as u64
         && sink.outlet.flows() == Flow::Now
-        && !meter.replay.as_ref().is_some_and(kept);
+        && !meter.replay.as_ref().is_some_and(kept)
+        && sink.outlet.stream().send_room() >= SPLICE_LEAST;
     if plain && worth_it {
         Pipe::lend()
     } else {
@@ -196,7 +206,13 @@ async fn pass_by(
             source.look_behind();
             return Ok(());
         }
-        let most = left.min(PIPE_OCTETS);
+        // What a recipient does not take would lie in the pipe until it does: up to 256 KiB of the
+        // kernel's memory for one that reads a KiB a second.
+        let room = sink.outlet.stream().send_room();
+        if room < SPLICE_LEAST || source.comes().await? == Comes::Later {
+            return Ok(()); // the pipe is for others meanwhile
+        }
+        let most = left.min(PIPE_OCTETS).min(room);
         let from = source.stream;
         let end = source.read(|_| pipe.fill(from, most).map_err(Fill::Fault));
         if end.await? == ReadEnd::Fin {
@@ -213,7 +229,37 @@ async fn pass_by(
     }
 }
 
+/// When a sender's next octets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comes {
+    /// They are there, or its end is.
+    Now,
+    /// Not within moments.
+    Later,
+}
+
 impl Source<'_> {
+    /// Awaits the sender for moments only: whether what waits should be put aside.
+    async fn comes(&mut self) -> Result<Comes, Stuck> {
+        let deadline = self.deadline();
+        match self.ready_by(deadline.min(Deadline::after(PAUSE))).await {
+            Ok(()) => Ok(Comes::Now),
+            Err(Stuck::SenderSlow) if !deadline.passed() => Ok(Comes::Later),
+            Err(stuck) => Err(stuck),
+        }
+    }
+
+    /// Takes larger storage for a large body, while its recipient takes what such a read brings.
+    fn suit(&mut self, sink: &Sink<'_>, meter: &Meter<'_>) {
+        if *meter.count < WIDEN_AFTER || sink.outlet.flows() != Flow::Now {
+            return;
+        }
+        match sink.outlet.stream().send_room() < WIDE_OCTETS {
+            true => self.buffer.narrow(),
+            false => self.buffer.widen(),
+        }
+    }
+
     /// Reads once, waiting as long as the sender may be silent.
     ///
     /// # Errors
@@ -265,6 +311,12 @@ impl Source<'_> {
 
     /// Waits for the sender, as long as it may be silent.
     async fn wait(&mut self) -> Result<(), Stuck> {
+        let deadline = self.deadline();
+        self.ready_by(deadline).await
+    }
+
+    /// Until when it may be silent, from now.
+    fn deadline(&mut self) -> Deadline {
         match &mut self.patience {
             Patience::Rate { limit, rate } => {
                 let now = clock::now();
@@ -272,17 +324,21 @@ impl Source<'_> {
                 let slowest = rate.next_deadline().map_or(Deadline::NEVER, |due| {
                     Deadline::after(due.saturating_duration_since(now))
                 });
-                let deadline = slowest.min(Deadline::after(*limit));
-                self.stream
-                    .readable(deadline)
-                    .await
-                    .map_err(|_| Stuck::SenderSlow)
+                slowest.min(Deadline::after(*limit))
+            }
+            Patience::Idle { limit, .. } => Deadline::after(*limit),
+        }
+    }
+
+    async fn ready_by(&self, deadline: Deadline) -> Result<(), Stuck> {
+        match &self.patience {
+            Patience::Rate { .. } => {
+                let ready = self.stream.readable(deadline).await;
+                ready.map_err(|_| Stuck::SenderSlow)
             }
             Patience::Idle {
-                limit,
-                recipient,
-                gone,
-            } => wait_watching(self.stream, recipient, *gone, Deadline::after(*limit)).await,
+                recipient, gone, ..
+            } => wait_watching(self.stream, recipient, *gone, deadline).await,
         }
     }
 }
@@ -310,17 +366,19 @@ impl Sink<'_> {
         let SinkWriter::Framed(writer) = &mut self.writer else {
             return Ok(());
         };
+        buffer::furnish(self.out);
         writer
             .chunk_head(self.out, content.len())
             .map_err(|_| Stuck::Misfit)?;
         if self.out.len() + content.len() <= GATHER_MOST {
             self.out.extend_from_slice(content);
-        } else {
-            let mut slices = [IoSlice::new(self.out), IoSlice::new(content)];
-            let written = self.outlet.write_all(&mut slices, self.patience).await;
-            self.out.clear();
-            written.map_err(Stuck::Recipient)?;
+            writer.chunk_end(self.out, content.len());
+            return Ok(());
         }
+        let outlet = self.outlet;
+        let written = write_behind(outlet, self.out, content, self.patience).await;
+        written.map_err(Stuck::Recipient)?;
+        buffer::furnish(self.out);
         writer.chunk_end(self.out, content.len());
         Ok(())
     }
@@ -354,10 +412,32 @@ impl Sink<'_> {
         let SinkWriter::Framed(writer) = &mut self.writer else {
             return Ok(());
         };
+        buffer::furnish(self.out);
         writer
             .finish(self.out, reader.trailers())
             .map_err(|_| Stuck::Misfit)
     }
+}
+
+/// Writes what waits in `out`, and content behind it. Cancel: a part may have gone out.
+async fn write_behind(
+    outlet: Outlet<'_>,
+    out: &mut Vec<u8>,
+    content: &[u8],
+    patience: Duration,
+) -> Result<(), Fault> {
+    // Most often it is a chunk's head: a recipient that keeps us waiting costs that, not a buffer.
+    let mut few = [0; FEW_OCTETS];
+    if let Some(place) = few.get_mut(..out.len()) {
+        place.copy_from_slice(out);
+        buffer::give_back(std::mem::take(out));
+        let mut slices = [IoSlice::new(place), IoSlice::new(content)];
+        return outlet.write_all(&mut slices, patience).await;
+    }
+    let mut slices = [IoSlice::new(out), IoSlice::new(content)];
+    let written = outlet.write_all(&mut slices, patience).await;
+    out.clear();
+    written
 }
 
 /// Writes what waits in `out`. Cancel: a part may have gone out.
@@ -369,7 +449,7 @@ pub async fn flush(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) ->
         return Ok(());
     }
     let written = outlet.write_all(&mut [IoSlice::new(out)], patience).await;
-    out.clear();
+    buffer::give_back(std::mem::take(out));
     written
 }
 
@@ -402,8 +482,12 @@ const READS_IN_A_ROW: u32 = 16;
 /// Bites after which others get their turn: 8 of them are 2 MiB as well.
 const BITES_IN_A_ROW: u32 = 8;
 
-/// Octets left of a body from which on it is worth a pipe.
-const SPLICE_LEAST: u64 = 64 * 1024;
+/// Octets left of a body, and taken by its recipient at once, from which on it is worth a pipe.
+const SPLICE_LEAST: usize = 64 * 1024;
+
+/// Octets of framing that are written from the stack: the end of one chunk and the head of the next
+/// are 20.
+const FEW_OCTETS: usize = 32;
 
 /// Octets after which a body is worth larger reads.
 const WIDEN_AFTER: u64 = 16 * 1024;

@@ -48,6 +48,7 @@ mod reload;
 mod sockets;
 mod handover;
 mod isolation;
+mod slow_peers;
 mod settings;
 mod gateway;
 mod nonce_echo;
