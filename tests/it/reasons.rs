@@ -401,7 +401,6 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_pending", 1);
-        c.upstream("pool.queue_timeout", "10s");
     });
     let mut first = proxy.client();
     first.send(GET);
@@ -518,7 +517,7 @@ fn a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts() {
         c.set("drain.delay", "0s");
         c.set("drain.idle_grace", "0s");
         c.set("drain.spread", "0s");
-        c.set("drain.timeout", "2s");
+        c.set("drain.timeout", "4s");
     });
     let mut client = proxy.client();
     client.get("/");
@@ -611,6 +610,7 @@ fn a_connection_that_is_not_open_long_enough_to_be_seen_is_seen_when_it_closed()
     for _ in 0..3 {
         assert_eq!(client.get("/").status(), 200);
     }
+    proxy.upstream_closed_becomes("reuse_off", 3.0);
     let (_, text) = proxy.admin("/connections?closed&side=upstream&limit=2");
     let closed: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
