@@ -39,6 +39,7 @@ use crate::policy::admission::ClientPlace;
 use crate::policy::drain::AtDeadline;
 use crate::policy::forwarded::Trust;
 use crate::proxy::draining::Standing;
+use crate::proxy::outlet::Reached;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 use crate::proxy::service::Taken;
@@ -309,6 +310,15 @@ impl Client {
         bytes.of(Side::Client, Direction::Tx).add(now.1 - sent);
         self.live.received(now.0 - received);
         self.live.sent(now.1 - sent);
+    }
+
+    /// How far the answer to the exchange under way came: octets are counted when one is over.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        match self.stream.sent() > self.told.get().1 {
+            true => Reached::Client,
+            false => Reached::Nobody,
+        }
     }
 
     /// Why the client is gone, which the socket has told us: by reset, or otherwise.

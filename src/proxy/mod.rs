@@ -41,6 +41,7 @@ mod choose;
 mod failure;
 mod attempts;
 pub mod serve;
+mod unfinished;
 mod pipeline;
 pub mod booth;
 pub mod converse;

@@ -235,8 +235,8 @@ fn error(error: ProxyError) -> Seen {
         ProxyError::BodyIdle => In("errors::a_body_that_stalls_is_broken_off"),
         ProxyError::RequestDeadline => In("errors::a_whole_exchange_can_be_bounded"),
         ProxyError::Draining => Decided(
-            "proxy::pipeline::what_a_connections_end_kept_from_its_answer_is_told_by_the_reason",
-            "an answer in line is cut by a drain only at its deadline, with the process",
+            "proxy::unfinished::what_a_connections_end_kept_from_its_answer_is_told_by_the_reason",
+            "it is counted as the process ends, when nobody can ask; cut_short has it in the log",
         ),
         ProxyError::Internal => NotYet("a fault of our own cannot be had on demand"),
     }
