@@ -129,10 +129,10 @@ impl Proxy {
         command
             .arg("--config")
             .arg(&file)
-            .env_remove("HOLDFAST_CONFIG");
+            .env_remove("HOLDFAST_CONFIG")
+            .stdin(Stdio::null());
         prepare(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
