@@ -75,7 +75,7 @@ pub struct Client {
     pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
-    /// Whether a drain cuts it.
+    /// Whether it is cut.
     pub cut: Rc<Cut>,
     /// The plan's number when it last looked.
     version: u64,
@@ -130,7 +130,7 @@ pub enum Leave {
     Linger,
     /// By reset, once what it may have is sent: the client must see that its answer is not whole.
     Abort,
-    /// By reset, now: it is cut at the end of a drain, and nobody waits any more.
+    /// By reset, now: it is cut, and nobody waits any more.
     Cut,
 }
 
@@ -178,6 +178,20 @@ impl Ending {
         }
     }
 
+    /// An operator ends it, whatever it is doing.
+    #[must_use]
+    pub const fn dismissed(phase: Phase) -> Self {
+        let reason = CloseReason::Admin;
+        match phase {
+            Phase::Idle => Self::linger(reason),
+            _ => Self {
+                leave: Leave::Cut,
+                by: By::Holdfast,
+                reason,
+            },
+        }
+    }
+
     /// An answer could not be written whole, for this fault of the client's stream.
     #[must_use]
     pub const fn unwritten(fault: &Fault) -> Self {
@@ -199,14 +213,14 @@ impl Ending {
     }
 }
 
-/// Whether a drain cuts a client, as can be asked while the client is lent to who serves it.
+/// Whether a client is cut by a drain or an operator, as can be asked while the client is lent to who serves it.
 pub struct Cut {
     service: Arc<Service>,
     live: Arc<LiveConn>,
 }
 
 impl Cut {
-    /// The end of its connection, if a drain wants it now whatever it is doing.
+    /// The end of its connection, if that is wanted now whatever it is doing.
     #[must_use]
     pub fn is_due(&self) -> Option<Ending> {
         let due = match self.service.standing() {
@@ -216,7 +230,11 @@ impl Cut {
                 false
             }
         };
-        due.then(|| Ending::cut(self.service.draining.at_deadline()))
+        match due {
+            true => Some(Ending::cut(self.service.draining.at_deadline())),
+            false if self.live.is_dismissed() => Some(Ending::dismissed(self.live.phase())),
+            false => None,
+        }
     }
 }
 

@@ -102,7 +102,7 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// Serves the requests whose octets are at hand, unless it is cut: that drops whatever is
 /// under way, wherever it waits.
 async fn serve_what_came(mut client: Box<Client>) -> Served {
     let mut lease = Lease::take();
@@ -125,7 +125,7 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     (client, result)
 }
 
-/// Serves at this desk. `Err`: a drain cut it, and what it was doing was dropped.
+/// Serves at this desk. `Err`: a drain or an operator cut it, and what it was doing was dropped.
 async fn serve_unless_cut(
     client: &mut Client,
     desk: &mut Desk,
@@ -137,9 +137,9 @@ async fn serve_unless_cut(
         None => Poll::Pending,
     });
     let served = rouse::unless(|| cut.is_due(), served).await;
-    if served.is_err() {
+    if let Err(ending) = &served {
         // The origins' connections are in there; it is not the client who gave them up.
-        lent::drop_for(CloseReason::Drain, || serving.set(None));
+        lent::drop_for(ending.reason, || serving.set(None));
     }
     served
 }

@@ -169,6 +169,7 @@ impl Lent {
             Verdict::Reusable if endpoint.condition.is_ejected() => {
                 Verdict::Retire(CloseReason::Ejected)
             }
+            Verdict::Reusable if facts.live.is_dismissed() => Verdict::Retire(CloseReason::Admin),
             verdict => verdict,
         };
         if let Verdict::Retire(reason) = verdict {

@@ -18,6 +18,7 @@ pub mod checkout;
 pub mod upstream;
 pub mod service;
 pub mod replan;
+pub mod dismiss;
 pub mod desk;
 pub mod fault;
 pub mod reply;

@@ -62,6 +62,7 @@ pub(super) const fn end(close: Close) -> End {
 pub(super) const fn unanswered(reason: CloseReason) -> End {
     End::Failed(match reason {
         CloseReason::Drain => ProxyError::Draining,
+        CloseReason::Admin => ProxyError::Dismissed,
         CloseReason::Truncated => ProxyError::Truncated,
         CloseReason::FramingError => ProxyError::BadRequest,
         CloseReason::Ours => ProxyError::Internal,

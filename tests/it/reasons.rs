@@ -91,7 +91,7 @@ fn close(reason: CloseReason) -> Seen {
             "a name must gain an address; over real sockets, with a resolver of the test's own",
         ),
         CloseReason::FdPressure => NotYet("descriptors that run out close nothing yet"),
-        CloseReason::Admin => NotYet("no command closes a connection yet"),
+        CloseReason::Admin => In("admin::an_operator_closes_a_client_whatever_it_is_doing"),
         CloseReason::GlobalLimit => In("limits::the_process_takes_as_many_connections_as_it_may"),
         CloseReason::ListenerLimit => In("limits::a_listener_takes_as_many_connections_as_it_may"),
         CloseReason::ClientLimit => In("limits::a_client_with_too_many_connections_can_be_closed"),
@@ -238,6 +238,7 @@ fn error(error: ProxyError) -> Seen {
             "proxy::unfinished::what_a_connections_end_kept_from_its_answer_is_told_by_the_reason",
             "it is counted as the process ends, when nobody can ask; cut_short has it in the log",
         ),
+        ProxyError::Dismissed => In("admin::an_operator_closes_a_client_whatever_it_is_doing"),
         ProxyError::Internal => NotYet("a fault of our own cannot be had on demand"),
     }
 }
