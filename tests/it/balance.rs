@@ -356,3 +356,28 @@ fn keys_are_shared_out_by_weight() {
         b.request_count()
     );
 }
+
+#[test]
+fn an_endpoint_that_joins_is_used_at_once_and_the_others_give_up_what_is_beyond_their_share() {
+    let gate = Gate::new();
+    let old = Origin::gated(&gate, answer("old"));
+    let new = Origin::named("new");
+    let mut proxy = Proxy::with(&old, |c| {
+        c.upstream("balance", "round_robin");
+    });
+    let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.ask("/"));
+    old.waits_for_requests(6);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    old.waits_for_open(6);
+    proxy.reloads(|c| {
+        c.upstream("servers", [old.address(), new.address()]);
+    });
+    assert!(answers(&mut clients[0], 2).contains(&"new".to_owned()));
+    // Of six connections three are beyond its half, and are let go one after the other.
+    proxy.upstream_closed_becomes("rebalance", 3.0);
+    old.waits_for_open(3);
+}

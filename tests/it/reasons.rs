@@ -75,10 +75,9 @@ fn close(reason: CloseReason) -> Seen {
         CloseReason::ReuseOff => {
             In("reuse::a_pool_told_never_to_reuse_opens_one_for_every_request")
         }
-        CloseReason::EndpointRemoved => Decided(
-            "app::removal::a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace",
-            "a name must change its address; over real sockets, with a resolver of the test's own",
-        ),
+        CloseReason::EndpointRemoved => {
+            In("reload::an_endpoint_that_is_taken_away_finishes_what_it_has")
+        }
         CloseReason::CheckDone => {
             In("health::an_endpoint_that_fails_checks_is_out_until_it_passes_them")
         }
@@ -86,9 +85,8 @@ fn close(reason: CloseReason) -> Seen {
         CloseReason::Drain => {
             In("reasons::a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts")
         }
-        CloseReason::Rebalance => Decided(
-            "app::removal::when_an_address_joins_the_others_close_what_is_more_than_their_share",
-            "a name must gain an address; over real sockets, with a resolver of the test's own",
+        CloseReason::Rebalance => In(
+            "balance::an_endpoint_that_joins_is_used_at_once_and_the_others_give_up_what_is_beyond_their_share",
         ),
         CloseReason::FdPressure => NotYet("descriptors that run out close nothing yet"),
         CloseReason::Admin => In("admin::an_operator_closes_a_client_whatever_it_is_doing"),
