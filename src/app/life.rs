@@ -133,7 +133,7 @@ impl Life {
                     return Err(worker_ended(&self.service, index, &why));
                 }
                 None => {
-                    // Not sooner: who was handed over to is heard once it is the service.
+                    // Who was handed over to is heard once it is the service.
                     self.reloader.sockets.tell_keeper();
                     if self.reloader.look() == Alike::Different {
                         self.reload().await.ok();
