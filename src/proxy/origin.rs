@@ -224,7 +224,9 @@ impl Answering<'_> {
             (self.phase)(Phase::ResponseBody);
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
-            let passed = self.pass_body(&mut body, &mut content).await;
+            *self.count = content;
+            let passed = self.pass_body(&mut body).await;
+            content = *self.count;
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
                 relay::flush(self.client, self.out, self.listener.write_timeout)
@@ -290,7 +292,6 @@ impl Answering<'_> {
     async fn pass_body(
         &mut self,
         (reader, writer): &mut (BodyReader, BodyWriter),
-        content: &mut u64,
     ) -> Result<(), Stuck> {
         let mut source = Source {
             stream: self.origin,
@@ -309,7 +310,7 @@ impl Answering<'_> {
             patience: self.listener.write_timeout,
         };
         let mut meter = Meter {
-            count: content,
+            count: self.count,
             limit: None,
             replay: None,
         };
