@@ -190,3 +190,22 @@ fn a_path_that_is_none_is_told_only_to_who_knows_the_token() {
         assert_eq!(client.response().status(), status);
     }
 }
+
+#[test]
+fn an_answer_whose_framing_breaks_before_anything_of_it_left_is_a_502() {
+    for body in ["zz\r\nok\r\n", "2\r\nok\r\nzz\r\n"] {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let origin = Origin::answering(format!("{head}{body}"));
+        let proxy = Proxy::with(&origin, |c| {
+            c.listener("pipelining", "concurrent");
+            c.upstream("health.failures", "off");
+        });
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").status(), 502);
+        // The same where answers wait for their turn.
+        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n".repeat(2));
+        assert_eq!(client.response().status(), 502);
+        assert_eq!(client.response().status(), 502);
+        proxy.errors_becomes("bad_response", 3.0);
+    }
+}
