@@ -193,6 +193,9 @@ fn error(error: ProxyError) -> Seen {
         ProxyError::ClientLimit | ProxyError::GlobalLimit => {
             In("reasons::who_is_turned_away_by_a_limit_is_counted_under_it")
         }
+        ProxyError::ListenerLimit => {
+            In("outside::a_listeners_limit_is_told_to_its_client_by_its_own_name")
+        }
         ProxyError::ClientGone => {
             In("truncation::a_client_that_leaves_while_waiting_frees_the_origin")
         }
