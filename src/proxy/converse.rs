@@ -5,6 +5,7 @@
 //! desk's buffer and is served in order.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -25,6 +26,8 @@ use crate::observe::words::ClientState;
 use crate::observe::words::Drained;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
+use crate::proxy::beginning::Beginning;
+use crate::proxy::beginning::PAUSE;
 use crate::proxy::booth;
 use crate::proxy::booth::Served;
 use crate::proxy::client::Admitted;
@@ -35,14 +38,14 @@ use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
 use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
+use crate::proxy::lent;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::pipeline;
 use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
-use crate::proxy::unfinished::PAUSE;
-use crate::proxy::unfinished::Unfinished;
+use crate::proxy::unfinished;
 
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
@@ -66,7 +69,7 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
             Ok(Ok(())) => {}
             Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
             Err(ending) => {
-                let drained = drained(&client);
+                let drained = drained(client.live.phase());
                 return (client, (ending, drained));
             }
         }
@@ -80,8 +83,8 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
 
 /// Waits, owning nothing, for the next request's first octet.
 async fn await_octets(client: &mut Client) -> Result<(), Ending> {
-    if let Some(unfinished) = &client.unfinished {
-        unfinished.more(&client.stream).await;
+    if let Some(beginning) = &client.beginning {
+        beginning.more(&client.stream).await;
         return Ok(());
     }
     let idle_until = Deadline::after(introduce::patience(client));
@@ -108,10 +111,9 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// Serves the requests whose octets are at hand, unless it is cut: that drops whatever is
 /// under way, wherever it waits.
 async fn serve_what_came(mut client: Box<Client>) -> Served {
-    let cut = Rc::clone(&client.cut);
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
         let ours = Ending::abort(CloseReason::Ours);
@@ -119,22 +121,52 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     };
     client.show(ClientState::Active);
     client.keep_up();
-    let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
+    let result = match serve_unless_cut(&mut client, desk).await {
         Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
-        Err(ending) => Err((ending, drained(&client))),
+        Err(ending) => Err((ending, tell_cut(&client, desk, ending))),
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
-    if result.is_ok() && client.unfinished.is_none() {
+    if result.is_ok() && client.beginning.is_none() {
         client.show(ClientState::Idle);
         client.enter(Phase::Idle);
     }
     (client, result)
 }
 
+/// Serves at this desk. `Err`: a drain or an operator cut it, and what it was doing was dropped.
+async fn serve_unless_cut(
+    client: &mut Client,
+    desk: &mut Desk,
+) -> Result<Result<(), Ending>, Ending> {
+    let cut = Rc::clone(&client.cut);
+    let mut serving = pin!(Some(serve_at(client, desk)));
+    let served = poll_fn(|context| match serving.as_mut().as_pin_mut() {
+        Some(serving) => serving.poll(context),
+        None => Poll::Pending,
+    });
+    let served = rouse::unless(|| cut.is_due(), served).await;
+    if let Err(ending) = &served {
+        // The origins' connections are in there; it is not the client who gave them up.
+        lent::drop_for(ending.reason, || serving.set(None));
+    }
+    served
+}
+
+/// Tells the exchange that was cut, if one was under way at this desk: then its head is held here.
+fn tell_cut(client: &Client, desk: &mut Desk, ending: Ending) -> Drained {
+    let phase = client.live.phase();
+    if !desk.input.held().is_empty() {
+        let close = ending.told(phase);
+        let told = (close, unfinished::end(close));
+        unfinished::tell(client, desk, told, client.reached());
+    }
+    drained(phase)
+}
+
 /// As what a drain counts a connection that it cuts.
-fn drained(client: &Client) -> Drained {
-    match client.live.phase() {
+const fn drained(phase: Phase) -> Drained {
+    match phase {
         Phase::Idle => Drained::Idle,
         _ => Drained::Cut,
     }
@@ -219,9 +251,9 @@ enum Head {
 /// Reads a request head into the desk.
 async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
     desk.request.reset();
-    let (mut began, mut deadline) = match client.unfinished.take() {
+    let (mut began, mut deadline) = match client.beginning.take() {
         None => (None, Deadline::NEVER),
-        Some(unfinished) => (Some(unfinished.began), go_on(client, desk, *unfinished)),
+        Some(beginning) => (Some(beginning.began), go_on(client, desk, *beginning)),
     };
     loop {
         if began.is_none() && skip_empty_line(client, desk) == Skipped::AllThereWas {
@@ -234,7 +266,11 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             }
             client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            account::begin(&mut desk.record, client);
+            account::begin(
+                &mut desk.record,
+                client,
+                began.unwrap_or_else(clock::now_micros),
+            );
         }
         let settings = &client.listener.settings;
         let parsed = match desk.input.unread() {
@@ -266,7 +302,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             Err(Fill::Full) => return Ok(bad(client, desk, began, ProxyError::HeadTooLarge)),
             Err(Fill::Fault(Fault::TimedOut)) => match began {
                 Some(began) if !deadline.passed() => {
-                    client.unfinished = Some(put_aside(desk, began, deadline));
+                    client.beginning = Some(put_aside(desk, began, deadline));
                     return Ok(Head::Nothing);
                 }
                 Some(_) => return Ok(bad(client, desk, began, ProxyError::RequestTimeout)),
@@ -279,8 +315,8 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
 }
 
 /// Takes what came of a head off its desk.
-fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Unfinished> {
-    Box::new(Unfinished {
+fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Beginning> {
+    Box::new(Beginning {
         octets: desk.input.unread().to_vec(),
         began,
         began_wall: desk.record.began,
@@ -289,14 +325,15 @@ fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Unfinished> {
 }
 
 /// Lays what came of a head on a desk again; answers until when the rest must come.
-fn go_on(client: &Client, desk: &mut Desk, unfinished: Unfinished) -> Deadline {
-    desk.input.put(&unfinished.octets);
+fn go_on(client: &Client, desk: &mut Desk, beginning: Beginning) -> Deadline {
+    desk.input.put(&beginning.octets);
     let before = client.nth.get().saturating_sub(1);
     if client.skipped_before.get() == Some(before) {
         desk.request.on_empty_line();
     }
-    account::open(&mut desk.record, client, unfinished.began_wall);
-    unfinished.deadline
+    let began = (beginning.began, beginning.began_wall);
+    account::open(&mut desk.record, client, began);
+    beginning.deadline
 }
 
 /// A head that is not served; what of it was legible is logged.

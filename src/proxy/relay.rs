@@ -28,10 +28,10 @@ use crate::net::stream::Fault;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::policy::body_rate::BodyRate;
+use crate::proxy::beginning::PAUSE;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::replay::Replay;
-use crate::proxy::unfinished::PAUSE;
 
 /// Where content comes from.
 pub struct Source<'a> {
@@ -394,8 +394,8 @@ impl Sink<'_> {
         let stream = self.outlet.stream();
         while pipe.held() > 0 {
             if pipe.drain(stream).map_err(Stuck::Recipient)? == 0 {
-                let due = Deadline::after(self.patience);
-                stream.writable(due).await.map_err(Stuck::Recipient)?;
+                let room = stream.room(self.patience).await;
+                room.map_err(Stuck::Recipient)?;
             }
         }
         Ok(())

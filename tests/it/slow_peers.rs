@@ -60,7 +60,10 @@ fn a_head_that_waits_for_its_rest_costs_little_more_than_what_came_of_it() {
         assert_eq!(client.response().status(), 200);
     }
     let slow = |line: &String| line.contains("/slow");
-    assert_eq!(origin.request_lines().into_iter().filter(slow).count(), CLIENTS);
+    assert_eq!(
+        origin.request_lines().into_iter().filter(slow).count(),
+        CLIENTS
+    );
 }
 
 #[test]
