@@ -215,8 +215,10 @@ async fn pass_by(
         let most = left.min(PIPE_OCTETS).min(room);
         let from = source.stream;
         let end = source.read(|_| pipe.fill(from, most).map_err(Fill::Fault));
-        if end.await? == ReadEnd::Fin {
-            return Ok(()); // it has been taken for an end where it is one
+        match end.await? {
+            None => continue, // a false alarm: for the next look the pipe is not kept
+            Some(ReadEnd::Fin) => return Ok(()), // it has been taken for an end where it is one
+            Some(ReadEnd::Octets(_)) => {}
         }
         let count = pipe.held() as u64;
         source.reader.on_passed(count);
@@ -260,7 +262,7 @@ impl Source<'_> {
         }
     }
 
-    /// Reads once, waiting as long as the sender may be silent.
+    /// Reads once, waiting as long as the sender may be silent. It may bring nothing: look again.
     ///
     /// # Errors
     /// [`Stuck`].
@@ -278,30 +280,24 @@ impl Source<'_> {
         let _what_came = self.buffer.try_fill(self.stream, BODY_AHEAD_MAX);
     }
 
-    /// Waits for the sender and takes what it sent in the given way. A FIN is an end only where the
-    /// framing says so.
+    /// Waits for the sender and takes what it sent in the given way; nothing, if readiness was a
+    /// false alarm. A FIN is an end only where the framing says so.
     async fn read(
         &mut self,
-        mut take: impl FnMut(&mut ReadBuffer) -> Result<Option<ReadEnd>, Fill>,
-    ) -> Result<ReadEnd, Stuck> {
-        let read = loop {
-            self.wait().await?;
-            match take(self.buffer) {
-                Ok(None) => {} // a false alarm; wait again, watching
-                Ok(Some(end)) => break Ok(end),
-                Err(error) => break Err(error),
-            }
-        };
-        match read {
-            Ok(ReadEnd::Octets(count)) => {
+        take: impl FnOnce(&mut ReadBuffer) -> Result<Option<ReadEnd>, Fill>,
+    ) -> Result<Option<ReadEnd>, Stuck> {
+        self.wait().await?;
+        match take(self.buffer) {
+            Ok(None) => Ok(None),
+            Ok(Some(ReadEnd::Octets(count))) => {
                 if let Patience::Rate { rate, .. } = &mut self.patience {
                     rate.on_octets(count as u64);
                     rate.on_pause(clock::now());
                 }
-                Ok(ReadEnd::Octets(count))
+                Ok(Some(ReadEnd::Octets(count)))
             }
-            Ok(ReadEnd::Fin) => match self.reader.on_eof() {
-                BodyEnd::Complete => Ok(ReadEnd::Fin),
+            Ok(Some(ReadEnd::Fin)) => match self.reader.on_eof() {
+                BodyEnd::Complete => Ok(Some(ReadEnd::Fin)),
                 BodyEnd::Truncated => Err(Stuck::SenderFin),
             },
             Err(Fill::Full) => Err(Stuck::TooLarge),

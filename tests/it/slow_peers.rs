@@ -104,3 +104,32 @@ fn who_does_not_read_an_answer_in_chunks_costs_at_most_48_kib() {
         resident(&proxy) - before <= CLIENTS as f64 * 48.0 * 1024.0
     });
 }
+
+#[test]
+fn an_upload_that_trickles_holds_no_pipe_while_it_is_waited_for() {
+    let origin = Origin::playing(|peer| {
+        peer.request();
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.set("server.workers", 1);
+        c.listener("min_body_rate", "off");
+    });
+    let pipes = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", proxy.id())).unwrap();
+        let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        names.filter(|name| name.starts_with("pipe:")).count()
+    };
+    let before = pipes();
+    let mut clients: Vec<_> = (0..70).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 1000000\r\n\r\n~");
+    }
+    origin.waits_for_open(70);
+    for client in &mut clients {
+        client.send("~");
+    }
+    let came = || origin.octets().iter().filter(|octet| **octet == b'~').count();
+    eventually("what was sent came", || came() == 140);
+    // A worker keeps some for the next, and lets go of those as well.
+    eventually("no pipe is held", || pipes() == before);
+}
