@@ -81,6 +81,29 @@ impl ReadBuffer {
         self.octets.extend_from_slice(octets);
     }
 
+    /// Takes what is unread away, for a wait that may be long: in as much as that takes. Much of it
+    /// keeps its storage, so that it is never there twice.
+    #[must_use]
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        if self.start > 0 || self.octets.len() < BUFFER_OCTETS / 2 {
+            return self.unread().to_vec();
+        }
+        let mut octets = std::mem::take(&mut self.octets);
+        octets.shrink_to_fit();
+        self.clear();
+        octets
+    }
+
+    /// Lays octets that were taken away where they were.
+    pub fn put_back(&mut self, octets: Vec<u8>) {
+        if self.octets.is_empty() && octets.len() >= BUFFER_OCTETS / 2 {
+            self.clear();
+            self.octets = octets;
+        } else {
+            self.put(&octets);
+        }
+    }
+
     /// The held head.
     #[must_use]
     pub fn held(&self) -> &[u8] {

@@ -315,9 +315,9 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
 }
 
 /// Takes what came of a head off its desk.
-fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Beginning> {
+fn put_aside(desk: &mut Desk, began: u64, deadline: Deadline) -> Box<Beginning> {
     Box::new(Beginning {
-        octets: desk.input.unread().to_vec(),
+        octets: desk.input.take_unread(),
         began,
         began_wall: desk.record.began,
         deadline,
@@ -326,7 +326,7 @@ fn put_aside(desk: &Desk, began: u64, deadline: Deadline) -> Box<Beginning> {
 
 /// Lays what came of a head on a desk again; answers until when the rest must come.
 fn go_on(client: &Client, desk: &mut Desk, beginning: Beginning) -> Deadline {
-    desk.input.put(&beginning.octets);
+    desk.input.put_back(beginning.octets);
     let before = client.nth.get().saturating_sub(1);
     if client.skipped_before.get() == Some(before) {
         desk.request.on_empty_line();

@@ -128,7 +128,13 @@ fn an_upload_that_trickles_holds_no_pipe_while_it_is_waited_for() {
     for client in &mut clients {
         client.send("~");
     }
-    let came = || origin.octets().iter().filter(|octet| **octet == b'~').count();
+    let came = || {
+        origin
+            .octets()
+            .iter()
+            .filter(|octet| **octet == b'~')
+            .count()
+    };
     eventually("what was sent came", || came() == 140);
     // A worker keeps some for the next, and lets go of those as well.
     eventually("no pipe is held", || pipes() == before);
