@@ -18,6 +18,7 @@ mod poller;
 mod poller;
 pub mod reactor;
 mod mailbox;
+pub mod lull;
 pub mod worker;
 pub mod quickack;
 pub mod stream;

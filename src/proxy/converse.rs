@@ -4,7 +4,9 @@
 //! when octets come and given back when they are dealt with. What a client sends ahead stays in the
 //! desk's buffer and is served in order.
 
+use std::future::Future as _;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -41,6 +43,7 @@ use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
+use crate::proxy::tail::Tail;
 
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
@@ -144,15 +147,26 @@ async fn open(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
 
 /// Exchange after exchange, as long as octets are at hand.
 async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+    let tail = Tail::default();
+    let ended = exchanges_before(&tail, client, desk).await;
+    let left = leave(&tail, client).await;
+    ended.and(left)
+}
+
+/// The same; some answers may wait in the tail when it is over.
+async fn exchanges_before(tail: &Tail, client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
     loop {
-        let began = read_head(client, desk).await?;
+        let began = read_head(client, desk, tail).await?;
         if let Head::Whole(_) = began {
             let asker = introduce::identify(client, desk);
             if client.admitted == Admitted::Undecided {
                 Box::pin(introduce::admit(client, asker.ip())).await?;
             }
         }
-        let outlet = Outlet::Direct(&client.stream);
+        let outlet = match client.listener.settings.pipelining {
+            Pipelining::Concurrent { .. } => Outlet::Direct(&client.stream),
+            Pipelining::Serial | Pipelining::Close => Outlet::Behind(&client.stream, tail),
+        };
         let after = match (began, client.admitted) {
             (Head::Nothing, _) => return Ok(()),
             (Head::Whole(began), Admitted::Yes | Admitted::Undecided) => {
@@ -160,7 +174,7 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     Pipelining::Concurrent { depth } if !desk.input.unread().is_empty() => {
                         Box::pin(pipeline::run(client, desk, began, depth)).await
                     }
-                    _ => serve::serve(client, outlet, desk, began).await,
+                    _ => serve_with((client, outlet), tail, desk, began).await,
                 }
             }
             (Head::Whole(began), Admitted::No(error)) => {
@@ -183,14 +197,40 @@ async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
                     .pipelined
                     .of(PipelineMode::Serial)
                     .inc();
-                // Requests that we answer ourselves wait for nobody: others get their turn here. It
-                // pays for the others too: answers leave in one batch and the next requests in
-                // another, which wakes each peer once (7.8 µs a pipelined request, not 10.5 µs).
-                worker::yield_now().await;
+                // Requests that we answer ourselves wait for nobody: others get their turn here. Where
+                // an answer waits in the tail an origin was waited for already.
+                if tail.is_empty() {
+                    worker::yield_now().await;
+                }
                 client.keep_up();
             }
         }
     }
+}
+
+/// Serves a request while the answers before it may wait for company.
+async fn serve_with(
+    (client, outlet): (&Client, Outlet<'_>),
+    tail: &Tail,
+    desk: &mut Desk,
+    began: u64,
+) -> After {
+    let mut serving = pin!(serve::serve(client, outlet, desk, began));
+    poll_fn(|context| {
+        let after = serving.as_mut().poll(context);
+        if after.is_pending() {
+            tail.leave_in_time(&client.stream, context);
+        }
+        after
+    })
+    .await
+}
+
+/// Writes the answers that wait.
+async fn leave(tail: &Tail, client: &Client) -> Result<(), Ending> {
+    let patience = client.listener.settings.write_timeout;
+    let left = tail.leave(&client.stream, patience).await;
+    left.map_err(|fault| Ending::unwritten(&fault))
 }
 
 enum Head {
@@ -203,7 +243,7 @@ enum Head {
 }
 
 /// Reads a request head into the desk.
-async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending> {
+async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<Head, Ending> {
     desk.request.reset();
     let mut began = None;
     let mut deadline = Deadline::NEVER;
@@ -235,6 +275,8 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             Err(error) => return Ok(bad(client, desk, began, error.proxy_error())),
         }
         let most = settings.head.octets.as_len() + HEAD_SLACK_OCTETS;
+        // Nobody waits for a request that has yet to come.
+        leave(tail, client).await?;
         // A first read without a deadline: it was readable a moment ago, and if that was a false
         // alarm the idle deadline rules.
         let until = match began {

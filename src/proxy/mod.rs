@@ -22,6 +22,7 @@ pub mod desk;
 pub mod fault;
 pub mod reply;
 pub mod replay;
+mod tail;
 pub mod outlet;
 pub mod relay;
 pub mod held;
