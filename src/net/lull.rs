@@ -58,7 +58,6 @@ impl Awaited {
     }
 
     /// Ready once there was one.
-    #[must_use]
     pub fn poll(&self) -> Poll<()> {
         match LULLS.with(|lulls| lulls.count.get()) == self.count {
             true => Poll::Pending,

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -143,7 +144,12 @@ pub async fn accept(post: Post, service: Arc<Service>) {
         let closes = service.standing() >= Standing::Closing || shut.0.load(Ordering::Acquire);
         closes.then_some(())
     };
-    let accepting = async { while rouse::unless(closes, socket.accept(take)).await.is_ok() {} };
+    let accepting = async {
+        while rouse::unless(closes, pin!(socket.accept(take)))
+            .await
+            .is_ok()
+        {}
+    };
     rouse::listed(accepting).await;
     // Their handshakes are over: a close would reset them.
     socket.accept_the_rest(take);

@@ -28,6 +28,7 @@ use crate::proxy::upstream::HeldDown;
 use crate::proxy::upstream::InFlight;
 use crate::proxy::upstream::Upstream;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl Exchange<'_> {
             };
             let in_flight = InFlight::at(endpoint);
             let want = self.want(upstream, endpoint, (occasion, if_full));
-            let acquired = self.while_client_stays(endpoint.acquire(want)).await;
+            let acquired = self.while_client_stays(pin!(endpoint.acquire(want))).await;
             match acquired {
                 None => {
                     if if_full == IfFull::Wait {

@@ -62,7 +62,7 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
         if let Err(ending) = introduce::check_peer(&client) {
             return (client, (ending, Drained::Idle));
         }
-        let awaited = rouse::unless(|| cut.is_due(), await_octets(&mut client)).await;
+        let awaited = rouse::unless(|| cut.is_due(), pin!(await_octets(&mut client))).await;
         match awaited {
             Ok(Ok(())) => {}
             Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
@@ -113,7 +113,11 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     };
     client.show(ClientState::Active);
     client.keep_up();
-    let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
+    let served = {
+        let serving = pin!(serve_at(&mut client, desk));
+        rouse::unless(|| cut.is_due(), serving).await
+    };
+    let result = match served {
         Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
         Err(ending) => match client.live.phase() {
             Phase::Idle => Err((ending, Drained::Idle)),
@@ -149,6 +153,9 @@ async fn open(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
 async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
     let tail = Tail::default();
     let ended = exchanges_before(&tail, client, desk).await;
+    if tail.is_empty() {
+        return ended;
+    }
     let left = leave(&tail, client).await;
     ended.and(left)
 }
@@ -276,7 +283,9 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
         }
         let most = settings.head.octets.as_len() + HEAD_SLACK_OCTETS;
         // Nobody waits for a request that has yet to come.
-        leave(tail, client).await?;
+        if !tail.is_empty() {
+            leave(tail, client).await?;
+        }
         // A first read without a deadline: it was readable a moment ago, and if that was a false
         // alarm the idle deadline rules.
         let until = match began {
