@@ -233,11 +233,15 @@ impl Stream {
         mut slices: &mut [IoSlice<'_>],
         patience: Duration,
     ) -> Result<(), Fault> {
-        IoSlice::advance_slices(&mut slices, 0); // drops empty ones in front
-        while !slices.is_empty() {
+        let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
+        while left > 0 {
             match self.try_write(slices)? {
                 0 => self.writable(Deadline::after(patience)).await?,
-                count => IoSlice::advance_slices(&mut slices, count),
+                count if count == left => break,
+                count => {
+                    left -= count;
+                    IoSlice::advance_slices(&mut slices, count);
+                }
             }
         }
         Ok(())

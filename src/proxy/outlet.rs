@@ -93,6 +93,21 @@ impl<'a> Outlet<'a> {
         }
     }
 
+    /// Writes what leaves at once, if it goes straight and nothing is before it.
+    ///
+    /// # Errors
+    /// The stream's fault, but never `TimedOut`.
+    #[inline]
+    pub fn try_write(self, octets: &[u8]) -> Result<usize, Fault> {
+        match self {
+            Self::Behind(_, tail) if !tail.is_empty() => Ok(0),
+            Self::Direct(stream) | Self::Behind(stream, _) => {
+                stream.try_write(&[IoSlice::new(octets)])
+            }
+            Self::InLine(..) => Ok(0),
+        }
+    }
+
     /// Writes everything, or holds it until its turn; awaits the turn where that is too much.
     /// Cancel: a part may have gone out; the stream is good only for closing.
     ///
