@@ -109,7 +109,7 @@ impl<'a> Exchange<'a> {
             let broken = match tried_once {
                 Ok((answer, upload)) => {
                     let timeline = &desk.record.timeline;
-                    let took = timeline.send + timeline.wait;
+                    let took = upstream.measures(timeline.send + timeline.wait);
                     lent.endpoint().on_answer(answer.status, took);
                     self.count_retry(upstream, again, RetryResult::Success);
                     return Outcomes::Answered(answer, lent, upload);

@@ -16,20 +16,25 @@ use crate::policy::health::Symptom;
 use crate::proxy::endpoint::Endpoint;
 
 impl Endpoint {
-    /// It answered with this status, in so many microseconds.
-    pub fn on_answer(&self, status: u16, micros: u64) {
-        match Symptom::of_status(status) {
-            Some(symptom) => self.on_symptom(symptom),
-            None => {
+    /// It answered with this status, in so many microseconds where its upstream balances by them.
+    pub fn on_answer(&self, status: u16, micros: Option<u64>) {
+        match (Symptom::of_status(status), micros) {
+            (Some(symptom), _) => self.on_symptom(symptom),
+            (None, None) => self.condition.on_answer(),
+            (None, Some(micros)) => {
                 self.condition.on_answer();
-                self.measure(micros);
+                self.condition.ewma.observe(micros, clock::now_millis());
             }
         }
     }
 
     /// It did something wrong.
     pub fn on_symptom(&self, symptom: Symptom) {
-        self.measure(ewma::FAILED_MICROS);
+        if self.upstream.load().method == Method::Ewma {
+            self.condition
+                .ewma
+                .observe(ewma::FAILED_MICROS, clock::now_millis());
+        }
         self.act(self.condition.on_symptom(symptom));
     }
 
@@ -93,12 +98,6 @@ impl Endpoint {
         self.surplus
             .store(surplus.saturating_sub(closed), Ordering::Relaxed);
         self.bury(retired);
-    }
-
-    fn measure(&self, micros: u64) {
-        if self.upstream.load().method == Method::Ewma {
-            self.condition.ewma.observe(micros, clock::now_millis());
-        }
     }
 
     fn act(&self, change: Option<Change>) {
