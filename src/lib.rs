@@ -43,6 +43,7 @@
 //!         proxy/reply       or an answer of our own, with its reason
 //!         proxy/account     counted (observe/*_metrics) and logged (observe/record)
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
+//!       proxy/tail        pipelined answers wait for company while the worker is busy
 //! ```
 //!
 //! How each attempt went is the endpoint's health (`policy/health`, `proxy/condition`,
