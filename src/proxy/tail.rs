@@ -144,9 +144,8 @@ mod tests {
     use super::*;
     use crate::net::reactor::Initially;
     use crate::net::worker;
-    use rustix::net::AddressFamily;
-    use rustix::net::SocketFlags;
-    use rustix::net::SocketType;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
     use std::sync::mpsc;
 
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -164,13 +163,10 @@ mod tests {
 
     /// The octets of each write, told apart by the kind of socket.
     fn writes(before: &'static [&[u8]], last: Vec<u8>) -> Vec<usize> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::NONBLOCK,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let ours = OwnedFd::from(ours);
         let (tell, told) = mpsc::channel();
         let begin = move || {
             worker::spawn(async move {
@@ -190,7 +186,7 @@ mod tests {
         std::thread::spawn(move || worker::run(78, begin).unwrap());
         assert!(told.recv().unwrap(), "nothing waits any more");
         let mut octets = vec![0; 2 * TAIL_OCTETS_MAX];
-        let mut received = || rustix::io::read(&theirs, &mut octets).ok();
+        let mut received = || theirs.recv(&mut octets).ok();
         std::iter::from_fn(|| received().filter(|count| *count > 0)).collect()
     }
 
