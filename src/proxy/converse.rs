@@ -37,13 +37,16 @@ use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
 use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
+use crate::proxy::lent;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::pipeline;
 use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
+use crate::proxy::tail::Left;
 use crate::proxy::tail::Tail;
+use crate::proxy::unfinished;
 
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
@@ -102,10 +105,9 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// Serves the requests whose octets are at hand, unless it is cut: that drops whatever is
 /// under way, wherever it waits.
 async fn serve_what_came(mut client: Box<Client>) -> Served {
-    let cut = Rc::clone(&client.cut);
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
         let ours = Ending::abort(CloseReason::Ours);
@@ -113,16 +115,14 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     };
     client.show(ClientState::Active);
     client.keep_up();
-    let served = {
-        let serving = pin!(serve_at(&mut client, desk));
-        rouse::unless(|| cut.is_due(), serving).await
-    };
-    let result = match served {
+    let tail = Tail::default();
+    let result = match serve_unless_cut(&mut client, desk, &tail).await {
         Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
-        Err(ending) => match client.live.phase() {
-            Phase::Idle => Err((ending, Drained::Idle)),
-            _ => Err((ending, Drained::Cut)),
-        },
+        Err(ending) => {
+            // What waits was told as answered.
+            tail.leave_at_once(&client.stream);
+            Err((ending, tell_cut(&client, desk, ending)))
+        }
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
@@ -133,30 +133,63 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     (client, result)
 }
 
-async fn serve_at(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+/// Serves at this desk. `Err`: a drain or an operator cut it, and what it was doing was dropped.
+async fn serve_unless_cut(
+    client: &mut Client,
+    desk: &mut Desk,
+    tail: &Tail,
+) -> Result<Result<(), Ending>, Ending> {
+    let cut = Rc::clone(&client.cut);
+    let mut serving = pin!(Some(serve_at(client, desk, tail)));
+    let served = poll_fn(|context| match serving.as_mut().as_pin_mut() {
+        Some(serving) => serving.poll(context),
+        None => Poll::Pending,
+    });
+    let served = rouse::unless(|| cut.is_due(), pin!(served)).await;
+    if let Err(ending) = &served {
+        // The origins' connections are in there; it is not the client who gave them up.
+        lent::drop_for(ending.reason, || serving.set(None));
+    }
+    served
+}
+
+/// Tells the exchange that was cut, if one was under way at this desk: then its head is held here.
+fn tell_cut(client: &Client, desk: &mut Desk, ending: Ending) -> Drained {
+    let phase = client.live.phase();
+    if !desk.input.held().is_empty() {
+        let close = ending.told(phase);
+        let told = (close, unfinished::end(close));
+        unfinished::tell(client, desk, told, client.reached());
+    }
+    match phase {
+        Phase::Idle => Drained::Idle,
+        _ => Drained::Cut,
+    }
+}
+
+async fn serve_at(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<(), Ending> {
     match client.opening {
-        Opening::Past => exchanges(client, desk).await,
-        Opening::Due => Box::pin(open(client, desk)).await,
+        Opening::Past => exchanges(client, desk, tail).await,
+        Opening::Due => Box::pin(open(client, desk, tail)).await,
     }
 }
 
 /// What comes before the first exchange, and the exchanges whose octets came with it.
-async fn open(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
+async fn open(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<(), Ending> {
     introduce::open(client, desk).await?;
     match desk.input.unread().is_empty() {
         true => Ok(()),
-        false => exchanges(client, desk).await,
+        false => exchanges(client, desk, tail).await,
     }
 }
 
-/// Exchange after exchange, as long as octets are at hand.
-async fn exchanges(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
-    let tail = Tail::default();
-    let ended = exchanges_before(&tail, client, desk).await;
+/// Exchange after exchange, as long as octets are at hand. Then no answer waits any more.
+async fn exchanges(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<(), Ending> {
+    let ended = exchanges_before(tail, client, desk).await;
     if tail.is_empty() {
         return ended;
     }
-    let left = leave(&tail, client).await;
+    let left = leave(tail, client).await;
     ended.and(left)
 }
 
@@ -225,8 +258,8 @@ async fn serve_with(
     let mut serving = pin!(serve::serve(client, outlet, desk, began));
     poll_fn(|context| {
         let after = serving.as_mut().poll(context);
-        if after.is_pending() {
-            tail.leave_in_time(&client.stream, context);
+        if after.is_pending() && tail.leave_in_time(&client.stream, context) == Left::Now {
+            client.count_octets(); // what is counted from now on is the next answer's
         }
         after
     })
@@ -265,7 +298,11 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
             }
             client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            account::begin(&mut desk.record, client);
+            account::begin(
+                &mut desk.record,
+                client,
+                began.unwrap_or_else(clock::now_micros),
+            );
         }
         let settings = &client.listener.settings;
         let parsed = match desk.input.unread() {

@@ -34,6 +34,15 @@ pub enum Waits {
     ForNothing,
 }
 
+/// Whether something left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Something may have.
+    Now,
+    /// Nothing has.
+    Nothing,
+}
+
 impl Tail {
     /// Whether nothing waits.
     #[must_use]
@@ -97,9 +106,9 @@ impl Tail {
     /// Sees to it that what waits leaves at the next lull, while its task waits for something else.
     /// What the client does not take then leaves when it does, or with the next answer, which has
     /// a deadline.
-    pub fn leave_in_time(&self, stream: &Stream, context: &Context<'_>) {
+    pub fn leave_in_time(&self, stream: &Stream, context: &Context<'_>) -> Left {
         if self.is_empty() {
-            return;
+            return Left::Nothing;
         }
         let lull = self
             .lull
@@ -107,21 +116,31 @@ impl Tail {
             .get_or_insert_with(|| Awaited::next(context))
             .poll();
         if lull.is_pending() {
-            return;
+            return Left::Nothing;
         }
+        self.leave_at_once(stream);
+        if !self.is_empty() {
+            // Woken when there is room; the wait itself is the next answer's.
+            let _woken = stream.poll_writable(context, Deadline::NEVER);
+        }
+        Left::Now
+    }
+
+    /// Writes of what waits as much as the client takes now.
+    pub fn leave_at_once(&self, stream: &Stream) {
         let mut octets = self.take();
         while !octets.is_empty() {
             match stream.try_write(&[IoSlice::new(&octets)]) {
-                Ok(0) if stream.poll_writable(context, Deadline::NEVER).is_pending() => {
-                    self.octets.replace(octets);
-                    return;
-                }
+                Ok(0) => break,
                 Ok(count) => drop(octets.drain(..count)),
                 // Who writes next, or watches whether the client stays, hears of it.
                 Err(_) => octets.clear(),
             }
         }
-        buffer::give_back(octets);
+        match octets.is_empty() {
+            true => buffer::give_back(octets),
+            false => drop(self.octets.replace(octets)),
+        }
     }
 
     fn take(&self) -> Vec<u8> {
