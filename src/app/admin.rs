@@ -82,14 +82,16 @@ impl AdminPlane {
     /// The answer to a request. An answer to HEAD carries the body too: the codec announces its
     /// length and leaves it out (RFC 9110 §9.3.2).
     pub async fn answer(&self, request: &Request) -> Response {
-        let Some(resource) = Resource::at(request.url().path()) else {
-            return refuse(StatusCode::NotFound, "there is nothing at this path");
-        };
-        if !resource.is_probe() && self.admits(request) == Opens::Denied {
+        let resource = Resource::at(request.url().path());
+        // Asked for first: without it nobody learns which paths there are.
+        if !resource.is_some_and(Resource::is_probe) && self.admits(request) == Opens::Denied {
             let mut response = refuse(StatusCode::Unauthorized, "a bearer token is asked for");
             response.insert_header("www-authenticate", "Bearer realm=\"holdfast\"");
             return response;
         }
+        let Some(resource) = resource else {
+            return refuse(StatusCode::NotFound, "there is nothing at this path");
+        };
         if !resource.methods().contains(&request.method()) {
             let mut response = refuse(StatusCode::MethodNotAllowed, "this path has other methods");
             let allowed: Vec<_> = resource.methods().iter().map(AsRef::as_ref).collect();

@@ -161,6 +161,7 @@ words! {
         NoRoute,              "no_route",                Client,   "No route matches the request.";
         ClientLimit,          "client_limit",            Client,   "This client holds too many connections.";
         GlobalLimit,          "global_limit",            Operator, "Holdfast holds too many connections.";
+        ListenerLimit,        "listener_limit",          Operator, "This listener holds too many connections.";
         ClientGone,           "client_gone",             Client,   "The client left before it had its answer.";
         NoEndpoint,           "no_endpoint",             Origin,   "No endpoint can take the request.";
         QueueFull,            "queue_full",              Operator, "Too many requests are waiting for a connection.";
@@ -211,6 +212,7 @@ impl ProxyError {
             | Self::Descriptors
             | Self::GlobalLimit
             | Self::Dismissed
+            | Self::ListenerLimit
             | Self::Draining => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestDeadline => 504,
             Self::ConnectRefused
@@ -244,6 +246,7 @@ impl ProxyError {
             | Self::ClientGone => "http_request_error",
             Self::ClientLimit => "http_request_denied",
             Self::GlobalLimit
+            | Self::ListenerLimit
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::LocalPorts

@@ -41,6 +41,7 @@ use crate::proxy::answer::Upgrade;
 use crate::proxy::client::Client;
 use crate::proxy::held::Holding;
 use crate::proxy::judge::Judged;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::progress::Begun;
@@ -385,7 +386,7 @@ pub fn encode_request(
     (head, octets): (&RequestHead, &[u8]),
     (client, route): (&Client, &Route),
     judged: &Judged,
-    origin_host: &[u8],
+    lent: &Lent,
 ) -> Result<Removed, ProxyError> {
     out.clear();
     buffer::furnish(out);
@@ -396,8 +397,10 @@ pub fn encode_request(
         Upgrade::Asked => Upgrading::Yes,
         Upgrade::No => Upgrading::No,
     };
+    // Who means to close says so with the last request (RFC 9112 §9.6): the origin can close first.
     let announce = match route.upstream.settings.reuse {
         Reuse::Never => Announce::Close,
+        Reuse::Safe | Reuse::Always if lent.has_one_left() => Announce::Close,
         Reuse::Safe | Reuse::Always => Announce::Nothing,
     };
     // An HTTP/1.0 request may come without a host; ours has to have one (RFC 9112 §3.2).
@@ -406,7 +409,10 @@ pub fn encode_request(
         client: client.address.ip(),
         trust: client.trust,
         scheme: Scheme::Http,
-        host_to_origin: if keeps { None } else { Some(origin_host) },
+        host_to_origin: match keeps {
+            true => None,
+            false => Some(lent.endpoint().host.as_bytes()),
+        },
         upgrading,
         protocols: &route.settings.upgrade,
         announce,

@@ -213,7 +213,7 @@ impl<'a> Exchange<'a> {
             (&desk.request, desk.input.held()),
             (self.client, route),
             &self.judged,
-            lent.endpoint().host.as_bytes(),
+            lent,
         )?;
         account::count_removed(&self.client.listener.metrics, &removed);
         lent.begin_request();

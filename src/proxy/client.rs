@@ -300,7 +300,7 @@ impl Client {
             return;
         }
         self.version = version;
-        // Without a door its listener is gone: the connection stays what it was.
+        // Without a door its listener is gone: the connection stays what it was, for one exchange.
         if let Some(door) = self.listener.door.upgrade() {
             self.listener = door.listener();
             self.trust = self.listener.trust(self.address.ip());

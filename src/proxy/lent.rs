@@ -89,12 +89,25 @@ impl Lent {
         let Some((_, facts, lease)) = &self.conn else {
             return Allowance::RequestsSpent;
         };
+        lease.allowance(self.max_requests(facts), clock::now())
+    }
+
+    /// Whether the next request is the last that it may carry.
+    #[must_use]
+    pub fn has_one_left(&self) -> bool {
+        let Some((_, facts, lease)) = &self.conn else {
+            return true;
+        };
+        self.max_requests(facts)
+            .is_some_and(|most| lease.requests().saturating_add(1) >= most)
+    }
+
+    fn max_requests(&self, facts: &Facts) -> Option<u64> {
         let ours = self.endpoint.upstream.load().max_requests;
-        let most = match (ours, facts.origin_max_requests) {
+        match (ours, facts.origin_max_requests) {
             (Some(ours), Some(its)) => Some(ours.min(its)),
             (one, other) => one.or(other),
-        };
-        lease.allowance(most, clock::now())
+        }
     }
 
     /// The origin has said how long, and for how many more requests, it keeps the connection.

@@ -43,6 +43,7 @@ use crate::proxy::answer::NoAnswer;
 use crate::proxy::answer::Upgrade;
 use crate::proxy::held::Held;
 use crate::proxy::held::Worth;
+use crate::proxy::outlet::Reached;
 use crate::proxy::progress::Begun;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
@@ -222,11 +223,20 @@ impl Answering<'_> {
         };
         if held == Held::Partly && framing != Framing::None {
             (self.phase)(Phase::ResponseBody);
+            let (begun, sent) = (self.progress.begun(), self.client.stream().sent());
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
             *self.count = content;
             let passed = self.pass_body(&mut body).await;
             content = *self.count;
+            // Nobody has seen anything of it yet: it is a bad answer, and no cut one.
+            if let Err(Stuck::Malformed(error)) = passed
+                && self.client.take_back(sent) == Reached::Nobody
+            {
+                self.progress.begun.set(begun);
+                *self.count = 0;
+                return Err(NoAnswer::Malformed(error));
+            }
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
                 relay::flush(self.client, self.out, self.listener.write_timeout)

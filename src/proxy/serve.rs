@@ -12,6 +12,7 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason;
 use crate::base::reason::Phase;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
@@ -346,6 +347,11 @@ impl Exchange<'_> {
     /// Answers with an error of our own; the connection goes on if the request was read whole.
     async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
         account::count_error(self.client, self.route.map(|route| &**route), error);
+        // Content that is here already costs nothing to discard, and saves its client a connection.
+        // After a fault of the client's own nobody trusts what stands behind it.
+        if error.fault() != reason::Fault::Client || error == ProxyError::NoRoute {
+            discard::discard_at_hand(&mut desk.input, &mut self.content.reader);
+        }
         let (keeps, afterwards) = self.afterwards();
         let settings = &self.client.listener.settings;
         desk.out.clear();

@@ -11,9 +11,22 @@ use crate::support::origin::answer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 fn answers(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(|_| client.get("/").text()).collect()
+}
+
+const MOMENT: Duration = Duration::from_millis(30);
+
+/// Answers every request with its name, after so long.
+fn taking(time: Duration, name: &'static str) -> Origin {
+    Origin::playing(move |peer| {
+        while peer.request().is_some() {
+            std::thread::sleep(time);
+            peer.send(answer(name));
+        }
+    })
 }
 
 fn table(origin: &Origin, rest: &str) -> String {
@@ -63,12 +76,13 @@ fn weights_share_the_requests_exactly() {
 #[test]
 fn weights_count_for_the_other_balancers_too() {
     for balance in ["p2c", "least_requests", "ewma"] {
-        let (a, b) = (Origin::named("a"), Origin::named("b"));
+        // `ewma` weighs the time of an answer; a busy machine adds to it, but not a hundredfold.
+        let (a, b) = (taking(MOMENT, "a"), taking(MOMENT, "b"));
         let proxy = Proxy::configured(|c| {
-            servers(c, &[table(&a, "weight = 9"), table(&b, "weight = 1")]);
+            servers(c, &[table(&a, "weight = 99"), table(&b, "weight = 1")]);
             c.upstream("balance", balance);
         });
-        answers(&mut proxy.client(), 300);
+        answers(&mut proxy.client(), 30);
         assert!(a.request_count() > b.request_count(), "{balance}");
     }
 }
@@ -258,19 +272,15 @@ fn a_client_meets_the_same_endpoint_by_its_address_and_a_path_by_its_own() {
 
 #[test]
 fn ewma_sends_few_requests_to_the_one_that_is_slow() {
-    let slow = Origin::playing(|peer| {
-        while peer.request().is_some() {
-            std::thread::sleep(std::time::Duration::from_millis(60));
-            peer.send(answer("slow"));
-        }
-    });
+    let slow = taking(10 * MOMENT, "slow");
     let quick = Origin::named("quick");
     let proxy = Proxy::over(&[&slow, &quick], |c| {
         c.upstream("balance", "ewma");
     });
-    answers(&mut proxy.client(), 200);
+    answers(&mut proxy.client(), 60);
+    // Half of them would be no balance at all.
     assert!(
-        (1..20).contains(&slow.request_count()),
+        (1..15).contains(&slow.request_count()),
         "{}",
         slow.request_count()
     );

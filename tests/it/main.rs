@@ -51,6 +51,7 @@ mod handover;
 mod isolation;
 mod settings;
 mod gateway;
+mod outside;
 mod nonce_echo;
 mod review;
 mod reasons;

@@ -193,6 +193,9 @@ fn error(error: ProxyError) -> Seen {
         ProxyError::ClientLimit | ProxyError::GlobalLimit => {
             In("reasons::who_is_turned_away_by_a_limit_is_counted_under_it")
         }
+        ProxyError::ListenerLimit => {
+            In("outside::a_listeners_limit_is_told_to_its_client_by_its_own_name")
+        }
         ProxyError::ClientGone => {
             In("truncation::a_client_that_leaves_while_waiting_frees_the_origin")
         }
@@ -400,7 +403,6 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_pending", 1);
-        c.upstream("pool.queue_timeout", "10s");
     });
     let mut first = proxy.client();
     first.send(GET);
@@ -517,7 +519,7 @@ fn a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts() {
         c.set("drain.delay", "0s");
         c.set("drain.idle_grace", "0s");
         c.set("drain.spread", "0s");
-        c.set("drain.timeout", "2s");
+        c.set("drain.timeout", "4s");
     });
     let mut client = proxy.client();
     client.get("/");
@@ -610,6 +612,7 @@ fn a_connection_that_is_not_open_long_enough_to_be_seen_is_seen_when_it_closed()
     for _ in 0..3 {
         assert_eq!(client.get("/").status(), 200);
     }
+    proxy.upstream_closed_becomes("reuse_off", 3.0);
     let (_, text) = proxy.admin("/connections?closed&side=upstream&limit=2");
     let closed: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
