@@ -214,7 +214,10 @@ impl<'a> Exchange<'a> {
             &self.judged,
             lent,
         )?;
-        account::count_removed(&self.client.listener.metrics, &removed);
+        // Sent again, it is still the one request that its client wrote.
+        if self.sent == 1 {
+            account::count_removed(&self.client.listener.metrics, &removed);
+        }
         lent.begin_request();
         let sending = match self.judged.framing {
             Framing::None => Phase::Wait,

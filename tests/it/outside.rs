@@ -209,3 +209,17 @@ fn an_answer_whose_framing_breaks_before_anything_of_it_left_is_a_502() {
         proxy.errors_becomes("bad_response", 3.0);
     }
 }
+
+#[test]
+fn what_is_removed_from_a_request_counts_once_however_often_it_is_sent() {
+    let origin = Origin::answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("retry.on", ["503"]);
+    });
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: x-a\r\nX-A: 1\r\n\r\n");
+    assert_eq!(client.response().status(), 503);
+    assert_eq!(origin.request_count(), 2);
+    let named = [("listener", "web"), ("field", "named")];
+    proxy.metric_becomes("holdfast_hop_by_hop_removed_total", &named, 1.0);
+}
