@@ -183,6 +183,7 @@ words! {
         BodyIdle,             "body_idle",               Origin,   "The origin's body stalled.";
         RequestDeadline,      "request_deadline",        Operator, "The whole exchange took longer than allowed.";
         Draining,             "drain",                   Operator, "Holdfast is shutting down.";
+        Dismissed,            "admin",                   Operator, "An administrator closed the connection.";
         Internal,             "internal",                Ours,     "A fault of our own; please report it.";
     }
 }
@@ -210,6 +211,7 @@ impl ProxyError {
             | Self::LocalPorts
             | Self::Descriptors
             | Self::GlobalLimit
+            | Self::Dismissed
             | Self::ListenerLimit
             | Self::Draining => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestDeadline => 504,
@@ -249,7 +251,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::LocalPorts
             | Self::Descriptors => "connection_limit_reached",
-            Self::NoEndpoint | Self::Draining => "destination_unavailable",
+            Self::NoEndpoint | Self::Dismissed | Self::Draining => "destination_unavailable",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
             Self::ConnectUnreachable => "destination_ip_unroutable",

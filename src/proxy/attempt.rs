@@ -65,8 +65,6 @@ pub struct Content {
     pub reader: BodyReader,
     /// What was sent of it, should it have to be sent again.
     pub replay: Replay,
-    /// Octets of it so far.
-    pub count: u64,
     /// How fast it comes.
     pub rate: BodyRate,
 }
@@ -117,6 +115,9 @@ pub struct Attempt<'a> {
     pub origin_out: &'a mut Vec<u8>,
     /// The request's content.
     pub content: &'a mut Content,
+    /// Octets of it so far, and of the answer's, on the account of the exchange: it is told also
+    /// when the exchange is dropped.
+    pub counts: (&'a mut u64, &'a mut u64),
     /// Which answers are held back for another attempt.
     pub holding: &'a Holding<'a>,
     /// A field line to add to the answer.
@@ -138,6 +139,7 @@ impl Attempt<'_> {
             client: self.outlet,
             origin: self.origin,
             input: self.origin_in,
+            count: self.counts.1,
             head: self.response,
             out: self.out,
             asked: self.judged.asked,
@@ -180,6 +182,7 @@ impl Attempt<'_> {
             input: self.input,
             out: self.origin_out,
             content: self.content,
+            count: self.counts.0,
             body_timeout: listener.body_timeout,
             patience: upstream.body_idle,
             limit: listener.max_body_bytes,
@@ -290,6 +293,7 @@ struct Sending<'a> {
     input: &'a mut ReadBuffer,
     out: &'a mut Vec<u8>,
     content: &'a mut Content,
+    count: &'a mut u64,
     body_timeout: Duration,
     patience: Duration,
     limit: Option<u64>,
@@ -337,7 +341,7 @@ impl Sending<'_> {
             patience: self.patience,
         };
         let mut meter = Meter {
-            count: &mut self.content.count,
+            count: self.count,
             limit: self.limit,
             replay: Some(&mut self.content.replay),
         };
@@ -487,7 +491,6 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::of(framing, replay),
-        count: 0,
         rate: pace,
     }
 }

@@ -42,6 +42,7 @@ mod proxy_protocol;
 mod names;
 mod admin;
 mod access_log;
+mod cut_short;
 mod shutdown;
 mod drain;
 mod reload;
