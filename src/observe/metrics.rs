@@ -498,7 +498,7 @@ mod tests {
         let web = Name::parse("web").unwrap();
         metrics.listener(&web).limit.set(f64::INFINITY);
         let text = metrics.expose();
-        let limit = r#"holdfast_client_connections_limit{listener="web"} inf"#;
+        let limit = r#"holdfast_client_connections_limit{listener="web"} +Inf"#;
         assert!(text.contains(limit));
     }
 

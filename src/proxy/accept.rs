@@ -307,7 +307,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         id: ConnId::next(),
         side: Side::Client,
         peer,
-        local: None,
+        local: stream.local_address(),
         name: places.name(),
         opened_micros: clock::now_micros(),
     };
