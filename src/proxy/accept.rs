@@ -217,22 +217,20 @@ fn reject(
     (listener, service): (&Arc<Listener>, &Arc<Service>),
 ) {
     listener.metrics.rejected.of(why).inc();
-    count_refused(
-        listener,
-        match why {
-            RejectReason::ListenerLimit => CloseReason::ListenerLimit,
-            _ => CloseReason::GlobalLimit,
-        },
-    );
+    let (reason, error) = match why {
+        RejectReason::ListenerLimit => (CloseReason::ListenerLimit, ProxyError::ListenerLimit),
+        _ => (CloseReason::GlobalLimit, ProxyError::GlobalLimit),
+    };
+    count_refused(listener, reason);
     let mut answer = Vec::with_capacity(512);
     super::reply::error(
         &mut answer,
-        ProxyError::GlobalLimit,
+        error,
         crate::h1::head::Method::Get,
         super::reply::Afterwards::Closes,
         listener.settings.retry_after,
     );
-    super::account::count_rejected(service, ProxyError::GlobalLimit);
+    super::account::count_rejected(service, error);
     let Ok(stream) = Stream::new(socket, Initially::Writable) else {
         return;
     };

@@ -1,6 +1,7 @@
 //! Which endpoints get requests: by their own failures, by checks, and how they come back.
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -341,4 +342,38 @@ fn an_endpoint_that_is_silent_fails_its_checks_in_time() {
     endpoints(&proxy, "ejected", 1.0);
     let mut client = proxy.client();
     assert!((0..20).all(|_| get(&mut client).1 == "good"));
+}
+
+#[test]
+fn checks_come_from_the_source_addresses_and_their_ends_are_counted() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&seen);
+    let origin = Origin::playing(move |peer| {
+        let from = peer.wire.stream().peer_addr().unwrap().ip().to_string();
+        noted.lock().unwrap().push(from);
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        checks(c);
+        c.upstream("connect.source_addresses", ["127.0.0.2", "127.0.0.3"]);
+    });
+    eventually("from each of them", || {
+        let seen = seen.lock().unwrap();
+        ["127.0.0.2", "127.0.0.3"]
+            .iter()
+            .all(|at| seen.iter().any(|from| from == at))
+    });
+    let others = |from: &String| from != "127.0.0.2" && from != "127.0.0.3";
+    assert!(!seen.lock().unwrap().iter().any(others));
+    // The origin says that it closes, and does so first.
+    let labels = [
+        ("side", "upstream"),
+        ("by", "peer"),
+        ("how", "fin"),
+        ("phase", "idle"),
+    ];
+    eventually("their ends are counted", || {
+        proxy.metric("holdfast_connections_closed_total", &labels) > 1.0
+    });
 }

@@ -151,10 +151,10 @@ impl Proxy {
             .arg(&file)
             .env_remove("HOLDFAST_CONFIG")
             // A machine without a resolver is to say so at once.
-            .env("RES_OPTIONS", "timeout:1 attempts:1");
+            .env("RES_OPTIONS", "timeout:1 attempts:1")
+            .stdin(Stdio::null());
         prepare(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
