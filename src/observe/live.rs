@@ -111,6 +111,12 @@ impl LiveConn {
         self.nth.load(Ordering::Relaxed)
     }
 
+    /// Since when it does what it is doing, in microseconds since the process started.
+    #[must_use]
+    pub fn since_micros(&self) -> u64 {
+        self.since_micros.load(Ordering::Relaxed)
+    }
+
     /// Everything as it is now.
     #[must_use]
     pub fn view(&self) -> LiveView {
@@ -121,7 +127,7 @@ impl LiveConn {
             nth: self.nth.load(Ordering::Relaxed),
             rx: self.rx.load(Ordering::Relaxed),
             tx: self.tx.load(Ordering::Relaxed),
-            since_micros: self.since_micros.load(Ordering::Relaxed),
+            since_micros: self.since_micros(),
         }
     }
 }
@@ -233,6 +239,26 @@ impl LiveTable {
             views.extend(conns.iter().map(|conn| conn.view()));
         }
         views
+    }
+
+    /// Of the clients that rest since before `until`, the moment since when the `count` that rest for
+    /// longest do so, or longer; all of them, if they are not so many. `None`: there is none.
+    #[must_use]
+    pub fn resting_since(&self, count: u64, until: u64) -> Option<u64> {
+        let last = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .checked_sub(1)?;
+        let mut since = Vec::new();
+        for shard in 0..self.shards.len() {
+            let shard = self.lock(shard);
+            let conns = shard.open.iter().map(|(_, conn)| conn);
+            let clients = conns.filter(|conn| conn.facts.side == Side::Client);
+            let resting = clients.filter(|conn| conn.phase() == Phase::Idle);
+            let moments = resting.map(|conn| conn.since_micros());
+            since.extend(moments.filter(|since| *since < until));
+        }
+        let last = last.min(since.len().checked_sub(1)?);
+        Some(*since.select_nth_unstable(last).1)
     }
 
     /// The connections that have closed lately, the last one first.
