@@ -417,6 +417,26 @@ mod tests {
         assert_eq!((view.rx, view.tx, view.facts.id), (15, 1, ConnId(1)));
     }
 
+    #[test]
+    fn those_who_rest_longest_are_known_by_the_moment_since_when_they_do() {
+        let table = LiveTable::new(1);
+        let handles: Vec<_> = (0..6)
+            .map(|id| {
+                let side = [Side::Client, Side::Upstream][usize::from(id == 0)];
+                let handle = table.open(LiveFacts { side, ..facts(id) }, Phase::Idle);
+                handle.enter(Phase::Idle, 10 * id);
+                handle
+            })
+            .collect();
+        handles[2].enter(Phase::Wait, 20);
+        let since = |count, until| table.resting_since(count, until);
+        assert_eq!((since(0, 99), since(1, 99)), (None, Some(10)));
+        assert_eq!((since(2, 99), since(3, 99)), (Some(30), Some(40)));
+        // No more of them than there are, and nobody who came to rest too late.
+        assert_eq!((since(99, 99), since(99, 40)), (Some(50), Some(30)));
+        assert_eq!(since(1, 10), None);
+    }
+
     fn closes(why: CloseReason) -> Close {
         Close::of_origin(why, close::Heard::Nothing, Phase::Idle)
     }

@@ -137,10 +137,12 @@ fn idle_origins_go_first_then_clients_that_rest_longest_and_then_new_ones_are_re
 fn connections_to_origins_leave_the_reserve_to_the_admin_listener() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
-    let proxy = short_of_descriptors(&origin, |_| ());
+    let proxy = short_of_descriptors(&origin, |c| {
+        c.upstream("pool.queue_timeout", "300ms");
+    });
     let mut clients: Vec<Client> = (0..45).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| client.ask("/"));
-    // Those for whom there is no connection are told at once, the others when the origin answers.
+    // Those for whom there is no connection are told in time, the others when the origin answers.
     eventually("some are refused a connection", || {
         proxy.metric("holdfast_proxy_errors_total", &[("reason", "fd_pressure")]) > 0.0
     });
@@ -156,6 +158,25 @@ fn connections_to_origins_leave_the_reserve_to_the_admin_listener() {
     assert!(refused.iter().all(|&status| status == 503), "{statuses:?}");
     let labels = [("listener", "web"), ("error", "emfile")];
     proxy.metric_becomes("holdfast_client_accept_errors_total", &labels, 0.0);
+}
+
+#[test]
+fn a_request_for_which_there_is_no_descriptor_waits_for_one_as_for_a_connection() {
+    let gate = Gate::new();
+    let origin = Origin::gated(&gate, OK);
+    let proxy = short_of_descriptors(&origin, |c| {
+        c.upstream("pool.queue_timeout", "8s");
+    });
+    let mut clients: Vec<Client> = (0..45).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.ask("/"));
+    // With 45 clients there is room for some 30 connections to the origin.
+    origin.waits_for_requests(20);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    assert!(origin.open_most() < 45, "{}", origin.open_most());
+    assert_eq!(refused(&proxy), 0.0);
 }
 
 #[test]
