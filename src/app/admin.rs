@@ -22,6 +22,8 @@ use crate::app::readiness::Ready;
 use crate::app::reload::Applied;
 use crate::app::token::Opens;
 use crate::app::token::Token;
+use crate::base::ConnId;
+use crate::base::reason::Side;
 use crate::observe::LiveTable;
 use crate::observe::Metrics;
 
@@ -33,6 +35,9 @@ pub type Act = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Another configuration: what of it needs a restart, or every complaint.
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Applied, String>> + Send + Sync>;
+
+/// Has the connection of this number closed; which side it is on, if there is one.
+pub type Dismiss = Box<dyn Fn(ConnId) -> Option<Side> + Send + Sync>;
 
 /// What the admin plane knows and may do.
 pub struct AdminPlane {
@@ -68,6 +73,8 @@ pub enum Changes {
         drain: Act,
         /// Reads the configuration again.
         reload: Reload,
+        /// Closes a connection.
+        dismiss: Dismiss,
     },
 }
 
@@ -75,14 +82,16 @@ impl AdminPlane {
     /// The answer to a request. An answer to HEAD carries the body too: the codec announces its
     /// length and leaves it out (RFC 9110 §9.3.2).
     pub async fn answer(&self, request: &Request) -> Response {
-        let Some(resource) = Resource::at(request.url().path()) else {
-            return refuse(StatusCode::NotFound, "there is nothing at this path");
-        };
-        if !resource.is_probe() && self.admits(request) == Opens::Denied {
+        let resource = Resource::at(request.url().path());
+        // Asked for first: without it nobody learns which paths there are.
+        if !resource.is_some_and(Resource::is_probe) && self.admits(request) == Opens::Denied {
             let mut response = refuse(StatusCode::Unauthorized, "a bearer token is asked for");
             response.insert_header("www-authenticate", "Bearer realm=\"holdfast\"");
             return response;
         }
+        let Some(resource) = resource else {
+            return refuse(StatusCode::NotFound, "there is nothing at this path");
+        };
         if !resource.methods().contains(&request.method()) {
             let mut response = refuse(StatusCode::MethodNotAllowed, "this path has other methods");
             let allowed: Vec<_> = resource.methods().iter().map(AsRef::as_ref).collect();
@@ -112,7 +121,9 @@ impl AdminPlane {
             Resource::Upstreams => show(&(self.upstreams)()),
             Resource::Config => show(&(self.config)()),
             Resource::Drain if request.method() != Method::Post => show(&(self.drain)()),
-            Resource::Drain | Resource::Reload => self.change(resource, request).await,
+            Resource::Drain | Resource::Reload | Resource::Close => {
+                self.change(resource, request).await
+            }
         }
     }
 
@@ -132,7 +143,12 @@ impl AdminPlane {
     }
 
     async fn change(&self, resource: Resource, request: &Request) -> Response {
-        let Changes::Allowed { drain, reload } = &self.changes else {
+        let Changes::Allowed {
+            drain,
+            reload,
+            dismiss,
+        } = &self.changes
+        else {
             return refuse(StatusCode::Forbidden, "admin.allow_changes is false");
         };
         if is_cross_site(request) {
@@ -146,6 +162,7 @@ impl AdminPlane {
                 let answer = json!({ "applied": true, "need_a_restart": applied.need_a_restart });
                 show(&answer)
             }),
+            Resource::Close => return close(dismiss, request),
             _ => drain().map(|()| {
                 let accepted = json!({ "accepted": true });
                 text(StatusCode::Accepted, JSON, format!("{accepted}\n"))
@@ -176,6 +193,7 @@ enum Resource {
     Config,
     Drain,
     Reload,
+    Close,
 }
 
 impl Resource {
@@ -186,6 +204,7 @@ impl Resource {
             "/livez" => Some(Self::Livez),
             "/readyz" => Some(Self::Readyz),
             "/connections" => Some(Self::Connections),
+            "/connections/close" => Some(Self::Close),
             "/upstreams" => Some(Self::Upstreams),
             "/config" => Some(Self::Config),
             "/drain" => Some(Self::Drain),
@@ -197,13 +216,28 @@ impl Resource {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Drain => &[Method::Get, Method::Head, Method::Post],
-            Self::Reload => &[Method::Post],
+            Self::Reload | Self::Close => &[Method::Post],
             _ => &[Method::Get, Method::Head],
         }
     }
 
     fn is_probe(self) -> bool {
         matches!(self, Self::Livez | Self::Readyz)
+    }
+}
+
+/// Has a connection closed: a client's now, an origin's now or when its request is over.
+fn close(dismiss: &Dismiss, request: &Request) -> Response {
+    let id = match connections::id(request.url()) {
+        Ok(id) => id,
+        Err(clause) => return refuse(StatusCode::BadRequest, &clause),
+    };
+    match dismiss(id) {
+        Some(side) => {
+            let accepted = json!({ "accepted": true, "id": id.0, "side": side.label() });
+            text(StatusCode::Accepted, JSON, format!("{accepted}\n"))
+        }
+        None => refuse(StatusCode::NotFound, "no open connection has this id"),
     }
 }
 
@@ -405,8 +439,13 @@ mod tests {
             Ok(())
         });
         let reload: Reload = Box::new(|| Box::pin(async { Err("line 3 is wrong".to_owned()) }));
+        let dismiss: Dismiss = Box::new(|_| None);
         let plane = AdminPlane {
-            changes: Changes::Allowed { drain, reload },
+            changes: Changes::Allowed {
+                drain,
+                reload,
+                dismiss,
+            },
             ..plane()
         };
         let address = serve(plane);
@@ -424,6 +463,7 @@ mod tests {
         let changes = Changes::Allowed {
             drain: Box::new(|| Ok(())),
             reload: Box::new(|| Box::pin(async { Ok(Applied::default()) })),
+            dismiss: Box::new(|_| None),
         };
         let plane = AdminPlane { changes, ..plane() };
         let mut foreign = request(Method::Post, "/drain");

@@ -20,9 +20,11 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 
 use crate::base::CloseReason;
+use crate::base::close::Close;
 use crate::base::names::Name;
-use crate::base::reason::By;
 use crate::base::reason::OpenReason;
+use crate::base::reason::Phase;
+use crate::base::reason::Side;
 use crate::config::Settings;
 use crate::config::settings::upstream::Health;
 use crate::config::settings::values::StatusRange;
@@ -130,14 +132,23 @@ impl Plan {
     async fn check(&self, endpoint: &Endpoint) {
         let asked = (endpoint.host.as_str(), self.path.as_str());
         let metrics = &endpoint.metrics;
-        let connected = Cell::new(0);
+        let connected = Cell::new(false);
         let opened = || {
             metrics.opened.of(OpenReason::Health).inc();
-            connected.set(1);
+            connected.set(true);
         };
-        let probed = probe::probe(endpoint.address, asked, self.timeout, opened).await;
-        let closed = metrics.closed.of(By::Holdfast, CloseReason::CheckDone);
-        closed.add(connected.get());
+        let settings = endpoint.upstream.load();
+        let to = (endpoint.address, &settings.dial);
+        let (probed, heard) = probe::probe(to, asked, self.timeout, opened).await;
+        if connected.get() {
+            let phase = match probed {
+                Probed::Status(_) => Phase::Idle,
+                Probed::Unanswered | Probed::NotConnected | Probed::Ours => Phase::Wait,
+            };
+            let close = Close::of_origin(CloseReason::CheckDone, heard, phase);
+            metrics.closed.of(close.by, close.reason).inc();
+            endpoint.process.count_close(Side::Upstream, close);
+        }
         if let Some(check) = self.judge(probed) {
             endpoint.on_check(check);
         }

@@ -8,8 +8,10 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::base::ConnId;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
+use crate::h1::octets;
 use crate::observe::LiveTable;
 use crate::observe::live::ClosedConn;
 use crate::observe::live::LiveFacts;
@@ -52,6 +54,19 @@ impl Filter {
         self.side.is_none_or(|wanted| wanted == side)
             && self.phase.is_none_or(|wanted| wanted == phase)
     }
+}
+
+/// Which connection is to be closed: `?id=…`.
+///
+/// # Errors
+/// What is wrong with the query, as a clause.
+pub fn id(url: &Url) -> Result<ConnId, String> {
+    let mut pairs = url.query_pairs();
+    match (pairs.next(), pairs.next()) {
+        (Some((key, value)), None) if key == "id" => octets::decimal(value.as_bytes()).map(ConnId),
+        _ => None,
+    }
+    .ok_or_else(|| "say which: ?id=NUMBER, as /connections shows it".to_owned())
 }
 
 /// Which connections.

@@ -132,10 +132,13 @@ impl Life {
                 Some(New::WorkerEnded { index, why }) => {
                     return Err(worker_ended(&self.service, index, &why));
                 }
-                None if self.reloader.look() == Alike::Different => {
-                    self.reload().await.ok();
+                None => {
+                    // Who was handed over to is heard once it is the service.
+                    self.reloader.sockets.tell_keeper();
+                    if self.reloader.look() == Alike::Different {
+                        self.reload().await.ok();
+                    }
                 }
-                None => {}
             }
         }
     }
@@ -143,6 +146,7 @@ impl Life {
     async fn reload(&mut self) -> Result<Applied, String> {
         notify::tell(notify::News::Reloading);
         let result = self.reloader.reload().await;
+        self.reloader.sockets.tell_keeper();
         notify::tell(notify::News::Ready);
         result
     }

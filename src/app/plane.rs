@@ -25,6 +25,7 @@ use crate::net::admin_serve::Trouble;
 use crate::net::clock;
 use crate::observe::ErrorLog;
 use crate::observe::error_log::Severity;
+use crate::proxy::dismiss;
 use crate::proxy::service::Service;
 
 /// What the admin plane passes on.
@@ -68,7 +69,7 @@ pub fn plane(
         .transpose();
     let token = token.map_err(|clause| format!("admin.token_file: {clause}"))?;
     let (of, drains) = (Arc::clone(&service), Arc::clone(&service));
-    let measured = Arc::clone(&service);
+    let (measured, closes) = (Arc::clone(&service), Arc::clone(&service));
     Ok(AdminPlane {
         metrics: Arc::clone(&service.metrics),
         measure: Box::new(move || ports::tell(&measured)),
@@ -80,13 +81,13 @@ pub fn plane(
         readiness,
         token,
         changes: match settings.allow_changes {
-            true => changes(order),
+            true => changes(order, closes),
             false => Changes::Refused,
         },
     })
 }
 
-fn changes(order: UnboundedSender<Order>) -> Changes {
+fn changes(order: UnboundedSender<Order>, service: Arc<Service>) -> Changes {
     let reload = order.clone();
     Changes::Allowed {
         drain: Box::new(move || {
@@ -101,6 +102,7 @@ fn changes(order: UnboundedSender<Order>) -> Changes {
                 told.await.unwrap_or_else(|_| Err(ENDED.to_owned()))
             })
         }),
+        dismiss: Box::new(move |id| dismiss::dismiss(&service, id)),
     }
 }
 

@@ -137,6 +137,11 @@ async fn live(
     readiness.set(Ready::Serving);
     let of_admin = settings.admin.clone();
     let ready = sockets.take_ready();
+    if ready.is_none() {
+        // Before it hears that we are ready, so that a restart may come at any time after that. It
+        // would not hear one who is handed over to: that one is not the service yet (`life`).
+        sockets.tell_keeper();
+    }
     let (heirloom, admin_handed_over) = heirloom(of_admin.bind, admin.as_ref())?;
     let checked = Arc::new(Checked::new(settings));
     let parts = reload::Parts {

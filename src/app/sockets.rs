@@ -4,9 +4,16 @@
 //! have all of its addresses changes none. The control plane keeps a descriptor of each socket, to
 //! change its options and to hand it on; it lets go of them before the workers close theirs, or
 //! the kernel would go on queueing connections that nobody accepts.
+//!
+//! A service manager is offered the sockets of addresses, so that they outlive a restart. Not those
+//! at a path: the path goes with whoever served it.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -14,11 +21,13 @@ use crate::app::assemble::Placed;
 use crate::app::workers::refused;
 use crate::base::names::Name;
 use crate::config::settings::values::Bind;
+use crate::net::inherit;
 use crate::net::inherit::Inherited;
 use crate::net::listen;
 use crate::net::listen::Beside;
 use crate::net::listen::Bound;
 use crate::net::listen::Local;
+use crate::net::notify;
 use crate::proxy::accept::Post;
 use crate::proxy::accept::Shut;
 use crate::proxy::rouse;
@@ -28,6 +37,16 @@ pub struct Sockets {
     held: Vec<Held>,
     workers: usize,
     inherited: Inherited,
+    kept: Kept,
+}
+
+/// What a service manager was told of our sockets.
+#[derive(Default)]
+struct Kept {
+    /// It keeps these.
+    names: BTreeSet<String>,
+    /// It is to forget these.
+    gone: BTreeSet<String>,
 }
 
 /// The sockets of one address of one listener.
@@ -49,6 +68,7 @@ impl Sockets {
             held: Vec::new(),
             workers,
             inherited,
+            kept: Kept::default(),
         }
     }
 
@@ -88,6 +108,7 @@ impl Sockets {
         let former = std::mem::take(&mut self.held);
         for (mut held, kept) in former.into_iter().zip(kept) {
             let Some(placed) = kept.and_then(|(at, _)| placed.get(at)) else {
+                self.kept.gone.extend(held.name_to_keep());
                 held.give_up();
                 continue;
             };
@@ -124,6 +145,27 @@ impl Sockets {
         self.held.drain(..).for_each(Held::give_up);
     }
 
+    /// Tells the service manager what to keep for the next process, and what not any more.
+    pub fn tell_keeper(&mut self) {
+        for gone in std::mem::take(&mut self.kept.gone) {
+            notify::forget(&gone);
+            self.kept.names.remove(&gone);
+        }
+        let mut fresh: BTreeMap<String, Vec<BorrowedFd<'_>>> = BTreeMap::new();
+        for held in &self.held {
+            if let Some(name) = held.name_to_keep()
+                && !self.kept.names.contains(&name)
+            {
+                let sockets = held.bound.iter().map(AsFd::as_fd);
+                fresh.entry(name).or_default().extend(sockets);
+            }
+        }
+        for (name, sockets) in fresh {
+            notify::keep(&name, &sockets);
+            self.kept.names.insert(name);
+        }
+    }
+
     /// Inheritable descriptors of every socket, with the names under which the next process looks
     /// for them.
     ///
@@ -154,7 +196,9 @@ impl Sockets {
     /// The pipe on which the process before us waits, if there is one. What it gave us and nobody
     /// wants is closed; a service manager's sockets may be wanted after a reload.
     pub fn take_ready(&mut self) -> Option<OwnedFd> {
-        self.inherited.keep_only("fd:");
+        let unused = self.inherited.keep_only("fd:");
+        let names = unused.iter().filter_map(|name| inherit::name_to_keep(name));
+        self.kept.gone.extend(names);
         self.inherited.take_ready()
     }
 
@@ -218,6 +262,14 @@ enum Whose {
 }
 
 impl Held {
+    /// Under which name a service manager keeps its sockets; it has those of `fd:NAME` anyway.
+    fn name_to_keep(&self) -> Option<String> {
+        match self.bind {
+            Bind::Tcp(_) => inherit::name_to_keep(&self.bind.to_string()),
+            Bind::Unix(_) | Bind::Fd(_) => None,
+        }
+    }
+
     /// A port that the system chose is nobody else's.
     fn is_of(&self, name: &Name, whose: Whose) -> bool {
         let chosen = matches!(self.bind, Bind::Tcp(address) if address.port() == 0);

@@ -161,6 +161,7 @@ words! {
         NoRoute,              "no_route",                Client,   "No route matches the request.";
         ClientLimit,          "client_limit",            Client,   "This client holds too many connections.";
         GlobalLimit,          "global_limit",            Operator, "Holdfast holds too many connections.";
+        ListenerLimit,        "listener_limit",          Operator, "This listener holds too many connections.";
         ClientGone,           "client_gone",             Client,   "The client left before it had its answer.";
         NoEndpoint,           "no_endpoint",             Origin,   "No endpoint can take the request.";
         QueueFull,            "queue_full",              Operator, "Too many requests are waiting for a connection.";
@@ -182,6 +183,7 @@ words! {
         BodyIdle,             "body_idle",               Origin,   "The origin's body stalled.";
         RequestDeadline,      "request_deadline",        Operator, "The whole exchange took longer than allowed.";
         Draining,             "drain",                   Operator, "Holdfast is shutting down.";
+        Dismissed,            "admin",                   Operator, "An administrator closed the connection.";
         Internal,             "internal",                Ours,     "A fault of our own; please report it.";
     }
 }
@@ -209,6 +211,8 @@ impl ProxyError {
             | Self::LocalPorts
             | Self::Descriptors
             | Self::GlobalLimit
+            | Self::Dismissed
+            | Self::ListenerLimit
             | Self::Draining => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestDeadline => 504,
             Self::ConnectRefused
@@ -242,11 +246,12 @@ impl ProxyError {
             | Self::ClientGone => "http_request_error",
             Self::ClientLimit => "http_request_denied",
             Self::GlobalLimit
+            | Self::ListenerLimit
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::LocalPorts
             | Self::Descriptors => "connection_limit_reached",
-            Self::NoEndpoint | Self::Draining => "destination_unavailable",
+            Self::NoEndpoint | Self::Dismissed | Self::Draining => "destination_unavailable",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
             Self::ConnectUnreachable => "destination_ip_unroutable",

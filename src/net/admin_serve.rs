@@ -7,6 +7,7 @@
 //! the caller's: this file knows no path. Absent on purpose: keep-alive, which scrapes and probes
 //! do not need.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
@@ -14,6 +15,8 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -144,8 +147,10 @@ where
     // Without it the answer's second write would wait for the peer's delayed acknowledgement. Not
     // being able to set it costs time only.
     stream.set_nodelay(true).ok();
+    let ahead = modern(head(&stream).await);
     let bounded = Bounded {
         stream: stream.clone(),
+        ahead: Arc::new(Mutex::new(ahead.into())),
         tally: Arc::default(),
     };
     let tally = Arc::clone(&bounded.tally);
@@ -161,6 +166,43 @@ where
         (&stream).write_all(refusal.as_bytes()).await.ok();
     }
     linger(&stream).await;
+}
+
+/// What comes up to the end of a head. Less, where the peer ends first, says what no head has, or the
+/// bound is reached:
+/// then the codec sees that it is none.
+async fn head(mut stream: &TcpStream) -> Vec<u8> {
+    let (mut head, mut piece) = (Vec::new(), [0; 1024]);
+    while head.len() < REQUEST_HEAD_MAX
+        && head.is_ascii()
+        && !head.windows(4).any(|end| end == b"\r\n\r\n")
+    {
+        match stream.read(&mut piece).await {
+            Ok(count @ 1..) => head.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Ok(0) | Err(_) => break,
+        }
+    }
+    head
+}
+
+/// An HTTP/1.0 request as the codec reads it, which knows HTTP/1.1 alone and asks for a host, while
+/// many a probe speaks HTTP/1.0 and names none (RFC 9112 §3.2 asks it of HTTP/1.1 only).
+fn modern(head: Vec<u8>) -> Vec<u8> {
+    let mut lines = head.split_inclusive(|octet| *octet == b'\n');
+    let line = lines.next().and_then(|l| l.strip_suffix(b" HTTP/1.0\r\n"));
+    let Some(asked) = line else {
+        return head;
+    };
+    let is_host = |line: &[u8]| {
+        let name = line.split(|octet| *octet == b':').next();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(b"host"))
+    };
+    let host: &[u8] = match lines.clone().any(is_host) {
+        true => b"",
+        false => b"host: localhost\r\n",
+    };
+    let rest: Vec<u8> = lines.flatten().copied().collect();
+    [asked, b" HTTP/1.1\r\n", host, &rest].concat()
 }
 
 /// Closes in stages (RFC 9112 §9.6): octets of the peer that arrive after a full close would make
@@ -189,6 +231,8 @@ async fn linger(stream: &TcpStream) {
 #[derive(Clone, Debug)]
 struct Bounded {
     stream: TcpStream,
+    /// What was read of it already.
+    ahead: Arc<Mutex<VecDeque<u8>>>,
     tally: Arc<Tally>,
 }
 
@@ -213,6 +257,18 @@ impl Tally {
     }
 }
 
+impl Bounded {
+    /// Takes from what was read already.
+    fn read_ahead(&self, buffer: &mut [u8]) -> usize {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = buffer.len().min(ahead.len());
+        for (place, octet) in buffer.iter_mut().zip(ahead.drain(..count)) {
+            *place = octet;
+        }
+        count
+    }
+}
+
 impl AsyncRead for Bounded {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -225,8 +281,12 @@ impl AsyncRead for Bounded {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too large")));
         }
         let buffer = &mut buffer[..room];
-        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer)? else {
-            return Poll::Pending;
+        let read = match self.read_ahead(buffer) {
+            0 => match Pin::new(&mut self.stream).poll_read(cx, buffer)? {
+                Poll::Ready(read) => read,
+                Poll::Pending => return Poll::Pending,
+            },
+            read => read,
         };
         self.tally.read.fetch_add(read, Ordering::Relaxed);
         if !buffer.get(..read).is_some_and(<[u8]>::is_ascii) {
@@ -341,11 +401,10 @@ mod tests {
     #[test]
     fn hostile_octets_are_refused_and_the_next_request_is_served() {
         let address = server();
-        let hostile: [&[u8]; 6] = [
+        let hostile: [&[u8]; 5] = [
             b"GET /x HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\r\n\r\n",
             b"GET /x HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-            b"GET /x HTTP/1.0\r\n\r\n",
             b"GET x HTTP/1.1\r\nHost: a\r\n\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         ];
@@ -354,6 +413,21 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{octets:?}: {answer}");
         }
         assert!(get(address).starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn a_probe_that_speaks_http_1_0_is_answered_with_and_without_a_host() {
+        let address = server();
+        for octets in [
+            &b"GET /x HTTP/1.0\r\n\r\n"[..],
+            b"GET /x HTTP/1.0\r\nHOST: a\r\nUser-Agent: probe\r\n\r\n",
+        ] {
+            let answer = exchange(address, octets);
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(answer.ends_with("\r\n\r\nGET /x"), "{answer}");
+        }
+        let hostless = exchange(address, b"GET /x HTTP/1.1\r\n\r\n");
+        assert!(hostless.starts_with("HTTP/1.1 400 "), "{hostless}");
     }
 
     #[test]

@@ -89,26 +89,15 @@ pub async fn dial(
     if descriptors::room() == Room::None {
         return Err(DialError::NoDescriptor);
     }
-    let socket = socket::tcp(to).map_err(DialError::from)?;
-    options.tcp.apply(&socket).map_err(DialError::from)?;
-    if let Some(source) = source {
-        if options.bind_no_port == Switch::On {
-            sys::bind_address_no_port(socket.as_fd());
-        }
-        socket
-            .bind(&SockAddr::from(SocketAddr::new(source, 0)))
-            .map_err(DialError::from)?;
-    }
-    match socket.connect(&SockAddr::from(to)) {
-        Ok(()) => {
+    let (socket, begun) = begin(to, options, source)?;
+    let stream = match begun {
+        Begun::Connected => {
             let stream = Stream::new(socket.into(), Initially::Dialled)?;
             stream.set_quickack(options.tcp.quickack);
             return Ok(stream);
         }
-        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let stream = Stream::new(OwnedFd::from(socket), Initially::Unready).map_err(DialError::from)?;
+        Begun::UnderWay => Stream::new(OwnedFd::from(socket), Initially::Unready)?,
+    };
     match stream.writable(deadline).await {
         Ok(()) => {}
         Err(Fault::TimedOut | Fault::Reset) => return Err(DialError::TimedOut),
@@ -120,6 +109,38 @@ pub async fn dial(
             Ok(stream)
         }
         Ok(Some(error)) | Err(error) => Err(error.into()),
+    }
+}
+
+/// How far a connect came at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It is connected.
+    Connected,
+    /// Its socket is writable when it is, or has failed.
+    UnderWay,
+}
+
+/// Begins to connect, from `source` if there is one.
+pub(super) fn begin(
+    to: SocketAddr,
+    options: &DialOptions,
+    source: Option<IpAddr>,
+) -> io::Result<(Socket, Begun)> {
+    let socket = socket::tcp(to)?;
+    options.tcp.apply(&socket)?;
+    if let Some(source) = source {
+        if options.bind_no_port == Switch::On {
+            sys::bind_address_no_port(socket.as_fd());
+        }
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    match socket.connect(&SockAddr::from(to)) {
+        Ok(()) => Ok((socket, Begun::Connected)),
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
+            Ok((socket, Begun::UnderWay))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -4,6 +4,7 @@
 //! A service manager says `LISTEN_FDS`, `LISTEN_FDNAMES` and for whom, `LISTEN_PID`. The process
 //! before us says all in one variable: whose child it is meant for, where it wants to hear that we
 //! are ready, and which descriptor is which address. What is meant for somebody else is not touched.
+//! Sockets that a service manager kept for us over a restart have names that we gave them (`notify`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +13,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use crate::h1::octets;
 use crate::net::listen;
 use crate::net::listen::Bound;
 use crate::net::sys;
@@ -50,9 +52,13 @@ impl Inherited {
         self.sockets.remove(name).unwrap_or_default()
     }
 
-    /// Closes those whose names begin otherwise.
-    pub fn keep_only(&mut self, beginning: &str) {
-        self.sockets.retain(|name, _| name.starts_with(beginning));
+    /// Closes those whose names begin otherwise; which those were.
+    pub fn keep_only(&mut self, beginning: &str) -> Vec<String> {
+        let all = std::mem::take(&mut self.sockets).into_iter();
+        let (kept, closed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.partition(|(name, _)| name.starts_with(beginning));
+        self.sockets = kept;
+        closed.into_keys().collect()
     }
 
     /// Where the process before us wants to hear that we are ready, if there is one.
@@ -120,7 +126,8 @@ impl Said {
         let sockets = (0..count).filter_map(|nth| {
             let name = names.next().unwrap_or("unknown");
             let number = RawFd::try_from(nth).ok()? + FIRST_ACTIVATED;
-            Some((number, format!("fd:{name}")))
+            let kept = kept_for(name);
+            Some((number, kept.unwrap_or_else(|| format!("fd:{name}"))))
         });
         Self {
             sockets: sockets.collect(),
@@ -139,12 +146,45 @@ pub fn handover(ready: RawFd, sockets: &[(RawFd, String)]) -> String {
     text
 }
 
+/// The name under which a service manager keeps the sockets of this address: no colon may be in it,
+/// and nothing but visible ASCII (`FDNAME`, sd_pid_notify_with_fds(3)). `None`: it is too long.
+#[must_use]
+pub fn name_to_keep(address: &str) -> Option<String> {
+    let mut name = KEPT.to_owned();
+    for octet in address.bytes() {
+        match octet {
+            b':' | b'%' | 0..=b' ' | 0x7f.. => name.push_str(&format!("%{octet:02X}")),
+            plain => name.push(char::from(plain)),
+        }
+    }
+    (name.len() <= KEPT_NAME_MAX).then_some(name)
+}
+
+/// The address whose sockets are kept under this name, if it is one of ours.
+fn kept_for(name: &str) -> Option<String> {
+    let mut octets = name.strip_prefix(KEPT)?.bytes();
+    let mut address = Vec::new();
+    while let Some(octet) = octets.next() {
+        address.push(match octet {
+            b'%' => octets::hex_digit(octets.next()?)? << 4 | octets::hex_digit(octets.next()?)?,
+            plain => plain,
+        });
+    }
+    String::from_utf8(address).ok()
+}
+
 fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     sys::adopt_inherited(number)
 }
 
 /// The variable of a hand-over.
 pub const HANDOVER: &str = "HOLDFAST_HANDOVER";
+
+/// How the names begin under which a service manager keeps sockets for us.
+const KEPT: &str = "bind=";
+
+/// `FDNAME_MAX` of systemd.
+const KEPT_NAME_MAX: usize = 255;
 
 /// `SD_LISTEN_FDS_START`: the first after standard input, output and error.
 const FIRST_ACTIVATED: RawFd = 3;
@@ -179,6 +219,30 @@ mod tests {
         let wanted = [(3, "fd:web"), (4, "fd:api"), (5, "fd:unknown")];
         let wanted = wanted.map(|(number, name)| (number, name.to_owned()));
         assert_eq!((said.sockets, said.ready), (wanted.to_vec(), None));
+    }
+
+    #[test]
+    fn what_a_service_manager_kept_for_us_is_known_by_its_address() {
+        for address in ["127.0.0.1:80", "[::]:8080", "unix:/a%b |\u{e9}"] {
+            let name = name_to_keep(address).unwrap();
+            let plain = |octet: u8| octet.is_ascii_graphic() && octet != b':';
+            assert!(name.bytes().all(plain), "{name}");
+            assert_eq!(kept_for(&name).as_deref(), Some(address));
+        }
+        assert_eq!(name_to_keep(&"x".repeat(KEPT_NAME_MAX)), None);
+        for other in ["web", "bind=%", "bind=%4", "bind=%zz"] {
+            assert_eq!(kept_for(other), None, "{other}");
+        }
+        let said = said(&[
+            ("LISTEN_PID", "7"),
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_FDNAMES", "web:bind=127.0.0.1%3A80"),
+        ]);
+        let wanted = [(3, "fd:web"), (4, "127.0.0.1:80")];
+        assert_eq!(
+            said.sockets,
+            wanted.map(|(number, name)| (number, name.to_owned()))
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! One active check: a request on a connection of its own, of whose answer the status counts.
 //!
 //! On the control plane and its runtime, away from the workers; the answer is read by our own codec,
-//! as an origin's may be anything. Absent on purpose: what is expected, and what follows.
+//! as an origin's may be anything. It connects as requests do, from the same addresses; its port is of
+//! those that connects for requests leave alone (`connect.port_reserve`), for it must not wait for one
+//! behind them. Absent on purpose: what is expected, and what follows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +13,16 @@ use async_std::net::TcpStream;
 use futures::AsyncReadExt as _;
 use futures::AsyncWriteExt as _;
 
+use crate::base::close::Heard;
 use crate::base::units::ByteCount;
 use crate::h1::head::HeadLimits;
 use crate::h1::head::Parsed;
 use crate::h1::head::ResponseHead;
 use crate::net::control;
+use crate::net::dial;
+use crate::net::dial::Begun;
 use crate::net::dial::DialError;
+use crate::net::dial::DialOptions;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +38,17 @@ pub enum Probed {
 }
 
 /// Asks `to` for `path` as `host`, and waits at most for `patience`. `opened` is called once it is
-/// connected.
+/// connected. Also what was heard of the origin when the connection was closed.
 ///
 /// Cancel: the connection closes.
 pub async fn probe(
-    to: SocketAddr,
+    (to, options): (SocketAddr, &DialOptions),
     (host, path): (&str, &str),
     patience: Duration,
     opened: impl FnOnce(),
-) -> Probed {
+) -> (Probed, Heard) {
     let asking = async {
-        let mut stream = TcpStream::connect(to).await.map_err(without_connection)?;
+        let mut stream = connect(to, options).await.map_err(without_connection)?;
         opened();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: holdfast-health\r\n\
@@ -55,22 +61,49 @@ pub async fn probe(
     };
     match control::within(patience, asking).await {
         Some(Ok((status, stream))) => {
-            control::within(REST_PATIENCE, read_on(stream)).await;
-            Probed::Status(status)
+            let heard = control::within(REST_PATIENCE, read_on(stream)).await;
+            (Probed::Status(status), heard.unwrap_or(Heard::Nothing))
         }
-        Some(Err(probed)) => probed,
-        None => Probed::Unanswered,
+        Some(Err(probed)) => (probed, Heard::Nothing),
+        None => (Probed::Unanswered, Heard::Nothing),
+    }
+}
+
+/// Connects, from one of the addresses that requests are sent from.
+async fn connect(to: SocketAddr, options: &DialOptions) -> io::Result<TcpStream> {
+    let source = fastrand::choice(options.sources_to(to.ip()));
+    let (socket, begun) = dial::begin(to, options, source)?;
+    let mut stream = TcpStream::from(std::net::TcpStream::from(socket));
+    if begun == Begun::UnderWay {
+        until_connected(&mut stream).await?;
+    }
+    Ok(stream)
+}
+
+/// To write nothing waits for the connect on Linux; other systems say that there is none yet.
+async fn until_connected(stream: &mut TcpStream) -> io::Result<()> {
+    loop {
+        match stream.write(&[]).await {
+            Ok(_) => return stream.peer_addr().map(|_| ()),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                control::sleep(CONNECT_LOOK).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 
 /// Closing on octets that are unread would reset the origin's connection, and fill its log.
-async fn read_on(mut stream: TcpStream) {
+async fn read_on(mut stream: TcpStream) -> Heard {
     let mut rest = [0; 4096];
     for _ in 0..REST_READS_MAX {
-        if !stream.read(&mut rest).await.is_ok_and(|count| count > 0) {
-            return;
+        match stream.read(&mut rest).await {
+            Ok(0) => return Heard::Fin,
+            Ok(_) => {}
+            Err(_) => return Heard::Rst,
         }
     }
+    Heard::Nothing
 }
 
 /// The status of the final answer; interim ones are read over.
@@ -116,12 +149,35 @@ const REST_READS_MAX: usize = 16;
 /// And for how long, after the answer's head was there in time.
 const REST_PATIENCE: Duration = Duration::from_millis(100);
 
+/// Between two looks at a connect, where a system has no better way: a check is not in a hurry.
+const CONNECT_LOOK: Duration = Duration::from_millis(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::dial::Switch;
+    use crate::net::dial::TcpOptions;
+    use crate::net::quickack::QuickAck;
     use std::io::Read as _;
     use std::io::Write as _;
     use std::net::TcpListener;
+
+    const PLAIN: DialOptions = DialOptions {
+        tcp: TcpOptions {
+            nodelay: Switch::On,
+            keepalive_time: None,
+            keepalive_interval: Duration::from_secs(1),
+            keepalive_retries: 1,
+            user_timeout: None,
+            quickack: QuickAck::Auto,
+        },
+        sources: Vec::new(),
+        bind_no_port: Switch::On,
+    };
+
+    fn asked(to: SocketAddr, patience: Duration) -> (Probed, Heard) {
+        control::run(probe((to, &PLAIN), ("app:80", "/up"), patience, || ()))
+    }
 
     /// Probes a peer that answers with these octets and closes; also what it was sent.
     fn answered(octets: &'static [u8]) -> (Probed, String) {
@@ -134,8 +190,7 @@ mod tests {
             stream.write_all(octets).unwrap();
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let patience = Duration::from_secs(5);
-        let probed = control::run(probe(address, ("app:80", "/up"), patience, || ()));
+        let (probed, _) = asked(address, Duration::from_secs(5));
         (probed, peer.join().unwrap())
     }
 
@@ -175,9 +230,8 @@ mod tests {
             // Until we close.
             while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {}
         });
-        let patience = REST_PATIENCE / 2;
-        let probed = control::run(probe(address, ("a", "/"), patience, || ()));
-        assert_eq!(probed, Probed::Status(200));
+        let asked = asked(address, REST_PATIENCE / 2);
+        assert_eq!(asked, (Probed::Status(200), Heard::Nothing));
         peer.join().unwrap();
     }
 
@@ -185,12 +239,10 @@ mod tests {
     fn a_peer_that_is_silent_is_left_in_time_and_one_that_is_not_there_is_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let patience = Duration::from_millis(50);
-        let probed = control::run(probe(address, ("a", "/"), patience, || ()));
-        assert_eq!(probed, Probed::Unanswered);
+        let silent = asked(address, Duration::from_millis(50));
+        assert_eq!(silent.0, Probed::Unanswered);
         drop(listener);
-        let patience = Duration::from_secs(5);
-        let probed = control::run(probe(address, ("a", "/"), patience, || ()));
-        assert_eq!(probed, Probed::NotConnected);
+        let gone = asked(address, Duration::from_secs(5));
+        assert_eq!(gone.0, Probed::NotConnected);
     }
 }

@@ -227,8 +227,9 @@ impl Stream {
         self.reactor.look(self.core.key)
     }
 
-    /// Writes everything, waiting whenever the peer reads too slowly, each time until `patience`
-    /// has passed. Cancel: a part may have gone out; the stream is good only for closing.
+    /// Writes everything, waiting whenever there is no room, each time as long as the peer goes on
+    /// reading and for `patience` at least. Cancel: a part may have gone out; the stream is good only
+    /// for closing.
     ///
     /// # Errors
     /// [`Fault`].
@@ -240,7 +241,7 @@ impl Stream {
         IoSlice::advance_slices(&mut slices, 0); // drops empty ones in front
         while !slices.is_empty() {
             match self.try_write(slices)? {
-                0 => self.writable(Deadline::after(patience)).await?,
+                0 => self.room(patience).await?,
                 count => IoSlice::advance_slices(&mut slices, count),
             }
         }
@@ -308,6 +309,37 @@ impl Stream {
         poll_fn(|context| self.poll_writable(context, deadline))
             .await
             .map_err(Fault::from)
+    }
+
+    /// Awaits room in the send buffer, for `patience` and beyond it while the peer reads.
+    ///
+    /// The kernel tells of room only once a third of the buffer is free, which can be a megabyte: a
+    /// peer that reads slowly and steadily would pass for one that does not read. What it has
+    /// acknowledged tells them apart. It is asked for at half time only, so that ordinary waits
+    /// cost nothing; one that stops reading is left after `patience`, and half of it more if it
+    /// stopped late.
+    ///
+    /// # Errors
+    /// `TimedOut` only.
+    pub async fn room(&self, patience: Duration) -> Result<(), Fault> {
+        let half = patience / 2;
+        if self.writable(Deadline::after(half)).await.is_ok() {
+            return Ok(());
+        }
+        let least = READ_RATE_MIN.saturating_mul(half.as_secs()).max(1);
+        loop {
+            let before = self.acknowledged();
+            let waited = self.writable(Deadline::after(half)).await;
+            let read = before.zip(self.acknowledged());
+            if waited.is_ok() || read.is_none_or(|(before, now)| now < before + least) {
+                return waited;
+            }
+        }
+    }
+
+    /// How many octets the peer's TCP has acknowledged, where that can be known.
+    fn acknowledged(&self) -> Option<u64> {
+        sys::tcp_info(self.as_fd()).and_then(|info| info.bytes_acked)
     }
 
     /// Ready once there is room in the send buffer, or the deadline has passed.
@@ -610,3 +642,6 @@ impl Stream {
         self.would_block(Interest::Read);
     }
 }
+/// Octets a second below which a peer counts as one that does not read: what `min_body_rate` asks
+/// of a sender by default. An honest TCP announces room by the segment, so this is for others.
+const READ_RATE_MIN: u64 = 240;

@@ -4,7 +4,8 @@
 //! reads. A reader may see the phase of one moment beside the octets of the next; that is the price
 //! of no lock on the path of a request. Locks are taken only at opening and closing, on the table
 //! of the calling worker. What closes is remembered for a while (`closed`), and told to the log of
-//! the process. Absent on purpose: a way to act on a connection.
+//! the process. Absent on purpose: acting on a connection; here it only shows that
+//! an operator wants it closed.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -58,6 +60,7 @@ pub struct LiveConn {
     rx: AtomicU64,
     tx: AtomicU64,
     since_micros: AtomicU64,
+    dismissed: AtomicBool,
 }
 
 impl LiveConn {
@@ -115,6 +118,18 @@ impl LiveConn {
     #[must_use]
     pub fn since_micros(&self) -> u64 {
         self.since_micros.load(Ordering::Relaxed)
+    }
+
+    /// An operator wants it closed.
+    pub fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an operator wants it closed.
+    #[must_use]
+    #[inline]
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
     }
 
     /// Everything as it is now.
@@ -210,6 +225,7 @@ impl LiveTable {
             rx: AtomicU64::new(0),
             tx: AtomicU64::new(0),
             since_micros: AtomicU64::new(facts.opened_micros),
+            dismissed: AtomicBool::new(false),
             facts,
         });
         let shard = shard::current() % self.shards.len();
@@ -259,6 +275,16 @@ impl LiveTable {
         }
         let last = last.min(since.len().checked_sub(1)?);
         Some(*since.select_nth_unstable(last).1)
+    }
+
+    /// The open connection of this number.
+    #[must_use]
+    pub fn find(&self, id: ConnId) -> Option<Arc<LiveConn>> {
+        (0..self.shards.len()).find_map(|shard| {
+            let open = &self.lock(shard).open;
+            let found = open.iter().find(|(_, conn)| conn.facts.id == id);
+            found.map(|(_, conn)| Arc::clone(conn))
+        })
     }
 
     /// The connections that have closed lately, the last one first.

@@ -23,6 +23,8 @@ use crate::observe::words::RetryReason;
 pub struct ExchangeRecord {
     /// When the first octet of the request came.
     pub began: SystemTime,
+    /// The same in microseconds since the process began, from which the parts are told.
+    pub since: u64,
     /// The client connection.
     pub client_conn: ConnId,
     /// Which request on it, from 1.
@@ -172,6 +174,7 @@ impl ExchangeRecord {
     pub fn new(client_conn: ConnId, client: SocketAddr, listener: Option<Name>) -> Self {
         Self {
             began: SystemTime::UNIX_EPOCH,
+            since: 0,
             client_conn,
             client_nth: 0,
             client,

@@ -131,9 +131,9 @@ impl Registry {
             .map(|(name, f)| f.to_proto(name))
             .collect();
         // The encoder fails only on families without a name or a series; there are none.
-        TextEncoder::new()
-            .encode_to_string(&families)
-            .unwrap_or_default()
+        let text = TextEncoder::new().encode_to_string(&families);
+        // It writes an infinity as Rust does; the format has a word of its own for it.
+        text.unwrap_or_default().replace(" inf\n", " +Inf\n")
     }
 
     fn series(&mut self, info: Info, labels: &Labels<'_>, fresh: Series) -> Series {

@@ -83,7 +83,7 @@ impl Refusal {
             Self::Version => "the binary form is not of version 2",
             Self::Command => "v2 says neither LOCAL nor PROXY",
             Self::Family => "v2 names an unknown family or transport",
-            Self::TooLong { .. } => "a v2 header is longer than 536 octets",
+            Self::TooLong { .. } => "a v2 header is longer than 4096 octets",
             Self::CutShort => "a v2 header ends within its addresses",
             Self::Extension => "an extension of v2 does not fit its header",
             Self::Checksum => "the CRC32C of a v2 header is wrong",
@@ -299,9 +299,9 @@ const FIXED_OCTETS_V2: usize = 16;
 /// Longest line of version 1 with its CRLF: an UNKNOWN with two full IPv6 addresses (PROXY §2.1).
 const LINE_OCTETS_MAX: usize = 107;
 
-/// Longest rest of a header of version 2. "A receiver may … limit itself to 536": what fits the
-/// smallest TCP segment. Room for a unix address (216) and the usual extensions; longer: `TooLong`.
-const LENGTH_MAX: u16 = 536;
+/// Longest rest of a header of version 2: with it the header has 4096 octets, as many as nginx takes.
+/// Room for the extensions that carry a client's certificate; longer: `TooLong`.
+const LENGTH_MAX: u16 = 4096 - FIXED_OCTETS_V2 as u16;
 
 /// Most octets that are looked at.
 pub const HEADER_OCTETS_MAX: usize = FIXED_OCTETS_V2 + LENGTH_MAX as usize;
@@ -358,7 +358,7 @@ mod tests {
         let noop = extension(0x04, &[0; 7]);
         let with_noop = [PAIR_V4, &noop].concat();
         let mut fullest = PAIR_V4.to_vec();
-        fullest.extend(extension(0x04, &vec![0; 536 - 12 - 3]));
+        fullest.extend(extension(0x04, &vec![0; LENGTH_MAX as usize - 12 - 3]));
         vec![
             (
                 text("PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"),
@@ -437,7 +437,10 @@ mod tests {
             (v2(0x22, 0x11, PAIR_V4), Refusal::Command),
             (v2(0x21, 0x41, PAIR_V4), Refusal::Family),
             (v2(0x21, 0x13, PAIR_V4), Refusal::Family),
-            (v2(0x21, 0x11, &[0; 537]), Refusal::TooLong { length: 537 }),
+            (
+                v2(0x21, 0x11, &[0; 4081]),
+                Refusal::TooLong { length: 4081 },
+            ),
             (v2(0x21, 0x11, &PAIR_V4[..11]), Refusal::CutShort),
             (v2(0x21, 0x21, PAIR_V4), Refusal::CutShort),
             (

@@ -7,7 +7,8 @@
 //! (RFC 9293 §3.6.1). Those are counted by the tick in which they come free, in a wheel of fixed
 //! size, so that memory does not grow with connections. Absent on purpose: the ports of other
 //! programs, which nobody tells us of; the reserve is for them, and what the system says at a
-//! connect is believed.
+//! connect is believed. So too the ports of another upstream that has the same endpoint: each counts
+//! its own, as each has its own limit, and where that was too few requests wait on the system's word.
 //!
 //! 1. A seat is taken only where more ports are available than the reserve.
 //! 2. Each seat taken is answered once; what TIME_WAIT holds comes free after `hold`, never before,

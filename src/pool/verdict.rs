@@ -115,7 +115,10 @@ fn refusal(seen: &Seen) -> Option<CloseReason> {
     // RFC 9112 §9.3: the close option ends it; else HTTP/1.1 persists; else HTTP/1.0 persists only
     // when it says so.
     match seen.persistence {
-        AnswerPersistence::Close => return Some(CloseReason::UpstreamCloseHeader),
+        // An origin that is told `close` says it too (RFC 9112 §9.6); the reason is still ours.
+        AnswerPersistence::Close => {
+            return Some(announced(seen).unwrap_or(CloseReason::UpstreamCloseHeader));
+        }
         AnswerPersistence::Http10 | AnswerPersistence::Persist => {}
     }
     // RFC 9112 §9.3: a client that does not send the whole request must close.
@@ -137,10 +140,16 @@ fn refusal(seen: &Seen) -> Option<CloseReason> {
     if seen.wire == Wire::Fin {
         return Some(CloseReason::PeerFin);
     }
-    if seen.reuse == Reuse::Off {
-        return Some(CloseReason::ReuseOff);
+    announced(seen).or(seen.allowance.refusal())
+}
+
+/// Why we told the origin with the request that its connection closes, if we did.
+fn announced(seen: &Seen) -> Option<CloseReason> {
+    match (seen.reuse, seen.allowance) {
+        (Reuse::Off, _) => Some(CloseReason::ReuseOff),
+        (Reuse::On, Allowance::RequestsSpent) => Some(CloseReason::MaxRequests),
+        (Reuse::On, Allowance::Left | Allowance::AgeSpent) => None,
     }
-    seen.allowance.refusal()
 }
 
 #[cfg(test)]
@@ -198,6 +207,20 @@ mod tests {
             retires(|s| s.persistence = AnswerPersistence::Http10),
             CloseReason::Http10
         );
+    }
+
+    #[test]
+    fn a_close_that_was_announced_with_the_request_keeps_its_own_reason() {
+        let spent = retires(|s| {
+            s.persistence = AnswerPersistence::Close;
+            s.allowance = Allowance::RequestsSpent;
+        });
+        assert_eq!(spent, CloseReason::MaxRequests);
+        let off = retires(|s| {
+            s.persistence = AnswerPersistence::Close;
+            s.reuse = Reuse::Off;
+        });
+        assert_eq!(off, CloseReason::ReuseOff);
     }
 
     #[test]

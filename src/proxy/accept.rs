@@ -222,7 +222,7 @@ fn reject(
 ) {
     listener.metrics.rejected.of(why).inc();
     let (reason, error) = match why {
-        RejectReason::ListenerLimit => (CloseReason::ListenerLimit, ProxyError::GlobalLimit),
+        RejectReason::ListenerLimit => (CloseReason::ListenerLimit, ProxyError::ListenerLimit),
         RejectReason::FdPressure => (CloseReason::FdPressure, ProxyError::Descriptors),
         _ => (CloseReason::GlobalLimit, ProxyError::GlobalLimit),
     };

@@ -14,11 +14,12 @@ use crate::observe::words::CodeClass;
 use crate::observe::words::HopField;
 use crate::policy::hops::Removed;
 use crate::proxy::client::Client;
+use crate::proxy::lent;
 use crate::proxy::service::Route;
 use crate::proxy::service::Service;
 
 /// Begins the account of a client's next request.
-pub fn begin(record: &mut ExchangeRecord, client: &Client) {
+pub fn begin(record: &mut ExchangeRecord, client: &Client, since: u64) {
     let nth = client.nth.get() + 1;
     client.nth.set(nth);
     client.live.begin_request(nth);
@@ -32,6 +33,7 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client) {
         false => clock::wall(),
     };
     record.restart(nth, began);
+    record.since = since;
 }
 
 /// Notes what was asked.
@@ -92,6 +94,15 @@ pub fn finish(
     record.timeline.total = total;
     record.client_kept = kept;
     client.service.access_log.record(record);
+}
+
+/// Notes how the origin's connection retired, if that was because the exchange was dropped.
+pub fn note_dropped(record: &mut ExchangeRecord) {
+    if let Some(origin) = &mut record.origin
+        && let Some(close) = origin.conn.and_then(lent::how_dropped)
+    {
+        origin.kept = Kept::Closed(close);
+    }
 }
 
 /// Counts an error of the proxy's own, under the upstream if one was chosen.

@@ -180,6 +180,8 @@ pub struct Answering<'a> {
     pub origin: &'a Stream,
     /// Octets from the origin.
     pub input: &'a mut ReadBuffer,
+    /// Octets of content that were passed on, as they pass.
+    pub count: &'a mut u64,
     /// The head, as places in them.
     pub head: &'a mut ResponseHead,
     /// Octets for the client.

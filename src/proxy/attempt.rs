@@ -41,6 +41,7 @@ use crate::proxy::answer::Upgrade;
 use crate::proxy::client::Client;
 use crate::proxy::held::Holding;
 use crate::proxy::judge::Judged;
+use crate::proxy::lent::Lent;
 use crate::proxy::origin;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::progress::Begun;
@@ -64,8 +65,6 @@ pub struct Content {
     pub reader: BodyReader,
     /// What was sent of it, should it have to be sent again.
     pub replay: Replay,
-    /// Octets of it so far.
-    pub count: u64,
     /// How fast it comes.
     pub rate: BodyRate,
 }
@@ -116,6 +115,9 @@ pub struct Attempt<'a> {
     pub origin_out: &'a mut Vec<u8>,
     /// The request's content.
     pub content: &'a mut Content,
+    /// Octets of it so far, and of the answer's, on the account of the exchange: it is told also
+    /// when the exchange is dropped.
+    pub counts: (&'a mut u64, &'a mut u64),
     /// Which answers are held back for another attempt.
     pub holding: &'a Holding<'a>,
     /// A field line to add to the answer.
@@ -137,6 +139,7 @@ impl Attempt<'_> {
             client: self.outlet,
             origin: self.origin,
             input: self.origin_in,
+            count: self.counts.1,
             head: self.response,
             out: self.out,
             asked: self.judged.asked,
@@ -179,6 +182,7 @@ impl Attempt<'_> {
             input: self.input,
             out: self.origin_out,
             content: self.content,
+            count: self.counts.0,
             body_timeout: listener.body_timeout,
             patience: upstream.body_idle,
             limit: listener.max_body_bytes,
@@ -289,6 +293,7 @@ struct Sending<'a> {
     input: &'a mut ReadBuffer,
     out: &'a mut Vec<u8>,
     content: &'a mut Content,
+    count: &'a mut u64,
     body_timeout: Duration,
     patience: Duration,
     limit: Option<u64>,
@@ -336,7 +341,7 @@ impl Sending<'_> {
             patience: self.patience,
         };
         let mut meter = Meter {
-            count: &mut self.content.count,
+            count: self.count,
             limit: self.limit,
             replay: Some(&mut self.content.replay),
         };
@@ -381,7 +386,7 @@ pub fn encode_request(
     (head, octets): (&RequestHead, &[u8]),
     (client, route): (&Client, &Route),
     judged: &Judged,
-    origin_host: &[u8],
+    lent: &Lent,
 ) -> Result<Removed, ProxyError> {
     out.clear();
     buffer::furnish(out);
@@ -392,8 +397,10 @@ pub fn encode_request(
         Upgrade::Asked => Upgrading::Yes,
         Upgrade::No => Upgrading::No,
     };
+    // Who means to close says so with the last request (RFC 9112 §9.6): the origin can close first.
     let announce = match route.upstream.settings.reuse {
         Reuse::Never => Announce::Close,
+        Reuse::Safe | Reuse::Always if lent.has_one_left() => Announce::Close,
         Reuse::Safe | Reuse::Always => Announce::Nothing,
     };
     // An HTTP/1.0 request may come without a host; ours has to have one (RFC 9112 §3.2).
@@ -402,7 +409,10 @@ pub fn encode_request(
         client: client.address.ip(),
         trust: client.trust,
         scheme: Scheme::Http,
-        host_to_origin: if keeps { None } else { Some(origin_host) },
+        host_to_origin: match keeps {
+            true => None,
+            false => Some(lent.endpoint().host.as_bytes()),
+        },
         upgrading,
         protocols: &route.settings.upgrade,
         announce,
@@ -480,7 +490,6 @@ pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     Content {
         reader: BodyReader::new(framing),
         replay: Replay::of(framing, replay),
-        count: 0,
         rate: pace,
     }
 }

@@ -188,6 +188,7 @@ impl<'a> Exchange<'a> {
             response: &mut desk.response,
             origin_out: &mut desk.origin_out,
             content: &mut self.content,
+            counts: (&mut desk.record.bytes_in, &mut desk.record.bytes_out),
             holding: &holding,
             extra: &extra,
             phase: &|phase| {
@@ -212,7 +213,7 @@ impl<'a> Exchange<'a> {
             (&desk.request, desk.input.held()),
             (self.client, route),
             &self.judged,
-            lent.endpoint().host.as_bytes(),
+            lent,
         )?;
         account::count_removed(&self.client.listener.metrics, &removed);
         lent.begin_request();
@@ -224,6 +225,7 @@ impl<'a> Exchange<'a> {
         self.client.enter(sending);
         desk.origin_in.clear();
         desk.out.clear();
+        desk.record.bytes_out = 0;
         Ok(())
     }
 

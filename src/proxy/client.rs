@@ -39,6 +39,7 @@ use crate::policy::admission::ClientPlace;
 use crate::policy::drain::AtDeadline;
 use crate::policy::forwarded::Trust;
 use crate::proxy::draining::Standing;
+use crate::proxy::outlet::Reached;
 use crate::proxy::service::Listener;
 use crate::proxy::service::Service;
 use crate::proxy::service::Taken;
@@ -74,7 +75,7 @@ pub struct Client {
     pub skipped_before: Cell<Option<u64>>,
     /// Its places in the counts, given back when it is dropped.
     pub places: Places,
-    /// Whether a drain cuts it.
+    /// Whether it is cut.
     pub cut: Rc<Cut>,
     /// The plan's number when it last looked.
     version: u64,
@@ -129,7 +130,7 @@ pub enum Leave {
     Linger,
     /// By reset, once what it may have is sent: the client must see that its answer is not whole.
     Abort,
-    /// By reset, now: it is cut at the end of a drain, and nobody waits any more.
+    /// By reset, now: it is cut, and nobody waits any more.
     Cut,
 }
 
@@ -177,6 +178,20 @@ impl Ending {
         }
     }
 
+    /// An operator ends it, whatever it is doing.
+    #[must_use]
+    pub const fn dismissed(phase: Phase) -> Self {
+        let reason = CloseReason::Admin;
+        match phase {
+            Phase::Idle => Self::linger(reason),
+            _ => Self {
+                leave: Leave::Cut,
+                by: By::Holdfast,
+                reason,
+            },
+        }
+    }
+
     /// An answer could not be written whole, for this fault of the client's stream.
     #[must_use]
     pub const fn unwritten(fault: &Fault) -> Self {
@@ -198,14 +213,14 @@ impl Ending {
     }
 }
 
-/// Whether a drain cuts a client, as can be asked while the client is lent to who serves it.
+/// Whether a client is cut by a drain or an operator, as can be asked while the client is lent to who serves it.
 pub struct Cut {
     service: Arc<Service>,
     live: Arc<LiveConn>,
 }
 
 impl Cut {
-    /// The end of its connection, if a drain wants it now whatever it is doing.
+    /// The end of its connection, if that is wanted now whatever it is doing.
     #[must_use]
     pub fn is_due(&self) -> Option<Ending> {
         let due = match self.service.standing() {
@@ -215,7 +230,11 @@ impl Cut {
                 false
             }
         };
-        due.then(|| Ending::cut(self.service.draining.at_deadline()))
+        match due {
+            true => Some(Ending::cut(self.service.draining.at_deadline())),
+            false if self.live.is_dismissed() => Some(Ending::dismissed(self.live.phase())),
+            false => None,
+        }
     }
 }
 
@@ -281,7 +300,7 @@ impl Client {
             return;
         }
         self.version = version;
-        // Without a door its listener is gone: the connection stays what it was.
+        // Without a door its listener is gone: the connection stays what it was, for one exchange.
         if let Some(door) = self.listener.door.upgrade() {
             self.listener = door.listener();
             self.trust = self.listener.trust(self.address.ip());
@@ -309,6 +328,15 @@ impl Client {
         bytes.of(Side::Client, Direction::Tx).add(now.1 - sent);
         self.live.received(now.0 - received);
         self.live.sent(now.1 - sent);
+    }
+
+    /// How far the answer to the exchange under way came: octets are counted when one is over.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        match self.stream.sent() > self.told.get().1 {
+            true => Reached::Client,
+            false => Reached::Nobody,
+        }
     }
 
     /// Why the client is gone, which the socket has told us: by reset, or otherwise.

@@ -5,6 +5,7 @@
 //! desk's buffer and is served in order.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -35,12 +36,14 @@ use crate::proxy::desk::Desk;
 use crate::proxy::desk::Lease;
 use crate::proxy::draining::Standing;
 use crate::proxy::introduce;
+use crate::proxy::lent;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::pipeline;
 use crate::proxy::rouse;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
 use crate::proxy::settings::Pipelining;
+use crate::proxy::unfinished;
 
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
@@ -103,10 +106,9 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
     .await
 }
 
-/// Serves the requests whose octets are at hand, unless a drain cuts it: that drops whatever is
+/// Serves the requests whose octets are at hand, unless it is cut: that drops whatever is
 /// under way, wherever it waits.
 async fn serve_what_came(mut client: Box<Client>) -> Served {
-    let cut = Rc::clone(&client.cut);
     let mut lease = Lease::take();
     let Some(desk) = lease.desk() else {
         let ours = Ending::abort(CloseReason::Ours);
@@ -114,12 +116,9 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
     };
     client.show(ClientState::Active);
     client.keep_up();
-    let result = match rouse::unless(|| cut.is_due(), serve_at(&mut client, desk)).await {
+    let result = match serve_unless_cut(&mut client, desk).await {
         Ok(result) => result.map_err(|ending| (ending, Drained::Finished)),
-        Err(ending) => match client.live.phase() {
-            Phase::Idle => Err((ending, Drained::Idle)),
-            _ => Err((ending, Drained::Cut)),
-        },
+        Err(ending) => Err((ending, tell_cut(&client, desk, ending))),
     };
     client.count_octets();
     // What ends here ends in the phase that it was in.
@@ -128,6 +127,39 @@ async fn serve_what_came(mut client: Box<Client>) -> Served {
         client.enter(Phase::Idle);
     }
     (client, result)
+}
+
+/// Serves at this desk. `Err`: a drain or an operator cut it, and what it was doing was dropped.
+async fn serve_unless_cut(
+    client: &mut Client,
+    desk: &mut Desk,
+) -> Result<Result<(), Ending>, Ending> {
+    let cut = Rc::clone(&client.cut);
+    let mut serving = pin!(Some(serve_at(client, desk)));
+    let served = poll_fn(|context| match serving.as_mut().as_pin_mut() {
+        Some(serving) => serving.poll(context),
+        None => Poll::Pending,
+    });
+    let served = rouse::unless(|| cut.is_due(), served).await;
+    if let Err(ending) = &served {
+        // The origins' connections are in there; it is not the client who gave them up.
+        lent::drop_for(ending.reason, || serving.set(None));
+    }
+    served
+}
+
+/// Tells the exchange that was cut, if one was under way at this desk: then its head is held here.
+fn tell_cut(client: &Client, desk: &mut Desk, ending: Ending) -> Drained {
+    let phase = client.live.phase();
+    if !desk.input.held().is_empty() {
+        let close = ending.told(phase);
+        let told = (close, unfinished::end(close));
+        unfinished::tell(client, desk, told, client.reached());
+    }
+    match phase {
+        Phase::Idle => Drained::Idle,
+        _ => Drained::Cut,
+    }
 }
 
 async fn serve_at(client: &mut Client, desk: &mut Desk) -> Result<(), Ending> {
@@ -222,7 +254,11 @@ async fn read_head(client: &mut Client, desk: &mut Desk) -> Result<Head, Ending>
             }
             client.enter(Phase::RequestHead);
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            account::begin(&mut desk.record, client);
+            account::begin(
+                &mut desk.record,
+                client,
+                began.unwrap_or_else(clock::now_micros),
+            );
         }
         let settings = &client.listener.settings;
         let parsed = match desk.input.unread() {

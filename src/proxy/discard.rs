@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::h1::body::BodyReader;
+use crate::h1::chunked::Piece;
 use crate::h1::framing::Framing;
 use crate::net::Stream;
 use crate::net::buffer::ReadBuffer;
@@ -29,6 +30,17 @@ pub async fn discard(
     idle: Duration,
 ) -> Result<(), Stuck> {
     discard_rest(origin, input, &mut BodyReader::new(framing), most, idle).await
+}
+
+/// Discards what is at hand of a message, without waiting for more. What breaks its framing stays.
+pub fn discard_at_hand(input: &mut ReadBuffer, reader: &mut BodyReader) {
+    loop {
+        match reader.next(input.unread()) {
+            Ok(Piece::Data { skip, len }) => input.consume(skip + len),
+            Ok(Piece::More { skip } | Piece::End { skip }) => return input.consume(skip),
+            Err(_) => return,
+        }
+    }
 }
 
 /// The same, of a message whose reading has begun.

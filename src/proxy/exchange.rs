@@ -135,7 +135,6 @@ impl Exchange<'_> {
 
     /// Counts the exchange and tells the access log.
     pub fn account(&self, desk: &mut Desk, route: Option<&Route>, kept: Kept) {
-        desk.record.bytes_in = self.content.count;
         account::finish(&mut desk.record, self.client, route, (self.began, kept));
     }
 }

@@ -264,7 +264,7 @@ impl Exchange<'_> {
 
     pub(super) fn decide(&self, upstream: &Upstream, failure: Failure) -> Decision {
         let content = &self.content;
-        let nothing_sent = self.judged.framing == Framing::None || content.count == 0;
+        let nothing_sent = self.judged.framing == Framing::None || content.reader.received() == 0;
         let request = match content.replay.holds() || nothing_sent {
             true => RequestHeld::Replayable,
             false => RequestHeld::Forgotten,

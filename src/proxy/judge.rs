@@ -175,7 +175,7 @@ fn persistence(
     {
         return Persistence::Close(CloseReason::MaxAge);
     }
-    if client.service.standing() != Standing::Serving {
+    if client.service.standing() != Standing::Serving || client.listener.door.strong_count() == 0 {
         return Persistence::Close(CloseReason::Drain);
     }
     // An empty line is no request (RFC 9112 §2.2). Behind chunks nobody can tell yet.

@@ -89,12 +89,25 @@ impl Lent {
         let Some((_, facts, lease)) = &self.conn else {
             return Allowance::RequestsSpent;
         };
+        lease.allowance(self.max_requests(facts), clock::now())
+    }
+
+    /// Whether the next request is the last that it may carry.
+    #[must_use]
+    pub fn has_one_left(&self) -> bool {
+        let Some((_, facts, lease)) = &self.conn else {
+            return true;
+        };
+        self.max_requests(facts)
+            .is_some_and(|most| lease.requests().saturating_add(1) >= most)
+    }
+
+    fn max_requests(&self, facts: &Facts) -> Option<u64> {
         let ours = self.endpoint.upstream.load().max_requests;
-        let most = match (ours, facts.origin_max_requests) {
+        match (ours, facts.origin_max_requests) {
             (Some(ours), Some(its)) => Some(ours.min(its)),
             (one, other) => one.or(other),
-        };
-        lease.allowance(most, clock::now())
+        }
     }
 
     /// The origin has said how long, and for how many more requests, it keeps the connection.
@@ -169,6 +182,7 @@ impl Lent {
             Verdict::Reusable if endpoint.condition.is_ejected() => {
                 Verdict::Retire(CloseReason::Ejected)
             }
+            Verdict::Reusable if facts.live.is_dismissed() => Verdict::Retire(CloseReason::Admin),
             verdict => verdict,
         };
         if let Verdict::Retire(reason) = verdict {
@@ -230,8 +244,11 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         // Dropped unanswered: the exchange was cut short, and what the connection holds is unsure.
-        if let Some(conn) = self.conn.take() {
-            self.answer(conn, Verdict::Retire(DROPPED_FOR.get()));
+        let id = self.id();
+        if let Some(conn) = self.conn.take()
+            && let Kept::Closed(close) = self.answer(conn, Verdict::Retire(DROPPED_FOR.get()))
+        {
+            LAST_DROPPED.set(id.map(|id| (id, close)));
         }
     }
 }
@@ -330,15 +347,25 @@ impl Endpoint {
     }
 }
 
-/// Drops what holds a connection, which then retires for `reason`. Left to itself it would retire
-/// because the client left, which is what else drops an exchange.
-pub fn drop_for<T>(reason: CloseReason, holder: T) {
+/// Has what holds connections dropped, which then retire for `reason`. Left to itself one would
+/// retire because the client left, which is what else drops an exchange.
+pub fn drop_for(reason: CloseReason, dropping: impl FnOnce()) {
     let before = DROPPED_FOR.replace(reason);
-    drop(holder);
+    dropping();
     DROPPED_FOR.set(before);
+}
+
+/// How this connection retired, if it is the last one on this thread whose holder was dropped: for
+/// the account of the exchange that held it.
+#[must_use]
+pub fn how_dropped(conn: ConnId) -> Option<Close> {
+    let (last, close) = LAST_DROPPED.get()?;
+    (last == conn).then_some(close)
 }
 
 thread_local! {
     /// Why a connection retires whose holder is dropped now, on this thread.
     static DROPPED_FOR: Cell<CloseReason> = const { Cell::new(CloseReason::ClientGone) };
+    /// The connection that retired last because its holder was dropped, and how.
+    static LAST_DROPPED: Cell<Option<(ConnId, Close)>> = const { Cell::new(None) };
 }

@@ -43,6 +43,7 @@ use crate::proxy::answer::NoAnswer;
 use crate::proxy::answer::Upgrade;
 use crate::proxy::held::Held;
 use crate::proxy::held::Worth;
+use crate::proxy::outlet::Reached;
 use crate::proxy::progress::Begun;
 use crate::proxy::relay;
 use crate::proxy::relay::Meter;
@@ -222,9 +223,20 @@ impl Answering<'_> {
         };
         if held == Held::Partly && framing != Framing::None {
             (self.phase)(Phase::ResponseBody);
+            let (begun, sent) = (self.progress.begun(), self.client.stream().sent());
             self.progress.begun.set(Begun::Yes);
             let status = self.head.status;
-            let passed = self.pass_body(&mut body, &mut content).await;
+            *self.count = content;
+            let passed = self.pass_body(&mut body).await;
+            content = *self.count;
+            // Nobody has seen anything of it yet: it is a bad answer, and no cut one.
+            if let Err(Stuck::Malformed(error)) = passed
+                && self.client.take_back(sent) == Reached::Nobody
+            {
+                self.progress.begun.set(begun);
+                *self.count = 0;
+                return Err(NoAnswer::Malformed(error));
+            }
             if let Err(stuck) = passed {
                 // What arrived is passed on; how it ends then tells the client that it is short.
                 relay::flush(self.client, self.out, self.listener.write_timeout)
@@ -290,7 +302,6 @@ impl Answering<'_> {
     async fn pass_body(
         &mut self,
         (reader, writer): &mut (BodyReader, BodyWriter),
-        content: &mut u64,
     ) -> Result<(), Stuck> {
         let mut source = Source {
             stream: self.origin,
@@ -309,7 +320,7 @@ impl Answering<'_> {
             patience: self.listener.write_timeout,
         };
         let mut meter = Meter {
-            count: content,
+            count: self.count,
             limit: None,
             replay: None,
         };

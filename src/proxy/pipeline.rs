@@ -19,11 +19,7 @@ use std::task::Context;
 use std::task::Poll;
 
 use crate::base::CloseReason;
-use crate::base::ProxyError;
-use crate::base::close::Close;
-use crate::base::close::Heard;
 use crate::base::reason::By;
-use crate::base::reason::Phase;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
 use crate::h1::head::Method;
@@ -33,7 +29,6 @@ use crate::h1::head::Version;
 use crate::h1::persistence::Persistence;
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock;
-use crate::observe::record::Kept;
 use crate::observe::words::PipelineMode;
 use crate::proxy::account;
 use crate::proxy::client::Client;
@@ -46,9 +41,9 @@ use crate::proxy::judge;
 use crate::proxy::outlet::Flow;
 use crate::proxy::outlet::Outlet;
 use crate::proxy::outlet::Place;
-use crate::proxy::outlet::Reached;
 use crate::proxy::serve;
 use crate::proxy::serve::After;
+use crate::proxy::unfinished;
 
 /// Serves the request that is held in the desk's input, and with it those unread behind it that
 /// may run at the same time, at most `depth`.
@@ -73,7 +68,7 @@ pub(super) async fn run(client: &Client, desk: &mut Desk, began: u64, depth: u32
         take_head(first, line.input.held());
     }
     line.input.release();
-    line.add(lease, began);
+    line.add(lease);
     poll_fn(|context| line.poll(context)).await
 }
 
@@ -150,7 +145,7 @@ impl Line<'_> {
     fn let_join(&mut self) {
         while self.more == More::Perhaps && self.exchanges.len() < self.depth {
             match self.next_head() {
-                Some(lease) => self.add(lease, clock::now_micros()),
+                Some(lease) => self.add(lease),
                 None => self.more = More::No,
             }
         }
@@ -178,7 +173,7 @@ impl Line<'_> {
             Joins::AsLast => self.more = More::No,
             Joins::Not => return None,
         }
-        account::begin(&mut desk.record, client);
+        account::begin(&mut desk.record, client, clock::now_micros());
         take_head(desk, octets);
         introduce::identify(client, desk);
         self.input.consume(count);
@@ -187,12 +182,12 @@ impl Line<'_> {
         Some(lease)
     }
 
-    fn add(&mut self, lease: Lease, began: u64) {
+    fn add(&mut self, lease: Lease) {
         if let Some(last) = self.exchanges.back() {
             last.place.on_another();
         }
         let place = Rc::new(Place::default());
-        let exchange = serve_in_line(self.client, Rc::clone(&place), lease, began);
+        let exchange = serve_in_line(self.client, Rc::clone(&place), lease);
         self.exchanges.push_back(InLine {
             place,
             serving: Box::pin(exchange),
@@ -229,17 +224,19 @@ impl InLine<'_> {
     }
 }
 
-async fn serve_in_line(client: &Client, place: Rc<Place>, lease: Lease, began: u64) -> After {
+async fn serve_in_line(client: &Client, place: Rc<Place>, lease: Lease) -> After {
     let mut telling = Telling {
         client,
         place,
         lease,
-        began,
         told: Told::NotYet,
     };
     let outlet = Outlet::InLine(&client.stream, &telling.place);
     let after = match telling.lease.desk() {
-        Some(desk) => serve::serve(client, outlet, desk, began).await,
+        Some(desk) => {
+            let began = desk.record.since;
+            serve::serve(client, outlet, desk, began).await
+        }
         None => After::End(Ending::abort(CloseReason::Ours)),
     };
     telling.told = Told::Whole;
@@ -251,7 +248,6 @@ struct Telling<'a> {
     client: &'a Client,
     place: Rc<Place>,
     lease: Lease,
-    began: u64,
     told: Told,
 }
 
@@ -270,44 +266,14 @@ impl Drop for Telling<'_> {
         if self.told == Told::Whole {
             return;
         }
-        let gone = Ending::by_peer(CloseReason::ClientGone);
-        let close = self.place.cut();
-        let close = close.unwrap_or_else(|| gone.told(client.live.phase()));
-        let record = &mut desk.record;
-        // With a status its answer came whole and its origin's connection was given back; without,
-        // that one retired when the exchange was dropped.
-        if let (None, Some(origin)) = (record.status, &mut record.origin) {
-            let phase = Phase::Wait; // it retired when it was dropped, and is seen no more
-            let close = Close::of_origin(CloseReason::ClientGone, Heard::Nothing, phase);
-            origin.kept = Kept::Closed(close);
-        }
-        if self.place.reached() == Reached::Nobody {
-            record.status = None;
-            record.bytes_out = 0;
-        }
-        let error = unanswered(close.reason);
-        record.end = account::failed(error);
-        let plan = client.service.plan_here();
-        let octets = desk.input.held();
-        let path = desk.request.target.path(octets);
-        let found = plan.table.find(desk.request.host(octets), path);
-        let route = found
-            .and_then(|at| plan.routes.get(at))
-            .map(|route| &**route);
-        account::count_error(client, route, error);
-        let closed = (self.began, Kept::Closed(close));
-        account::finish(&mut desk.record, client, route, closed);
-    }
-}
-
-/// What kept a request from its answer, when the connection ended so before it.
-const fn unanswered(reason: CloseReason) -> ProxyError {
-    match reason {
-        CloseReason::Drain => ProxyError::Draining,
-        CloseReason::Truncated => ProxyError::Truncated,
-        CloseReason::FramingError => ProxyError::BadRequest,
-        CloseReason::Ours => ProxyError::Internal,
-        _ => ProxyError::ClientGone,
+        let close = self.place.cut().unwrap_or_else(|| {
+            // Nothing in line ended it: a drain did, or the client left.
+            let gone = || Ending::by_peer(CloseReason::ClientGone);
+            let ending = client.cut.is_due().unwrap_or_else(gone);
+            ending.told(client.live.phase())
+        });
+        let end = unfinished::unanswered(close.reason);
+        unfinished::tell(client, desk, (close, end), self.place.reached());
     }
 }
 
@@ -329,21 +295,4 @@ fn joins(whose: (&Client, u64), head: &RequestHead, octets: &[u8]) -> Joins {
 fn take_head(desk: &mut Desk, octets: &[u8]) {
     desk.input.put(octets);
     desk.input.hold(octets.len());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_connections_end_kept_from_its_answer_is_told_by_the_reason() {
-        let told = [
-            (CloseReason::Drain, ProxyError::Draining),
-            (CloseReason::Truncated, ProxyError::Truncated),
-            (CloseReason::PeerRst, ProxyError::ClientGone),
-        ];
-        for (reason, error) in told {
-            assert_eq!(unanswered(reason), error);
-        }
-    }
 }

@@ -336,8 +336,8 @@ impl Sink<'_> {
         let stream = self.outlet.stream();
         while pipe.held() > 0 {
             if pipe.drain(stream).map_err(Stuck::Recipient)? == 0 {
-                let due = Deadline::after(self.patience);
-                stream.writable(due).await.map_err(Stuck::Recipient)?;
+                let room = stream.room(self.patience).await;
+                room.map_err(Stuck::Recipient)?;
             }
         }
         Ok(())

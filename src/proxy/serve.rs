@@ -12,6 +12,7 @@
 
 use crate::base::CloseReason;
 use crate::base::ProxyError;
+use crate::base::reason;
 use crate::base::reason::Phase;
 use crate::h1::fields::Field;
 use crate::h1::framing::Framing;
@@ -53,6 +54,7 @@ use crate::proxy::reply;
 use crate::proxy::reply::Afterwards;
 use crate::proxy::service::Route;
 use crate::proxy::tunnel;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,9 +172,12 @@ impl Exchange<'_> {
             let mut attempts = Box::pin(self.attempts(desk, route));
             let within = crate::net::worker::within(deadline, attempts.as_mut()).await;
             // The origin's connection is in there; it is not the client who gave it up.
-            lent::drop_for(CloseReason::Timeout, attempts);
+            lent::drop_for(CloseReason::Timeout, || drop(attempts));
             within
         };
+        if outcome.is_err() {
+            account::note_dropped(&mut desk.record);
+        }
         let outcome = outcome.unwrap_or_else(|_| match self.outlet.take_back(sent_before) {
             Reached::Nobody => Outcomes::Failed(ProxyError::RequestDeadline),
             Reached::Client => {
@@ -204,7 +209,6 @@ impl Exchange<'_> {
                 None => Box::pin(self.fail(desk, error)).await,
             },
             Outcomes::ClientFailed(error, reason) => {
-                desk.record.bytes_in = self.content.count;
                 Box::pin(refuse_for(
                     (self.client, self.outlet),
                     desk,
@@ -343,6 +347,11 @@ impl Exchange<'_> {
     /// Answers with an error of our own; the connection goes on if the request was read whole.
     async fn fail(&mut self, desk: &mut Desk, error: ProxyError) -> After {
         account::count_error(self.client, self.route.map(|route| &**route), error);
+        // Content that is here already costs nothing to discard, and saves its client a connection.
+        // After a fault of the client's own nobody trusts what stands behind it.
+        if error.fault() != reason::Fault::Client || error == ProxyError::NoRoute {
+            discard::discard_at_hand(&mut desk.input, &mut self.content.reader);
+        }
         let (keeps, afterwards) = self.afterwards();
         let settings = &self.client.listener.settings;
         desk.out.clear();
@@ -418,16 +427,19 @@ impl Exchange<'_> {
         self.client.show(ClientState::Tunnel);
         self.client.enter(Phase::Tunnel);
         lent.enter(Phase::Tunnel);
-        let carried = std::cell::Cell::new(tunnel::Carried::default());
+        let protocol = protocol(desk);
+        let record = &mut desk.record;
+        let (up, down) = (&mut record.bytes_in, &mut record.bytes_out);
+        let carried = (Cell::from_mut(up), Cell::from_mut(down));
         let end = match lent.stream() {
             Some(stream) => {
                 let early = (desk.input.unread(), desk.origin_in.unread());
                 let terms = tunnel::Terms {
                     idle: settings.tunnel_idle,
-                    protocol: protocol(desk),
+                    protocol,
                     draining: &self.client.service.draining,
                 };
-                tunnel::tunnel(&self.client.stream, stream, early, terms, &carried).await
+                tunnel::tunnel(&self.client.stream, stream, early, terms, carried).await
             }
             None => tunnel::TunnelEnd::OriginBroke,
         };
@@ -442,9 +454,6 @@ impl Exchange<'_> {
         };
         desk.record
             .note_kept(lent.give_back(Verdict::Retire(reason)));
-        let tunnel::Carried { up, down } = carried.get();
-        self.content.count += up;
-        desk.record.bytes_out += down;
         desk.record.end = End::Tunnelled;
         let ending = match end {
             tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),

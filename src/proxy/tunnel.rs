@@ -64,42 +64,26 @@ pub struct Terms<'t> {
     pub draining: &'t Draining,
 }
 
-/// What each direction carried.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Carried {
-    /// From the client to the origin.
-    pub up: u64,
-    /// From the origin to the client.
-    pub down: u64,
-}
-
-/// Carries octets both ways until the end. `early_up` and `early_down` were read before the switch.
+/// Carries octets both ways until the end. The first of each pair is for the client's way to the
+/// origin: what was read before the switch, and where octets are counted as they pass.
 /// Cancel: both sides are good only for closing.
 pub async fn tunnel(
     client: &Stream,
     origin: &Stream,
     early: (&[u8], &[u8]),
     terms: Terms<'_>,
-    carried: &Cell<Carried>,
+    carried: (&Cell<u64>, &Cell<u64>),
 ) -> TunnelEnd {
     let (early_up, early_down) = early;
     let idle = terms.idle;
     let last_moved = Cell::new(Deadline::after(idle));
     let count_up = |count: u64| {
         last_moved.set(Deadline::after(idle));
-        let now = carried.get();
-        carried.set(Carried {
-            up: now.up + count,
-            ..now
-        });
+        carried.0.update(|before| before + count);
     };
     let count_down = |count: u64| {
         last_moved.set(Deadline::after(idle));
-        let now = carried.get();
-        carried.set(Carried {
-            down: now.down + count,
-            ..now
-        });
+        carried.1.update(|before| before + count);
     };
     let key = fastrand::u32(..).to_ne_bytes();
     let (to_origin, to_client) = (websocket::going_away_masked(key), websocket::GOING_AWAY);

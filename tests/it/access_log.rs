@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
+use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::eventually;
+use crate::support::origin::Nowhere;
 use crate::support::origin::answer;
 
 const TIMELINE: [&str; 7] = [
@@ -120,16 +123,32 @@ fn an_exchange_is_one_line_with_everything_in_it() {
 
 #[test]
 fn the_parts_of_the_timeline_tell_where_the_time_went() {
-    let origin = Origin::playing(|peer| {
+    const PART: std::time::Duration = std::time::Duration::from_millis(60);
+    let gates = [Gate::new(), Gate::new()];
+    let [begin, go_on] = gates.clone();
+    let origin = Origin::playing(move |peer| {
         while peer.request().is_some() {
-            std::thread::sleep(std::time::Duration::from_millis(60));
+            begin.wait();
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
-            std::thread::sleep(std::time::Duration::from_millis(60));
+            go_on.wait();
             peer.send("later");
         }
     });
     let proxy = Proxy::to(&origin);
-    proxy.client().get("/");
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 2\r\n\r\nab");
+    // Each part of the time begins when the proxy says so, or has shown it.
+    eventually("it waits for the answer", || {
+        let waiting = proxy.admin("/connections?side=upstream&phase=wait").1;
+        waiting.contains("\"wait\"")
+    });
+    std::thread::sleep(PART);
+    gates[0].open();
+    let head = client.head();
+    assert_eq!(client.wire.take(5).unwrap(), b"first");
+    std::thread::sleep(PART);
+    gates[1].open();
+    assert_eq!(client.wire.take(5).unwrap(), b"later", "{head:?}");
     let line = &proxy.log(1)[0];
     assert!(number(line, "wait_us") >= 50_000, "{line}");
     assert!(number(line, "body_us") >= 50_000, "{line}");
@@ -283,7 +302,7 @@ fn the_log_can_go_to_a_file() {
         c.set("log.access_file", file.to_str().unwrap());
     });
     proxy.client().get("/to-a-file");
-    crate::support::eventually("a line in the file", || {
+    eventually("a line in the file", || {
         std::fs::read_to_string(&file).is_ok_and(|text| text.contains("/to-a-file"))
     });
     drop(proxy);
@@ -304,7 +323,7 @@ fn ten_thousand_exchanges_are_ten_thousand_lines() {
             .for_each(|client| assert_eq!(client.response().status(), 200));
     }
     let dropped = || proxy.metric("holdfast_log_lines_dropped_total", &[]);
-    crate::support::eventually("all are written or counted as dropped", || {
+    eventually("all are written or counted as dropped", || {
         proxy.log_lines(1).len() + dropped() as usize == 10_000
     });
 }
@@ -331,12 +350,9 @@ fn an_answer_of_our_own_is_logged_with_its_content_and_a_head_without() {
 
 #[test]
 fn a_connection_that_could_not_be_opened_was_neither_reused_nor_closed() {
-    let origin = Origin::ok();
-    let address = origin.address();
-    drop(origin);
-    let proxy = Proxy::configured(|c| {
-        c.upstream("servers", [address]);
-    });
+    let nowhere = Nowhere::new();
+    let address = nowhere.address;
+    let proxy = Proxy::to_address(address);
     let answer = proxy.client().get("/");
     assert_eq!(answer.status(), 502);
     let line = &proxy.log(1)[0];

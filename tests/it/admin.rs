@@ -2,9 +2,13 @@
 
 use serde_json::Value;
 
+use crate::support::Client;
+use crate::support::End;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::config::Config;
+use crate::support::eventually;
 use crate::support::origin::OK;
 
 fn json(proxy: &Proxy, path: &str) -> Value {
@@ -255,4 +259,92 @@ fn a_slow_admin_client_holds_nobody_up() {
     slow.iter_mut()
         .for_each(|client| drop(client.send_what_it_takes("GET /metr")));
     assert_eq!(proxy.client().get("/").status(), 200);
+}
+
+/// Has a connection closed: the status, and what was said.
+fn close(proxy: &Proxy, id: &str) -> (u16, String) {
+    let mut client = Client::to(proxy.listener("admin"));
+    client.send(format!(
+        "POST /connections/close?id={id} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    ));
+    let response = client.response();
+    (response.status(), response.text())
+}
+
+fn with_changes(c: &mut Config) {
+    c.set("admin.allow_changes", true);
+}
+
+/// The number of the one connection on this side.
+fn id_of(proxy: &Proxy, side: &str) -> String {
+    let shown = json(proxy, &format!("/connections?side={side}"));
+    assert_eq!(shown["matching"], 1, "{shown}");
+    shown["connections"][0]["id"].to_string()
+}
+
+#[test]
+fn an_operator_closes_a_client_whatever_it_is_doing() {
+    let origin = Origin::saying_only("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    let proxy = Proxy::with(&origin, with_changes);
+    let mut client = proxy.client();
+    client.ask("/long");
+    client.head();
+    assert_eq!(client.wire.take(4).unwrap(), b"half");
+    let id = id_of(&proxy, "client");
+    assert_eq!(close(&proxy, &id).0, 202);
+    assert_eq!(client.wire.until_end().1, End::Reset);
+    proxy.client_closed_becomes("admin", 1.0);
+    proxy.upstream_closed_becomes("admin", 1.0);
+    proxy.errors_becomes("admin", 1.0);
+    let line = &proxy.log(1)[0];
+    let told = ["end", "client_close", "upstream_close"].map(|key| line[key].clone());
+    assert_eq!(told, ["admin"; 3], "{line}");
+    assert_eq!(close(&proxy, &id).0, 404, "it is closed already");
+}
+
+#[test]
+fn an_idle_client_that_an_operator_closes_sees_a_clean_end() {
+    let origin = Origin::ok();
+    let proxy = Proxy::with(&origin, with_changes);
+    let mut client = proxy.client();
+    client.is_still_served();
+    let client_is_idle = || json(&proxy, "/connections?side=client&phase=idle")["matching"] == 1;
+    eventually("the client idles", client_is_idle);
+    assert_eq!(close(&proxy, &id_of(&proxy, "client")).0, 202);
+    client.sees_a_clean_end();
+    proxy.client_closed_becomes("admin", 1.0);
+}
+
+#[test]
+fn an_origins_connection_that_an_operator_closes_is_closed_between_requests() {
+    let gate = Gate::new();
+    let origin = Origin::gated(&gate, OK);
+    let proxy = Proxy::with(&origin, with_changes);
+    let mut client = proxy.client();
+    client.ask("/");
+    origin.waits_for_requests(1);
+    assert_eq!(close(&proxy, &id_of(&proxy, "upstream")).0, 202);
+    gate.open();
+    assert_eq!(client.response().status(), 200);
+    proxy.upstream_closed_becomes("admin", 1.0);
+    client.is_still_served();
+    let parked = || json(&proxy, "/connections?side=upstream&phase=idle")["matching"] == 1;
+    eventually("the next one is parked", parked);
+    assert_eq!(close(&proxy, &id_of(&proxy, "upstream")).0, 202);
+    proxy.upstream_closed_becomes("admin", 2.0);
+    origin.waits_for_open(0);
+}
+
+#[test]
+fn a_connection_is_closed_only_where_changes_are_allowed_and_by_its_id() {
+    let origin = Origin::ok();
+    let refuses = Proxy::to(&origin);
+    assert_eq!(close(&refuses, "1").0, 403);
+    let allows = Proxy::with(&origin, with_changes);
+    for wrong in ["", "x", "+1", "1&id=2", "99999999999999999999999"] {
+        let (status, said) = close(&allows, wrong);
+        assert_eq!(status, 400, "{wrong}: {said}");
+    }
+    assert_eq!(close(&allows, "987654321").0, 404);
+    assert_eq!(allows.admin("/connections/close?id=1").0, 405);
 }

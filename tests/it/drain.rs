@@ -91,7 +91,7 @@ fn the_listeners_close_after_the_delay_and_who_was_in_the_queue_is_served() {
 fn idle_connections_close_one_after_the_other_over_the_spread() {
     let origin = Origin::ok();
     let mut proxy = Proxy::with(&origin, |c| {
-        c.set("drain.spread", "1s");
+        c.set("drain.spread", "2s");
     });
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(Client::is_still_served);
@@ -106,7 +106,7 @@ fn idle_connections_close_one_after_the_other_over_the_spread() {
     let ends: Vec<_> = ends.collect();
     let mut ends: Vec<Duration> = ends.into_iter().map(|end| end.join().unwrap()).collect();
     ends.sort();
-    // Twenty throws of the dice within a second lie wider apart than this, but once in 10^9.
+    // Twenty throws of the dice within two seconds lie wider apart than this, but once in 10^15.
     assert!(ends[19] - ends[0] > Duration::from_millis(250), "{ends:?}");
     assert_eq!(proxy.exit().code(), Some(0));
 }
@@ -143,9 +143,8 @@ fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
     assert_eq!(client.response().status(), 200);
     drop(client);
     assert_eq!(proxy.exit().code(), Some(0));
-    let stderr = proxy.stderr();
-    let report = stderr.lines().find(|line| line.contains("\"stopped\""));
-    let report: serde_json::Value = serde_json::from_str(report.unwrap()).unwrap();
+    let report = proxy.tells("\"stopped\"");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(
         (&report["finished"], &report["cut"]),
         (&"1".into(), &"0".into())
@@ -165,7 +164,7 @@ fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
     proxy.terminate();
     assert_eq!(proxy.exit().code(), Some(1));
     assert_eq!(client.wire.until_end().1, End::Reset);
-    assert!(proxy.stderr().contains("the drain cut 1 of its clients"));
+    proxy.tells("the drain cut 1 of its clients");
     gate.open();
 }
 
@@ -264,7 +263,7 @@ fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
     let mut proxy = Proxy::with(&origin, |c| {
         c.route("upgrade", ["chat"]);
         c.set("drain.timeout", "0s");
-        c.set("drain.tunnel_timeout", "1s");
+        c.set("drain.tunnel_timeout", "3s");
     });
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n");
@@ -277,7 +276,7 @@ fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
     client.send("still here");
     assert_eq!(client.wire.take(10).unwrap(), b"still here");
     assert_eq!(client.wire.until_end(), (Vec::new(), End::Reset));
-    assert!(since.elapsed() >= Duration::from_millis(900));
+    assert!(since.elapsed() >= Duration::from_millis(2900));
     assert_eq!(proxy.exit().code(), Some(1));
 }
 

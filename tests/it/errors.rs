@@ -27,7 +27,6 @@ fn told(answer: &Message, status: u16, error: &str) {
 fn in_front_of(address: SocketAddr) -> Proxy {
     Proxy::configured(|c| {
         c.upstream("servers", [address]);
-        c.upstream("connect.timeout", "300ms");
     })
 }
 
@@ -57,7 +56,10 @@ fn an_origin_that_does_not_take_the_connection_is_a_504() {
     let filling: Vec<_> = (0..4)
         .map(|_| TcpStream::connect_timeout(&address, short))
         .collect();
-    let proxy = in_front_of(address);
+    let proxy = Proxy::configured(|c| {
+        c.upstream("servers", [address]);
+        c.upstream("connect.timeout", "300ms");
+    });
     told(&proxy.client().get("/"), 504, "connection_timeout");
     proxy.errors_becomes("connect_timeout", 1.0);
     drop(filling);
@@ -74,8 +76,9 @@ fn an_answer_that_does_not_begin_in_time_is_a_504() {
     told(&client.get("/"), 504, "http_response_timeout");
     assert!(since.elapsed() >= Duration::from_millis(280));
     origin.waits_for_open(0);
+    // Whether the origin had come to read it is the machine's affair.
     assert_eq!(
-        origin.request_count(),
+        origin.connections(),
         1,
         "a timeout is not tried again unless listed"
     );
@@ -114,7 +117,7 @@ fn a_body_that_stalls_is_broken_off() {
 fn a_whole_exchange_can_be_bounded() {
     let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
-        c.upstream("timeouts.request", "300ms");
+        c.upstream("timeouts.request", "1s");
     });
     told(&proxy.client().get("/"), 504, "http_response_timeout");
     proxy.errors_becomes("request_deadline", 1.0);

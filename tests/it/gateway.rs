@@ -353,7 +353,7 @@ fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_sa
         peer.until_closed();
     });
     let proxy = Proxy::with(&origin, |c| {
-        c.upstream("timeouts.request", "300ms");
+        c.upstream("timeouts.request", "2s");
     });
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");

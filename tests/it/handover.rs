@@ -179,10 +179,14 @@ fn a_service_manager_is_told_each_turn_of_a_process_and_who_follows_it() {
     let path = folder.join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let heard = || {
+    let heard = || loop {
         let mut octets = [0; 200];
         let length = manager.recv(&mut octets).expect("a word");
-        String::from_utf8_lossy(&octets[..length]).into_owned()
+        let words = String::from_utf8_lossy(&octets[..length]).into_owned();
+        // What it offers to be kept is told elsewhere (`sockets`).
+        if !words.starts_with("FDSTORE=1\n") {
+            break words;
+        }
     };
     let origin = Origin::ok();
     let mut proxy = Proxy::starting(

@@ -52,36 +52,56 @@ fn canaries_become(proxy: &Proxy, count: f64) {
     proxy.metric_becomes("holdfast_upstream_connections", &labels, count);
 }
 
+/// Pauses around the limit that is learned, where a connection is about to close or has just closed,
+/// and around the origin's own. They are slept, since they are what is tried; the margin is wide,
+/// since how soon the machine lets a process run is not.
 #[test]
 fn the_learned_limit_settles_below_the_origins_and_requests_at_that_period_do_not_fail() {
-    let origin = closing_after(&Arc::new(AtomicU64::new(400)));
-    let proxy = Proxy::with(&origin, |c| {
-        quick(c);
-        // So that unsafe requests, too, meet connections that are about to be closed.
-        c.upstream("pool.unsafe_max_idle", "10s");
+    const PAUSES: [u64; 8] = [650, 680, 700, 720, 800, 1950, 2000, 2050];
+    let origin = closing_after(&Arc::new(AtomicU64::new(2000)));
+    let proxy = Proxy::configured(|c| {
+        for nth in 0..PAUSES.len() {
+            let upstream = format!("upstreams.at{nth}");
+            c.set(&format!("{upstream}.servers"), [origin.address()]);
+            c.set(&format!("{upstream}.pool.idle_floor"), "100ms");
+            c.set(&format!("{upstream}.pool.idle_margin"), "1300ms");
+            c.set(&format!("routes.at{nth}.upstream"), format!("at{nth}"));
+            c.set(&format!("routes.at{nth}.path_prefix"), format!("/{nth}"));
+        }
     });
-    let mut client = proxy.client();
-    assert_eq!(client.get("/").status(), 200);
-    limit_becomes(&proxy, "learned", 0.2..0.4);
-    assert_eq!(limit(&proxy, "floor"), 0.0);
+    thread::scope(|scope| {
+        for (nth, pause) in PAUSES.into_iter().enumerate() {
+            let proxy = &proxy;
+            scope.spawn(move || never_fails_after(pause, (nth, proxy)));
+        }
+    });
     let (status, told) = proxy.admin("/upstreams");
     assert_eq!(status, 200);
-    assert!(
-        told.contains("closes idle connections after 0.4 s"),
-        "{told}"
-    );
-    let labels = [("upstream", "app")];
+    assert!(told.contains("closes idle connections after "), "{told}");
     let ages = "holdfast_upstream_idle_close_age_seconds_count";
-    assert!(proxy.metric(ages, &labels) >= 1.0);
-    for pause in [330, 350, 370, 390, 395, 400, 405, 420] {
-        for unsafe_method in [false, true] {
-            thread::sleep(Duration::from_millis(pause));
-            let answer = match unsafe_method {
-                false => client.get("/"),
-                true => client.post("/", b"x"),
-            };
-            assert_eq!(answer.status(), 200, "after {pause} ms");
-        }
+    assert!(proxy.metric(ages, &[]) >= 1.0);
+}
+
+fn never_fails_after(pause: u64, (nth, proxy): (usize, &Proxy)) {
+    let mut client = proxy.client();
+    let target = format!("/{nth}");
+    assert_eq!(client.get(&target).status(), 200);
+    let upstream = format!("at{nth}");
+    let limit = |source: &str| {
+        let labels = [("upstream", &*upstream), ("source", source)];
+        proxy.metric("holdfast_upstream_idle_limit_seconds", &labels)
+    };
+    eventually("a limit is learned", || limit("learned") > 0.0);
+    let learned = limit("learned");
+    assert!(learned < 2.0 && limit("floor") == 0.0, "{learned}");
+    for unsafe_method in [false, true] {
+        thread::sleep(Duration::from_millis(pause));
+        // Unsafe requests, too, meet connections that are about to be closed.
+        let answer = match unsafe_method {
+            false => client.get(&target),
+            true => client.post(&target, b"x"),
+        };
+        assert_eq!(answer.status(), 200, "after {pause} ms");
     }
 }
 
@@ -123,21 +143,22 @@ fn the_canary_gives_its_place_to_a_request() {
 
 #[test]
 fn the_limit_rises_again_when_the_origins_does() {
-    let millis = Arc::new(AtomicU64::new(300));
+    let millis = Arc::new(AtomicU64::new(400));
     let origin = closing_after(&millis);
     let proxy = Proxy::with(&origin, |c| {
         quick(c);
-        c.upstream("pool.idle_timeout", "2s");
+        c.upstream("pool.idle_timeout", "3s");
     });
     let mut client = proxy.client();
     assert_eq!(client.get("/").status(), 200);
-    limit_becomes(&proxy, "learned", 0.1..0.5);
-    millis.store(900, Ordering::SeqCst);
+    limit_becomes(&proxy, "learned", 0.05..2.5);
+    let first = limit(&proxy, "learned");
+    millis.store((first * 1000.0) as u64 + 700, Ordering::SeqCst);
     assert_eq!(client.get("/").status(), 200);
-    limit_becomes(&proxy, "learned", 0.7..1.9);
+    limit_becomes(&proxy, "learned", first + 0.3..2.99);
     millis.store(60_000, Ordering::SeqCst);
     assert_eq!(client.get("/").status(), 200);
-    limit_becomes(&proxy, "config", 2.0..2.1);
+    limit_becomes(&proxy, "config", 3.0..3.1);
     // The canary has found out what there was to find out.
     proxy.upstream_closed_becomes("idle_timeout", 1.0);
     canaries_become(&proxy, 0.0);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::support::Gate;
 use crate::support::Origin;
+use crate::support::PATIENCE;
 use crate::support::Proxy;
 use crate::support::eventually;
 use crate::support::origin::OK;
@@ -297,19 +298,23 @@ fn an_answer_of_our_own_announces_the_close_as_any_other() {
 
 #[test]
 fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_last() {
-    let origin = Origin::playing(|peer| {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::playing(move |peer| {
         peer.request();
-        peer.until_closed();
+        wait.wait();
     });
-    let mut proxy = Proxy::with(&origin, |c| {
-        c.upstream("timeouts.response_header", "1s");
-    });
+    let mut proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     origin.waits_for_requests(1);
     proxy.terminate();
+    eventually("the drain has begun", || {
+        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
+    });
+    gate.open();
     let answer = client.response();
-    assert_eq!(answer.status(), 504);
+    assert_eq!(answer.status(), 502);
     assert!(answer.head.lists("connection", "close"));
     client.sees_a_clean_end();
 }
@@ -321,17 +326,13 @@ fn a_client_without_a_request_is_closed_by_fin_after_the_idle_timeout() {
         c.listener("idle_timeout", "1s");
     });
     let mut client = proxy.client();
-    client.get("/");
+    // It idles no sooner than this.
     let since = Instant::now();
+    client.get("/");
     client.sees_a_clean_end();
     assert!(
-        since.elapsed() >= Duration::from_millis(900),
+        since.elapsed() >= Duration::from_millis(990),
         "too early: {:?}",
-        since.elapsed()
-    );
-    assert!(
-        since.elapsed() < Duration::from_secs(4),
-        "too late: {:?}",
         since.elapsed()
     );
     proxy.client_closed_becomes("idle_timeout", 1.0);
@@ -366,11 +367,9 @@ fn a_head_that_trickles_gets_no_more_time() {
     client.send("GET / HTTP/1.1\r\n");
     while let Err(crate::support::End::Silent) = client.wire.some() {
         drop(client.send_what_it_takes("X-A: b\r\n"));
-        assert!(
-            since.elapsed() < Duration::from_secs(5),
-            "trickling keeps it open"
-        );
+        assert!(since.elapsed() < PATIENCE, "trickling keeps it open");
     }
+    proxy.client_closed_becomes("header_timeout", 1.0);
 }
 
 #[test]
@@ -454,35 +453,25 @@ fn a_connection_the_origin_closed_while_idle_costs_nobody_an_error() {
 
 #[test]
 fn origin_connections_that_were_opened_together_do_not_end_together() {
-    const COUNT: usize = 24;
-    let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {
+        // Opened at the start, all at once, and opened again as they end.
+        c.upstream("pool.min_idle", 24);
         c.upstream("pool.max_age", "2s");
         c.upstream("pool.max_age_jitter", 0.5);
         c.upstream("pool.idle_learning", false);
     });
-    let mut clients: Vec<_> = (0..COUNT).map(|_| proxy.client()).collect();
-    for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    }
-    origin.waits_for_requests(COUNT);
-    gate.open();
-    for client in &mut clients {
-        assert_eq!(client.response().status(), 200);
-    }
-    proxy.upstream_closed_becomes("max_age", 24.0);
     let until = |bound: &str| {
         let labels = [("upstream", "app"), ("le", bound)];
         proxy.metric("holdfast_upstream_connection_age_seconds_bucket", &labels)
     };
-    // Between 1 s and 3 s of age; all 24 on one side of the middle would be once in eight million.
-    assert_eq!((until("1"), until("4")), (0.0, 24.0));
-    assert!((1.0..24.0).contains(&until("2")), "{}", until("2"));
+    // Between 1 s and 3 s of age. Without chance none would end before 2 s, nor one after the other.
+    eventually("some end early and some late", || {
+        let early = until("2");
+        early >= 1.0 && until("+Inf") > early
+    });
+    assert_eq!(until("1"), 0.0);
+    let aged = [("upstream", "app"), ("reason", "max_age")];
+    let closed = "holdfast_upstream_connections_closed_total";
+    assert!(proxy.metric(closed, &aged) >= 2.0);
 }

@@ -12,6 +12,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::Client;
+use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
@@ -56,11 +58,7 @@ fn a_source_address_that_is_not_ours_is_no_fault_of_the_endpoint() {
         c.upstream("connect.source_addresses", ["192.0.2.7"]);
         c.upstream("pool.queue_timeout", "50ms");
     });
-    assert!(
-        proxy
-            .stderr()
-            .contains("192.0.2.7 cannot be connected from")
-    );
+    proxy.tells("192.0.2.7 cannot be connected from");
     let answer = proxy.client().get("/");
     assert_eq!(answer.status(), 503);
     assert!(
@@ -134,17 +132,25 @@ fn a_request_that_waits_for_a_port_is_served_when_one_comes_free() {
         "a_request_that_waits_for_a_port_is_served_when_one_comes_free",
         "1",
         || {
-            let origin = Origin::ok();
+            let gate = Gate::new();
+            let origin = Origin::gated(&gate, OK);
             let proxy = Proxy::with(&origin, |c| {
                 never(c);
-                c.upstream("pool.queue_timeout", "9s");
+                c.upstream("pool.max_connections", 300);
+                c.upstream("connect.max_concurrent", 300);
             });
-            let mut client = proxy.client();
-            for _ in 0..152 {
-                assert_eq!(client.get("/").status(), 200);
+            let mut clients: Vec<Client> = (0..152).map(|_| proxy.client()).collect();
+            clients.iter_mut().for_each(|client| client.ask("/"));
+            // Two more than there are ports for; each of those is then in TIME_WAIT for a second.
+            let app = [("upstream", "app")];
+            origin.waits_for_requests(150);
+            proxy.metric_becomes("holdfast_upstream_queue_length", &app, 2.0);
+            gate.open();
+            for client in &mut clients {
+                assert_eq!(client.response().status(), 200);
             }
             let waited = [("upstream", "app"), ("outcome", "new_after_wait")];
-            assert!(proxy.metric("holdfast_upstream_requests_total", &waited) >= 1.0);
+            proxy.metric_becomes("holdfast_upstream_requests_total", &waited, 2.0);
         },
     );
 }
@@ -158,7 +164,6 @@ fn a_port_that_the_system_does_not_find_is_no_fault_of_the_endpoint() {
             let origin = Origin::ok();
             let proxy = Proxy::with(&origin, |c| {
                 c.upstream("connect.port_reserve", 0);
-                c.upstream("pool.queue_timeout", "9s");
             });
             let others: Vec<TcpStream> = all_ports_towards(origin.address());
             assert!(others.len() >= 190, "{}", others.len());

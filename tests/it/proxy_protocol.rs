@@ -7,6 +7,7 @@ use crate::support::End;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
+use crate::support::eventually;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: it.test\r\n\r\n";
 const V1: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n";
@@ -114,11 +115,11 @@ fn a_header_that_comes_long_before_its_request_is_kept() {
     let origin = Origin::ok();
     let proxy = Proxy::with(&origin, |c| {
         required(c);
-        c.listener("header_timeout", "200ms");
+        c.listener("header_timeout", "2s");
     });
     let mut client = proxy.client();
     client.send(V1);
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(2500));
     client.is_still_served();
     let head = origin.only_request().head;
     assert_eq!(head.field("x-forwarded-for").unwrap(), "192.0.2.7");
@@ -145,7 +146,7 @@ fn where_a_header_is_required_nothing_else_is_answered() {
         is_turned_away(&proxy, &mut client, f64::from(nth));
     }
     assert_eq!(origin.request_count(), 0);
-    assert!(proxy.stderr().contains("there is no header"));
+    proxy.tells("there is no header");
 }
 
 #[test]
@@ -320,16 +321,17 @@ fn a_client_that_is_held_waits_no_longer_than_an_idle_one() {
     let proxy = Proxy::with(&origin, |c| {
         one_each(c);
         c.listener("client_limit_action", "hold");
-        c.listener("idle_timeout", "400ms");
+        c.listener("idle_timeout", "2s");
     });
     let mut first = as_client(&proxy, 1);
     first.is_still_served();
     let mut second = as_client(&proxy, 1);
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(60));
+    let waiting = std::thread::spawn(move || second.sees_a_clean_end());
+    eventually("the end of the one that is held", || {
         first.is_still_served();
-    }
-    second.sees_a_clean_end();
+        waiting.is_finished()
+    });
+    waiting.join().unwrap();
     proxy.client_closed_becomes("client_limit", 1.0);
 }
 

@@ -75,10 +75,9 @@ fn close(reason: CloseReason) -> Seen {
         CloseReason::ReuseOff => {
             In("reuse::a_pool_told_never_to_reuse_opens_one_for_every_request")
         }
-        CloseReason::EndpointRemoved => Decided(
-            "app::removal::a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace",
-            "a name must change its address; over real sockets, with a resolver of the test's own",
-        ),
+        CloseReason::EndpointRemoved => {
+            In("reload::an_endpoint_that_is_taken_away_finishes_what_it_has")
+        }
         CloseReason::CheckDone => {
             In("health::an_endpoint_that_fails_checks_is_out_until_it_passes_them")
         }
@@ -86,14 +85,13 @@ fn close(reason: CloseReason) -> Seen {
         CloseReason::Drain => {
             In("reasons::a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts")
         }
-        CloseReason::Rebalance => Decided(
-            "app::removal::when_an_address_joins_the_others_close_what_is_more_than_their_share",
-            "a name must gain an address; over real sockets, with a resolver of the test's own",
+        CloseReason::Rebalance => In(
+            "balance::an_endpoint_that_joins_is_used_at_once_and_the_others_give_up_what_is_beyond_their_share",
         ),
         CloseReason::FdPressure => In(
             "overload::when_the_system_refuses_a_descriptor_idle_origins_close_and_accepting_does_not_spin",
         ),
-        CloseReason::Admin => NotYet("no command closes a connection yet"),
+        CloseReason::Admin => In("admin::an_operator_closes_a_client_whatever_it_is_doing"),
         CloseReason::GlobalLimit => In("limits::the_process_takes_as_many_connections_as_it_may"),
         CloseReason::ListenerLimit => In("limits::a_listener_takes_as_many_connections_as_it_may"),
         CloseReason::ClientLimit => In("limits::a_client_with_too_many_connections_can_be_closed"),
@@ -197,6 +195,9 @@ fn error(error: ProxyError) -> Seen {
         ProxyError::ClientLimit | ProxyError::GlobalLimit => {
             In("reasons::who_is_turned_away_by_a_limit_is_counted_under_it")
         }
+        ProxyError::ListenerLimit => {
+            In("outside::a_listeners_limit_is_told_to_its_client_by_its_own_name")
+        }
         ProxyError::ClientGone => {
             In("truncation::a_client_that_leaves_while_waiting_frees_the_origin")
         }
@@ -237,9 +238,10 @@ fn error(error: ProxyError) -> Seen {
         ProxyError::BodyIdle => In("errors::a_body_that_stalls_is_broken_off"),
         ProxyError::RequestDeadline => In("errors::a_whole_exchange_can_be_bounded"),
         ProxyError::Draining => Decided(
-            "proxy::pipeline::what_a_connections_end_kept_from_its_answer_is_told_by_the_reason",
-            "an answer in line is cut by a drain only at its deadline, with the process",
+            "proxy::unfinished::what_a_connections_end_kept_from_its_answer_is_told_by_the_reason",
+            "it is counted as the process ends, when nobody can ask; cut_short has it in the log",
         ),
+        ProxyError::Dismissed => In("admin::an_operator_closes_a_client_whatever_it_is_doing"),
         ProxyError::Internal => NotYet("a fault of our own cannot be had on demand"),
     }
 }
@@ -403,7 +405,6 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_pending", 1);
-        c.upstream("pool.queue_timeout", "10s");
     });
     let mut first = proxy.client();
     first.send(GET);
@@ -521,7 +522,7 @@ fn a_drain_closes_who_rests_and_lingers_no_longer_than_it_lasts() {
         c.set("drain.delay", "0s");
         c.set("drain.idle_grace", "0s");
         c.set("drain.spread", "0s");
-        c.set("drain.timeout", "2s");
+        c.set("drain.timeout", "4s");
     });
     let mut client = proxy.client();
     client.get("/");
@@ -614,6 +615,7 @@ fn a_connection_that_is_not_open_long_enough_to_be_seen_is_seen_when_it_closed()
     for _ in 0..3 {
         assert_eq!(client.get("/").status(), 200);
     }
+    proxy.upstream_closed_becomes("reuse_off", 3.0);
     let (_, text) = proxy.admin("/connections?closed&side=upstream&limit=2");
     let closed: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(

@@ -369,12 +369,10 @@ fn configure(c: &mut Config, of: &Try, bad: Option<SocketAddr>, good: SocketAddr
     }
     c.upstream("retry.on", listed(of.row, of.on));
     c.upstream("retry.unsafe_methods", of.unsafe_methods);
-    // The first request's connection is to be reused, however busy the machine is.
-    c.upstream("pool.unsafe_max_idle", "30s");
     // Long enough for the attempt that is to succeed, however busy the machine is.
     match of.row {
-        Row::ConnectTimeout => drop(c.upstream("connect.timeout", "1s")),
-        Row::HeaderTimeout => drop(c.upstream("timeouts.response_header", "1s")),
+        Row::ConnectTimeout => drop(c.upstream("connect.timeout", "3s")),
+        Row::HeaderTimeout => drop(c.upstream("timeouts.response_header", "3s")),
         _ => {}
     }
     match of.want {
@@ -494,7 +492,7 @@ fn counted(proxy: &Proxy) -> Vec<String> {
     counted
 }
 
-/// Plays every cell of these rows, a few at a time, since some wait for a time-out.
+/// Plays every cell of these rows, a few at a time, more of them where they wait for a time-out.
 fn every_cell_of(rows: &[Row]) {
     let mut cells = Vec::new();
     for &(row, methods, policies, on, executed, got, moved) in MATRIX {
@@ -521,7 +519,10 @@ fn every_cell_of(rows: &[Row]) {
 }
 
 fn play_all(cells: &[(Try, Expected)]) {
-    for some in cells.chunks(6) {
+    let waits =
+        |(of, _): &(Try, Expected)| matches!(of.row, Row::ConnectTimeout | Row::HeaderTimeout);
+    let (waiting, others): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| waits(cell));
+    for some in waiting.chunks(12).chain(others.chunks(4)) {
         std::thread::scope(|scope| {
             for (of, expected) in some {
                 scope.spawn(move || play(of, *expected));

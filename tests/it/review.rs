@@ -107,15 +107,19 @@ fn post_head(method: &str, size: usize) -> String {
     format!("{method} /upload HTTP/1.1\r\nHost: it.test\r\nContent-Length: {size}\r\n\r\n")
 }
 
-/// Reads the head of an upload and no more before `after`, once the gate is open; what comes of its
-/// content then is read to keep count. Any other request is answered with its target.
-fn reading_only_the_head(gate: &Gate, after: fn(&mut Peer) -> ControlFlow<()>) -> Origin {
-    let gate = gate.clone();
+/// Reads the head of an upload and no more before `after`, once the first gate is open; what comes of
+/// its content then is read to keep count. The second gate is for `after`. Any other request is
+/// answered with its target.
+fn reading_only_the_head(
+    (gate, through): (&Gate, &Gate),
+    after: fn(&mut Peer, &Gate) -> ControlFlow<()>,
+) -> Origin {
+    let (gate, through) = (gate.clone(), through.clone());
     Origin::narrow(move |peer| {
         while let Some(head) = peer.head() {
             if head.start.starts_with("POST /upload") {
                 gate.wait();
-                if after(peer).is_break() || peer.rest_of_request(head).is_none() {
+                if after(peer, &through).is_break() || peer.rest_of_request(head).is_none() {
                     return;
                 }
                 continue;
@@ -162,14 +166,32 @@ impl Told {
     }
 }
 
+/// Plays with uploads of these sizes, told both ways: some at a time, as most of each is waiting.
+fn each_way(sizes: &[usize], play: impl Fn(Told, usize) + Sync) {
+    let with = |told| sizes.iter().map(move |size| (told, *size));
+    let all: Vec<_> = with(Told::Length).chain(with(Told::Chunks)).collect();
+    each(&all, |(told, size)| play(told, size));
+}
+
+fn each<T: Copy + Sync>(all: &[T], play: impl Fn(T) + Sync) {
+    for some in all.chunks(6) {
+        thread::scope(|scope| {
+            for one in some {
+                let play = &play;
+                scope.spawn(move || play(*one));
+            }
+        });
+    }
+}
+
 /// The upload gets one answer; what follows it is a clean exchange or the end. Answers which.
 fn one_answer_then_clean(
-    after: fn(&mut Peer) -> ControlFlow<()>,
+    after: fn(&mut Peer, &Gate) -> ControlFlow<()>,
     status: u16,
     (told, size): (Told, usize),
 ) -> bool {
-    let gate = Gate::new();
-    let origin = reading_only_the_head(&gate, after);
+    let (gate, through) = (Gate::new(), Gate::new());
+    let origin = reading_only_the_head((&gate, &through), after);
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     let body = lines(SMUGGLED, size);
@@ -179,6 +201,7 @@ fn one_answer_then_clean(
     gate.open();
     let first = client.response();
     assert_eq!(first.status(), status, "{size}");
+    through.open();
     let mut goes_on = false;
     if upload.was_taken()
         && client
@@ -215,79 +238,75 @@ fn one_answer_then_clean(
 
 #[test]
 fn an_early_answer_to_an_upload_that_is_stuck_is_the_only_one() {
-    let early = |peer: &mut Peer| {
+    let early = |peer: &mut Peer, through: &Gate| {
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
         // The answer is through before the upload can move again.
-        thread::sleep(Duration::from_millis(100));
+        through.wait();
         holds_more(peer);
         ControlFlow::Continue(())
     };
-    for told in [Told::Length, Told::Chunks] {
-        let went_on = SIZES.map(|size| one_answer_then_clean(early, 200, (told, size)));
-        assert_eq!(
-            went_on,
-            SIZES.map(|_| true),
-            "the origin still reads, so it gets all"
-        );
-    }
+    each_way(&SIZES, |told, size| {
+        let went_on = one_answer_then_clean(early, 200, (told, size));
+        assert!(went_on, "the origin still reads, so it gets all: {size}");
+    });
 }
 
 #[test]
 fn an_origin_that_resets_while_the_last_piece_is_stuck_is_a_502_and_nothing_more() {
-    let reset = |peer: &mut Peer| {
+    let reset = |peer: &mut Peer, _: &Gate| {
         peer.reset();
         ControlFlow::Break(())
     };
-    for told in [Told::Length, Told::Chunks] {
-        for size in (30_000..300_000).step_by(30_000).chain(SIZES) {
-            one_answer_then_clean(reset, 502, (told, size));
-        }
-    }
+    let sizes: Vec<usize> = (30_000..300_000).step_by(30_000).chain(SIZES).collect();
+    each_way(&sizes, |told, size| {
+        one_answer_then_clean(reset, 502, (told, size));
+    });
 }
 
 #[test]
 fn a_put_that_was_reset_while_it_was_stuck_is_sent_again_to_the_octet() {
-    for told in [Told::Length, Told::Chunks] {
-        for size in SIZES.into_iter().filter(|size| *size <= 1_000_000) {
-            let gate = Gate::new();
-            let wait = gate.clone();
-            let origin = Origin::narrow(move |peer| {
-                if peer.number > 0 {
-                    holds_more(peer);
-                }
-                while let Some(head) = peer.head() {
-                    if head.start.starts_with("GET") {
-                        peer.send(OK);
-                        continue;
-                    }
-                    if peer.number == 0 {
-                        wait.wait();
-                        return peer.reset();
-                    }
-                    let text = bodies::hash_upload(&mut peer.wire, &head);
-                    peer.send(answer(&text));
-                }
-            });
-            let proxy = Proxy::with(&origin, |c| {
-                c.upstream("retry.buffer", "1MiB");
-            });
-            let mut client = proxy.client();
-            assert_eq!(client.get("/first").status(), 200);
-            client.send(told.head("PUT", size));
-            let upload = Upload::begin(&client, told.framed(bodies::body(size)));
-            upload.stands_still();
-            gate.open();
-            let answer = client.response();
-            assert_eq!(
-                (answer.status(), answer.text()),
-                (200, bodies::hash(&bodies::body(size))),
-                "{size}, {told:?}"
-            );
-            assert!(upload.was_taken());
-            assert_eq!(client.get("/next").status(), 200);
-            assert_eq!(origin.connections(), 2);
+    let sizes = SIZES.map(|size| size.min(1_000_000));
+    each_way(&sizes, is_sent_again_after_a_reset);
+}
+
+fn is_sent_again_after_a_reset(told: Told, size: usize) {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::narrow(move |peer| {
+        if peer.number > 0 {
+            holds_more(peer);
         }
-    }
+        while let Some(head) = peer.head() {
+            if head.start.starts_with("GET") {
+                peer.send(OK);
+                continue;
+            }
+            if peer.number == 0 {
+                wait.wait();
+                return peer.reset();
+            }
+            let text = bodies::hash_upload(&mut peer.wire, &head);
+            peer.send(answer(&text));
+        }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("retry.buffer", "1MiB");
+    });
+    let mut client = proxy.client();
+    assert_eq!(client.get("/first").status(), 200);
+    client.send(told.head("PUT", size));
+    let upload = Upload::begin(&client, told.framed(bodies::body(size)));
+    upload.stands_still();
+    gate.open();
+    let answer = client.response();
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (200, bodies::hash(&bodies::body(size))),
+        "{size}, {told:?}"
+    );
+    assert!(upload.was_taken());
+    assert_eq!(client.get("/next").status(), 200);
+    assert_eq!(origin.connections(), 2);
 }
 
 /// How much of a large answer its origin keeps back.
@@ -295,54 +314,58 @@ const KEPT_BACK: usize = 3000;
 
 #[test]
 fn a_client_that_resets_while_its_answer_is_stuck_leaves_nothing_to_the_next() {
-    for most in ["64KiB", "1MiB"] {
-        for size in SIZES {
-            let gate = Gate::new();
-            let wait = gate.clone();
-            let origin = Origin::playing(move |peer| {
-                while let Some(request) = peer.request() {
-                    if !request.head.start.starts_with("GET /large ") {
-                        peer.send(OK);
-                        continue;
-                    }
-                    let body = lines(POISON, size);
-                    let (length, first) = (body.len(), body.len() - KEPT_BACK);
-                    peer.send(format!(
-                        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
-                    ));
-                    if peer.wire.send(&body[..first]).is_err() {
-                        return;
-                    }
-                    wait.wait();
-                    peer.send(&body[first..]);
-                }
-            });
-            let proxy = Proxy::with(&origin, |c| {
-                c.upstream("pool.abort_drain_bytes", most);
-            });
-            let mut client = narrow_client(&proxy);
-            client.send("GET /large HTTP/1.1\r\nHost: it.test\r\n\r\n");
-            origin.waits_for_requests(1);
-            // Long enough for all that fits to be on its way.
-            thread::sleep(Duration::from_millis(50));
-            client.wire.reset();
-            proxy.metric_becomes("holdfast_requests_in_flight", &[], 0.0);
-            thread::sleep(Duration::from_millis(50));
-            let mut next = proxy.client();
-            next.send("GET /next HTTP/1.1\r\nHost: it.test\r\n\r\n");
-            origin.waits_for_requests(2);
-            gate.open();
-            assert_eq!(next.response().text(), "ok", "{size}");
-            let active = [("upstream", "app"), ("state", "active")];
-            proxy.metric_becomes("holdfast_upstream_connections", &active, 0.0);
-            for _ in 0..3 {
-                assert_eq!(next.get("/next").text(), "ok", "{size}");
+    let all: Vec<_> = SIZES
+        .iter()
+        .flat_map(|size| [("64KiB", *size), ("1MiB", *size)])
+        .collect();
+    each(&all, leaves_nothing_to_the_next);
+}
+
+fn leaves_nothing_to_the_next((most, size): (&str, usize)) {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        while let Some(request) = peer.request() {
+            if !request.head.start.starts_with("GET /large ") {
+                peer.send(OK);
+                continue;
             }
-            next.wire.half_close();
-            next.sees_a_clean_end();
-            assert!(origin.connections() <= 2, "{size}");
+            let body = lines(POISON, size);
+            let (length, first) = (body.len(), body.len() - KEPT_BACK);
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            if peer.wire.send(&body[..first]).is_err() {
+                return;
+            }
+            wait.wait();
+            peer.send(&body[first..]);
         }
+    });
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.abort_drain_bytes", most);
+    });
+    let mut client = narrow_client(&proxy);
+    client.send("GET /large HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    origin.waits_for_requests(1);
+    // Long enough for all that fits to be on its way.
+    thread::sleep(Duration::from_millis(50));
+    client.wire.reset();
+    proxy.metric_becomes("holdfast_requests_in_flight", &[], 0.0);
+    thread::sleep(Duration::from_millis(50));
+    let mut next = proxy.client();
+    next.send("GET /next HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    origin.waits_for_requests(2);
+    gate.open();
+    assert_eq!(next.response().text(), "ok", "{size}");
+    let active = [("upstream", "app"), ("state", "active")];
+    proxy.metric_becomes("holdfast_upstream_connections", &active, 0.0);
+    for _ in 0..3 {
+        assert_eq!(next.get("/next").text(), "ok", "{size}");
     }
+    next.wire.half_close();
+    next.sees_a_clean_end();
+    assert!(origin.connections() <= 2, "{size}");
 }
 
 // A reset behind octets that nobody reads is told by epoll; the portable form learns of it only when
@@ -390,8 +413,9 @@ fn an_owed_origin_is_not_kept(size: usize) {
     proxy.metric_becomes("holdfast_requests_in_flight", &[], 0.0);
     gone.open();
     proxy.upstream_closed_becomes("client_unfinished", 1.0);
+    let mut next = proxy.client();
     for _ in 0..3 {
-        assert_eq!(proxy.client().get("/next").text(), "ok");
+        assert_eq!(next.get("/next").text(), "ok");
     }
     assert!(origin.requests().iter().all(|seen| seen.connection == 1));
     upload.was_taken();
@@ -526,7 +550,6 @@ fn more_full_endpoints_than_an_exchange_has_attempts_do_not_stop_the_worker() {
     let proxy = Proxy::over(&all, |c| {
         c.set("server.workers", 1);
         c.upstream("pool.max_connections", 1);
-        c.upstream("pool.queue_timeout", "9s");
     });
     let mut clients: Vec<Client> = (0..18).map(|_| proxy.client()).collect();
     for client in &mut clients {
@@ -595,7 +618,7 @@ fn is_served_after_a_late_100(late: Duration, body_timeout: &str) {
 
 #[test]
 fn waiting_for_a_100_is_not_the_clients_silence() {
-    is_served_after_a_late_100(Duration::from_millis(800), "300ms");
+    is_served_after_a_late_100(Duration::from_millis(3000), "2s");
 }
 
 #[test]
@@ -638,7 +661,9 @@ fn a_client_that_was_told_to_continue_and_does_not_is_a_408() {
 #[test]
 fn a_connection_that_never_sent_anything_does_not_hold_a_drain() {
     let origin = Origin::ok();
-    let mut proxy = Proxy::to(&origin);
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.set("drain.timeout", "10m");
+    });
     let silent: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
     let connections = [("listener", "web")];
     proxy.metric_becomes("holdfast_client_connections", &connections, 3.0);
@@ -649,11 +674,8 @@ fn a_connection_that_never_sent_anything_does_not_hold_a_drain() {
         })
     });
     let listening: Vec<JoinHandle<()>> = listening.collect();
-    let since = Instant::now();
     proxy.terminate();
-    assert_eq!(proxy.exit().code(), Some(0));
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(proxy.exit().code(), Some(0), "long before drain.timeout");
     listening.into_iter().for_each(|one| one.join().unwrap());
 }
 
@@ -661,7 +683,8 @@ fn a_connection_that_never_sent_anything_does_not_hold_a_drain() {
 fn a_first_request_that_meets_a_drain_on_its_way_is_served() {
     let origin = Origin::ok();
     let mut proxy = Proxy::with(&origin, |c| {
-        c.set("drain.idle_grace", "5s");
+        c.set("drain.idle_grace", "1m");
+        c.set("drain.timeout", "10m");
     });
     let mut client = proxy.client();
     proxy.metric_becomes("holdfast_client_connections", &[("listener", "web")], 1.0);
@@ -684,12 +707,11 @@ fn a_connection_over_the_limit_that_says_nothing_is_closed_soon() {
     });
     let mut first = proxy.client();
     first.is_still_served();
-    let mut second = proxy.client();
     let since = Instant::now();
+    let mut second = proxy.client();
     second.sees_a_clean_end();
     let took = since.elapsed();
-    assert!(took >= Duration::from_millis(400), "{took:?}");
-    assert!(took < PATIENCE / 2, "{took:?}");
+    assert!(took >= Duration::from_millis(490), "{took:?}");
     first.is_still_served();
 }
 
@@ -738,7 +760,7 @@ fn the_rest_of_an_answered_request_is_read_for_so_long_in_all() {
     client.send([post_head("POST", 1000).as_str(), "first"].concat());
     assert_eq!(client.response().text(), "early");
     let took = dripping(&mut client);
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < PATIENCE, "{took:?}");
     proxy.client_closed_becomes("unread_body", 1.0);
 }
 
@@ -753,7 +775,7 @@ fn the_rest_of_a_refused_request_is_read_for_so_long_in_all() {
     client.send(post_head("POST", 10_000));
     assert_eq!(client.response().status(), 413);
     let took = dripping(&mut client);
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < PATIENCE, "{took:?}");
     assert_eq!(origin.request_count(), 0);
 }
 
@@ -794,7 +816,9 @@ fn fails_after(interim: &'static str, request: &str, rest: &str, failing: Failin
         failing.play(peer);
     });
     let proxy = Proxy::with(&origin, |c| {
-        c.upstream("timeouts.response_header", "600ms");
+        if failing == Failing::Silence {
+            c.upstream("timeouts.response_header", "2s");
+        }
     });
     let mut client = proxy.client();
     client.send(request);
@@ -850,12 +874,7 @@ fn a_client_that_does_not_read_answers_of_our_own_is_given_up_by_a_deadline_and_
         c.listener("max_requests", "off");
     });
     let mut client = narrow_client(&proxy);
-    // Until the proxy no longer reads, which it does not while it waits for us to read.
-    client
-        .wire
-        .stream()
-        .set_write_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    // Until the proxy gives up: it does not read while it waits for us to read.
     let requests = "GET / HTTP/1.1\r\nHost: it.test\r\n\r\n".repeat(1000);
     let sent = (0..1000).take_while(|_| client.send_what_it_takes(&requests).is_ok());
     assert!(sent.count() < 1000, "it reads on and on");

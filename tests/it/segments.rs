@@ -79,37 +79,46 @@ fn small_pieces_do_not_wait_for_acknowledgements() {
     });
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
-    let slowest = (0..TIMES).map(|_| {
+    // At first a recipient acknowledges at once.
+    for _ in 0..TIMES {
+        client.get("/");
+    }
+    let each = (0..TIMES).map(|_| {
         let since = Instant::now();
         assert_eq!(client.get("/").text(), "abc");
         since.elapsed()
     });
-    let mut times: Vec<Duration> = slowest.collect();
+    let mut times: Vec<Duration> = each.collect();
     times.sort_unstable();
-    // The median, as the machine may be busy with something else.
-    let median = times[TIMES / 2];
-    assert!(median < Duration::from_millis(35), "{median:?}");
+    // The quickest, as the machine may be busy with something else: kept back, each would take longer.
+    let quickest = times[0];
+    assert!(quickest < Duration::from_millis(35), "{quickest:?}");
 }
 
 #[test]
 fn who_closed_an_origins_connection_is_counted() {
-    let origin = Origin::playing(|peer| {
+    let closing = Origin::playing(|peer| {
         peer.request();
         peer.send(OK);
-        if peer.number == 1 {
-            peer.until_closed();
-        }
     });
-    let proxy = Proxy::with(&origin, |c| {
-        c.upstream("pool.idle_timeout", "300ms");
+    let staying = Origin::ok();
+    let proxy = Proxy::configured(|c| {
+        c.set("upstreams.closing.servers", [closing.address()]);
+        c.set("upstreams.staying.servers", [staying.address()]);
+        c.set("upstreams.staying.pool.idle_timeout", "300ms");
+        c.set("routes.closing.upstream", "closing");
+        c.set("routes.staying.upstream", "staying");
+        c.set("routes.staying.path_prefix", "/staying");
     });
-    let by = |who: &str, count: f64| {
-        let labels = [("upstream", "app"), ("by", who)];
+    assert_eq!(proxy.client().get("/").status(), 200);
+    assert_eq!(proxy.client().get("/staying").status(), 200);
+    for (upstream, who, count) in [
+        ("closing", "peer", 1.0),
+        ("closing", "holdfast", 0.0),
+        ("staying", "holdfast", 1.0),
+        ("staying", "peer", 0.0),
+    ] {
+        let labels = [("upstream", upstream), ("by", who)];
         proxy.metric_becomes("holdfast_upstream_connections_closed_total", &labels, count);
-    };
-    assert_eq!(proxy.client().get("/").status(), 200);
-    by("peer", 1.0);
-    assert_eq!(proxy.client().get("/").status(), 200);
-    by("holdfast", 1.0);
-    by("peer", 1.0);
+    }
 }

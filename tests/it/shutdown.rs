@@ -33,24 +33,22 @@ fn what_is_in_flight_is_finished_and_the_exit_is_0() {
         "the client is told"
     );
     client.sees_a_clean_end();
+    drop(client);
     assert_eq!(proxy.exit().code(), Some(0));
 }
 
 #[test]
 fn with_nothing_in_flight_it_ends_soon() {
     let origin = Origin::ok();
-    let mut proxy = Proxy::to(&origin);
+    let mut proxy = Proxy::with(&origin, |c| {
+        c.set("drain.timeout", "10m");
+    });
     let mut idle = proxy.client();
     idle.get("/");
-    let since = Instant::now();
     proxy.terminate();
-    assert_eq!(proxy.exit().code(), Some(0));
-    assert!(
-        since.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        since.elapsed()
-    );
     idle.sees_a_clean_end();
+    drop(idle);
+    assert_eq!(proxy.exit().code(), Some(0), "long before drain.timeout");
     origin.waits_for_open(0);
 }
 
@@ -62,9 +60,12 @@ fn an_upload_in_flight_is_finished() {
     client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 10\r\n\r\nhello");
     eventually("the origin has the beginning", || origin.open() == 1);
     proxy.terminate();
-    std::thread::sleep(Duration::from_millis(100));
+    eventually("it waits for what is in flight", || {
+        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
+    });
     client.send("world");
     assert_eq!(client.response().status(), 200);
+    drop(client);
     assert_eq!(origin.only_request().text(), "helloworld");
     assert_eq!(proxy.exit().code(), Some(0));
 }
@@ -85,14 +86,9 @@ fn what_is_not_finished_in_time_is_cut() {
         Some(1),
         "it says that something was cut"
     );
-    assert!(proxy.stderr().contains("the drain cut 1 of its clients"));
+    proxy.tells("the drain cut 1 of its clients");
     assert!(
         since.elapsed() >= Duration::from_millis(900),
-        "{:?}",
-        since.elapsed()
-    );
-    assert!(
-        since.elapsed() < Duration::from_secs(8),
         "{:?}",
         since.elapsed()
     );
@@ -113,6 +109,7 @@ fn readyz_says_so_while_it_drains() {
     assert_eq!(proxy.admin("/livez").0, 200, "it lives until it ends");
     gate.open();
     client.response();
+    drop(client);
     assert_eq!(proxy.exit().code(), Some(0));
 }
 
@@ -125,6 +122,7 @@ fn the_access_log_is_written_out_before_the_end() {
         client.get(&format!("/{nth}"));
     }
     proxy.terminate();
+    drop(client);
     assert_eq!(proxy.exit().code(), Some(0));
     assert_eq!(proxy.log(50).len(), 50);
 }

@@ -189,23 +189,34 @@ fn soonest(word: &str) -> Option<[Duration; 2]> {
         });
     };
     let mut soonest = [Duration::MAX; 2];
-    for _ in 0..8 {
+    for nth in 0..TRIES_MOST {
+        // One that was soon enough says it; of those that were late, the machine may be the cause.
+        let is_said = word != "on" || soonest.iter().all(|time| *time < AT_ONCE);
+        if nth >= TRIES && is_said {
+            break;
+        }
         to_and_fro(&mut client);
+        let since = Instant::now();
         client.send("GET / HTTP/1.1\r\nHost: it");
-        soonest[0] = soonest[0].min(asked(&near));
+        soonest[0] = soonest[0].min(asked(&near, since));
         client.send(".test\r\n\r\n");
         assert_eq!(client.response().text(), "ok");
         to_and_fro(&mut client);
+        let since = Instant::now();
         client.send("GET /slow HTTP/1.1\r\nHost: it.test\r\n\r\n");
-        soonest[1] = soonest[1].min(asked(&far));
+        soonest[1] = soonest[1].min(asked(&far, since));
         go_on.send(()).unwrap();
         assert_eq!(client.response().text(), "ok");
     }
     Some(soonest)
 }
 
-fn asked(socket: &Socket) -> Duration {
-    let since = Instant::now();
+/// Far below the timer of a delayed acknowledgement, which is 40 ms at the least.
+const AT_ONCE: Duration = Duration::from_millis(25);
+const TRIES: usize = 8;
+const TRIES_MOST: usize = 100;
+
+fn asked(socket: &Socket, since: Instant) -> Duration {
     eventually("leave to acknowledge at once", || {
         socket.tcp_quickack().unwrap()
     });
@@ -215,10 +226,7 @@ fn asked(socket: &Socket) -> Duration {
 #[test]
 fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_auto_is_not() {
     let Some(on) = soonest("on") else { return };
-    assert!(
-        on.iter().all(|time| *time < Duration::from_millis(25)),
-        "{on:?}"
-    );
+    assert!(on.iter().all(|time| *time < AT_ONCE), "{on:?}");
     let Some(auto) = soonest("auto") else { return };
     assert!(
         auto.iter().all(|time| *time > Duration::from_millis(30)),
@@ -373,17 +381,19 @@ fn nothing_is_sampled_where_sampling_is_off() {
     assert!(!text.contains("_tcp_"), "{text}");
 }
 
-/// How often the segment now under way to this address was sent again, by `/proc/net/tcp`.
+/// How often the segment now under way to this address was sent again, by `/proc/net/tcp`. Others
+/// may have been connected with whoever had its port before.
 fn retransmits_to(address: SocketAddr) -> u32 {
     let wanted = format!("0100007F:{:04X}", address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let mut lines = table.lines().map(str::split_whitespace);
-    let found = lines.find_map(|mut fields| {
+    let lines = table.lines().map(str::split_whitespace);
+    let found = lines.filter_map(|mut fields| {
         let is_wanted = fields.nth(2) == Some(&*wanted);
         // After the remote address: the state, two queues, the timer, and retransmits, in hex.
         is_wanted
             .then(|| fields.nth(3).map(str::to_owned))
             .flatten()
     });
-    found.map_or(0, |hex| u32::from_str_radix(&hex, 16).unwrap())
+    let counts = found.map(|hex| u32::from_str_radix(&hex, 16).unwrap());
+    counts.max().unwrap_or(0)
 }

@@ -223,8 +223,8 @@ fn octets_that_come_on_an_idle_connection_retire_it() {
     assert_eq!(client.get("/").text(), "ok");
     gate.open();
     sent.wait();
-    assert_eq!(client.get("/").text(), "ok");
     proxy.upstream_closed_becomes("extra_bytes", 1.0);
+    assert_eq!(client.get("/").text(), "ok");
     assert_eq!(origin.connections(), 2);
 }
 

@@ -115,6 +115,14 @@ impl Proxy {
         for wait in ["drain.delay", "drain.idle_grace", "drain.spread"] {
             config.set(wait, "0s");
         }
+        // A machine may be busier than these defaults allow for; the tests of the keys set them.
+        for wait in [
+            "connect.timeout",
+            "pool.queue_timeout",
+            "pool.unsafe_max_idle",
+        ] {
+            config.set(&format!("defaults.upstream.{wait}"), "30s");
+        }
         config.listener("bind", "127.0.0.1:0");
         change(&mut config);
         Self::start(config, prepare)
@@ -129,10 +137,12 @@ impl Proxy {
         command
             .arg("--config")
             .arg(&file)
-            .env_remove("HOLDFAST_CONFIG");
+            .env_remove("HOLDFAST_CONFIG")
+            // A machine without a resolver is to say so at once.
+            .env("RES_OPTIONS", "timeout:1 attempts:1")
+            .stdin(Stdio::null());
         prepare(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -159,10 +169,12 @@ impl Proxy {
         self.folder.join("holdfast.toml")
     }
 
-    /// Writes its configuration anew, changed.
+    /// Writes its configuration anew, changed; whoever reads it meanwhile reads all of it.
     pub fn rewrite(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
-        fs::write(self.file(), self.config.text()).unwrap();
+        let beside = self.folder.join("holdfast.new");
+        fs::write(&beside, self.config.text()).unwrap();
+        fs::rename(beside, self.file()).unwrap();
     }
 
     /// Changes its configuration and sends HUP; waits until one has been applied.
@@ -352,8 +364,21 @@ impl Proxy {
             .collect()
     }
 
+    /// What the log of the process has said by now; the last of it may still be in the pipe.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().join("\n")
+    }
+
+    /// Waits until the log of the process has said this: the whole line.
+    #[track_caller]
+    pub fn tells(&self, text: &str) -> String {
+        let mut told = None;
+        eventually(&format!("the log says `{text}`"), || {
+            let lines = self.stderr.lock().unwrap();
+            told = lines.iter().find(|line| line.contains(text)).cloned();
+            told.is_some()
+        });
+        told.unwrap_or_default()
     }
 
     pub fn id(&self) -> u32 {
