@@ -571,7 +571,9 @@ impl Permit {
     fn failed(&mut self, error: &DialError) {
         let endpoint = &self.endpoint;
         let errors = &endpoint.metrics.connect_errors;
-        errors.of(connect_error(error)).inc();
+        if !matches!(error, DialError::NoDescriptor) {
+            errors.of(connect_error(error)).inc(); // without one, no connect was tried
+        }
         match error {
             DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
                 endpoint.on_symptom(Symptom::NoConnect);
