@@ -391,6 +391,7 @@ impl Client {
                         reset_by(By::Holdfast);
                         GracefulOutcome::TimedOut
                     }
+                    Outcome::StillTaking => GracefulOutcome::TimedOut,
                     Outcome::Reset => {
                         reset_by(By::Peer);
                         GracefulOutcome::Reset
