@@ -259,3 +259,17 @@ fn what_has_moved_is_shown_while_content_is_still_to_come() {
     gate.open();
     assert_eq!(client.response().body.len(), 2000);
 }
+
+#[test]
+fn an_upstream_without_names_shows_that_none_was_looked_up() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    let (_, text) = proxy.admin("/metrics");
+    for series in [
+        "holdfast_dns_refresh_total{upstream=\"app\",result=\"success\"} 0\n",
+        "holdfast_dns_addresses{upstream=\"app\"} 0\n",
+        "holdfast_dns_last_success_timestamp_seconds{upstream=\"app\"} 0\n",
+    ] {
+        assert!(text.contains(series), "{series}");
+    }
+}
