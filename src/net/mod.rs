@@ -10,6 +10,7 @@
 pub mod sys;
 mod socket;
 pub mod clock;
+pub mod descriptors;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[path = "poller_epoll.rs"]
 mod poller;
@@ -31,6 +32,7 @@ pub mod listen;
 pub mod inherit;
 pub mod linger;
 pub mod control;
+pub mod memory;
 pub mod handover;
 pub mod notify;
 pub mod probe;

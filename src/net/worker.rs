@@ -31,6 +31,7 @@ use futures::FutureExt as _;
 
 use crate::net::clock;
 use crate::net::clock::Deadline;
+use crate::net::descriptors::Held;
 use crate::net::lull;
 use crate::net::lull::Brought;
 use crate::net::mailbox::Letter;
@@ -55,6 +56,8 @@ struct Shared {
     mailbox: Mailbox,
     /// By which another worker takes a socket out of this one's reactor.
     remover: Remover,
+    /// Its bell, its epoll and the second handle on that.
+    _held: Held<3>,
 }
 
 struct Local {
@@ -94,11 +97,13 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
     let mailbox = Mailbox::new()?;
     let reactor = Rc::new(Reactor::new(mailbox.bell())?);
     let remover = reactor.remover()?;
+    let held = Held::new();
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         index,
         pulse: AtomicU64::new(0),
         mailbox,
         remover,
+        _held: held,
     }));
     let address = Address(shared);
     let local = Rc::new(Local {

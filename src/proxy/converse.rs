@@ -99,7 +99,11 @@ async fn await_octets(client: &mut Client) -> Result<(), Ending> {
                 Poll::Ready(Err(Ending::linger(CloseReason::Drain)))
             }
             Poll::Ready(Err(TimedOut)) => Poll::Ready(Err(introduce::on_silence(client))),
-            Poll::Pending => Poll::Pending,
+            // At once: a close in stages would keep the descriptor that is wanted.
+            Poll::Pending => match service.shed.closes(client.live.since_micros()) {
+                Some(reason) => Poll::Ready(Err(Ending::close(reason))),
+                None => Poll::Pending,
+            },
         }
     })
     .await

@@ -3,6 +3,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::net::clock;
@@ -98,6 +99,24 @@ impl Endpoint {
         self.surplus
             .store(surplus.saturating_sub(closed), Ordering::Relaxed);
         self.bury(retired);
+    }
+
+    /// Since when its connection idles that does so for longest.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.pool.lock().ledger.idle_since()
+    }
+
+    /// Closes that one; answers how many have closed.
+    pub fn close_oldest(&self, reason: CloseReason) -> u64 {
+        let mut retired = Vec::new();
+        self.pool
+            .lock()
+            .ledger
+            .retire_longest_idle(reason, &mut retired);
+        let closed = retired.len() as u64;
+        self.bury(retired);
+        closed
     }
 
     fn act(&self, change: Option<Change>) {

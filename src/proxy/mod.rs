@@ -14,6 +14,7 @@ pub mod household;
 pub mod tend;
 pub mod lent;
 pub mod heed;
+pub mod shedding;
 pub mod checkout;
 pub mod upstream;
 pub mod service;

@@ -56,6 +56,7 @@ use crate::proxy::service::Route;
 use crate::proxy::tail::Waits;
 use crate::proxy::tunnel;
 use std::cell::Cell;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -457,7 +458,13 @@ impl Exchange<'_> {
                     protocol,
                     draining: &self.client.service.draining,
                 };
-                tunnel::tunnel(&self.client.stream, stream, early, terms, carried).await
+                let client = self.client;
+                let tell = || {
+                    client.tell_octets();
+                    lent.tell_octets();
+                };
+                let tunnel = tunnel::tunnel(&client.stream, stream, early, terms, carried);
+                account::telling(pin!(tunnel), tell).await
             }
             None => tunnel::TunnelEnd::OriginBroke,
         };
