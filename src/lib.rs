@@ -43,14 +43,17 @@
 //!         proxy/reply       or an answer of our own, with its reason
 //!         proxy/account     counted (observe/*_metrics) and logged (observe/record)
 //!     proxy/converse    the next request, or the end: proxy/client, net/linger
+//!       proxy/tail        pipelined answers wait for company while the worker is busy
 //! ```
 //!
 //! How each attempt went is the endpoint's health (`policy/health`, `proxy/condition`,
 //! `proxy/heed`); `app/checks` asks endpoints besides. Beside it `proxy/tend` watches the parked
 //! connections and takes the pulse of all (`proxy/pulse`), `app/refresh` looks names up,
 //! `app/reload` brings another configuration and `proxy/replan` puts what changed into service.
-//! `app/life` lives the process's life: it hears signals, hands the sockets over to a new process
-//! (`net/handover`), and drains at the end (`policy/drain`, driven by `app/shutdown`).
+//! `app/shedding` watches how many descriptors are open: `policy/shedding` says what is given up for
+//! want of them, and `proxy/shedding` does so. `app/life` lives the process's life: it hears signals,
+//! hands the sockets over to a new process (`net/handover`), and drains at the end (`policy/drain`,
+//! driven by `app/shutdown`).
 //!
 //! # What is always true
 //!

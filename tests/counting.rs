@@ -117,8 +117,12 @@ fn an_exchange_allocates_nothing_in_its_worker() {
         (0..REQUESTS).for_each(|_| client.ask(&request));
         let allocated = allocations_of_the_worker() - before;
         // Asking is a letter to the worker; a few more may come of an answer that was split in
-        // another way than any before. An allocation a request would be two hundred.
-        assert!(allocated <= 3, "{what}: {allocated} in {REQUESTS} requests");
+        // another way than any before, or of storage let go meanwhile on a machine that others keep
+        // busy. An allocation a request would be two hundred.
+        assert!(
+            allocated <= 10,
+            "{what}: {allocated} in {REQUESTS} requests"
+        );
     }
     std::fs::remove_file(log).unwrap();
 }

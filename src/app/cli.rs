@@ -14,8 +14,11 @@ use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
 
+use crate::app::assemble;
+use crate::app::budget;
 use crate::config;
 use crate::config::Loaded;
+use crate::config::Settings;
 use crate::config::Sources;
 use crate::config::explain;
 use crate::config::source::FILE_VARIABLE;
@@ -23,6 +26,8 @@ use crate::config::source::Flag;
 use crate::config::source::Given;
 use crate::config::source::VARIABLE_PREFIX;
 use crate::config::source::Variables;
+use crate::net::control;
+use crate::net::memory;
 
 /// What may be chosen for a demo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,10 +235,18 @@ fn check(sources: &Sources, verbosity: Verbosity) -> u8 {
                 Verbosity::Summary => String::new(),
                 Verbosity::Explain => explain::explain(&loaded),
             };
-            show(format!("{explained}ok: {}\n", explain::summary(&loaded)).as_bytes())
+            let summary = explain::summary(&loaded);
+            show(format!("{explained}ok: {summary}\n{}", needs(&loaded.settings)).as_bytes())
         }
         Err(complaints) => wrong(&complaints.to_string()),
     }
+}
+
+/// What the configuration needs at most, beside what a process started from here would have.
+fn needs(settings: &Settings) -> String {
+    let workers = assemble::workers(settings.server.workers);
+    let budget = budget::reckon(settings, workers, |at| budget::configured(settings, at));
+    budget.lines(control::raise_descriptor_limit(), memory::limit())
 }
 
 /// The file on the command line is over the one that the environment names.

@@ -2,20 +2,21 @@
 //!
 //! Settings become listeners, upstreams and workers here; signals and the admin plane act on them.
 
+pub mod resolve;
+pub mod assemble;
+pub mod budget;
 pub mod cli;
 pub mod readiness;
 pub mod token;
 pub mod connections;
 pub mod page;
 pub mod config_view;
-pub mod resolve;
-pub mod assemble;
 pub mod names;
 pub mod refresh;
 pub mod checks;
 pub mod ports;
 pub mod upstreams_view;
-pub mod descriptors;
+pub mod shedding;
 pub mod workers;
 pub mod sockets;
 pub mod reload;

@@ -46,7 +46,7 @@ struct Upstream {
     settings: settings::Upstream,
     servers: Vec<Server>,
     /// For those that have names.
-    metrics: Option<Arc<DnsMetrics>>,
+    metrics: Arc<DnsMetrics>,
     /// Its endpoints that leave, and when their pools are closed.
     leaving: Vec<(Arc<Endpoint>, Instant)>,
 }
@@ -104,15 +104,11 @@ impl Names {
     #[must_use]
     pub fn new(settings: &Settings, service: &Service, workers: usize) -> Self {
         let each = settings.upstreams.iter().enumerate();
-        let upstream = |(at, upstream): (usize, &settings::Upstream)| {
-            let servers = servers(at, upstream);
-            let named = servers.iter().any(|at| matches!(at, Server::Name(_)));
-            Upstream {
-                settings: upstream.clone(),
-                servers,
-                metrics: named.then(|| service.metrics.dns(&upstream.name)),
-                leaving: Vec::new(),
-            }
+        let upstream = |(at, upstream): (usize, &settings::Upstream)| Upstream {
+            settings: upstream.clone(),
+            servers: servers(at, upstream),
+            metrics: service.metrics.dns(&upstream.name),
+            leaving: Vec::new(),
         };
         Self {
             dns: settings.dns.clone(),
@@ -293,19 +289,15 @@ impl Upstream {
             Err(Unresolved::TimedOut(_)) => DnsResult::Timeout,
             Err(Unresolved::Failed(_) | Unresolved::NoAddress(_)) => DnsResult::Failure,
         };
-        if let Some(metrics) = &self.metrics {
-            metrics.refreshes.of(result_word).inc();
-        }
+        self.metrics.refreshes.of(result_word).inc();
         let (change, news) = name.take(result, keep);
         tell(service, self.settings.name.as_str(), name, (&change, news));
         let addresses: usize = self.names().map(|name| name.known.addresses().len()).sum();
         // `None`, never, is less than any time.
         let longest = self.names().map(|name| name.last_success).min();
-        if let Some(metrics) = &self.metrics {
-            let shown = u32::try_from(addresses).map_or(f64::MAX, f64::from);
-            metrics.addresses.set(shown);
-            metrics.succeeded(longest.flatten());
-        }
+        let shown = u32::try_from(addresses).map_or(f64::MAX, f64::from);
+        self.metrics.addresses.set(shown);
+        self.metrics.succeeded(longest.flatten());
         Some(change)
     }
 

@@ -275,6 +275,8 @@ impl Reloader {
         let service = &self.service;
         let most = settings.server.max_connections;
         service.max_connections.store(most, Ordering::Relaxed);
+        let reserve = settings.server.fd_reserve;
+        service.shed.reserve.store(reserve, Ordering::Relaxed);
         service
             .draining
             .set(assemble::drain::settings(&settings.drain));

@@ -3,6 +3,7 @@
 //! The main thread is the control plane: signals, the admin listener, what the workers tell, and
 //! the files of the configuration. Requests are the workers' alone.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,9 +21,9 @@ use crate::app::assemble;
 use crate::app::assemble::Assembled;
 use crate::app::assemble::Placed;
 use crate::app::assemble::logs;
+use crate::app::budget;
 use crate::app::checks;
 use crate::app::checks::Checked;
-use crate::app::descriptors;
 use crate::app::life::Heirloom;
 use crate::app::life::Life;
 use crate::app::life::News;
@@ -38,6 +39,7 @@ use crate::app::refresh::Refresh;
 use crate::app::reload;
 use crate::app::reload::Reloader;
 use crate::app::resolve;
+use crate::app::shedding;
 use crate::app::sockets::Sockets;
 use crate::app::watchdog;
 use crate::app::workers;
@@ -51,10 +53,12 @@ use crate::net::admin_serve::AdminListener;
 use crate::net::clock;
 use crate::net::control;
 use crate::net::control::Asks;
+use crate::net::descriptors;
 use crate::net::handover;
 use crate::net::handover::Program;
 use crate::net::inherit::Inherited;
 use crate::net::listen::Local;
+use crate::net::memory;
 use crate::net::notify;
 use crate::net::worker;
 use crate::observe::ErrorLog;
@@ -93,6 +97,7 @@ async fn live(
     inherited: Inherited,
     started: impl FnOnce(&Listening),
 ) -> Result<(), String> {
+    control::begin().await;
     let settings = &loaded.settings;
     let errors = logs::errors(&settings.log);
     let addresses = names::unresolved(&settings.upstreams);
@@ -107,6 +112,10 @@ async fn live(
     let names = Arc::new(Mutex::new(Names::new(settings, &service, workers)));
     let refresh = Refresh::begin(&names, &service, resolve::system()).await;
     make_room(settings, &service, workers);
+    // Before the first client: those who come at once in numbers must find them counted. What cannot
+    // be listed is not counted, for which the reserve is wide enough.
+    descriptors::take_stock().ok();
+    service.shed.look(&[], &service.live);
     ports::warn(&service);
     let mut sockets = Sockets::new(workers, inherited);
     let Taken {
@@ -173,9 +182,13 @@ async fn live(
     let refresh = pin!(refresh.run_with(renewed));
     let watching = pin!(watchdog::watch(&watched));
     let checks = pin!(checks::run(&checked, &watched));
+    let shedding = pin!(shedding::watch(&watched));
     // None of these ends; they go on as long as there is a life.
 
-    let beside = select(select(admin, checks), select(refresh, watching));
+    let beside = select(
+        select(admin, checks),
+        select(refresh, select(watching, shedding)),
+    );
     let ended = match select(life, beside).await {
         Either::Left((ended, _)) => ended,
         Either::Right(_) => Err("a part of the control plane has ended".to_owned()),
@@ -245,19 +258,27 @@ async fn all_began(told: &mut UnboundedReceiver<Told>, workers: usize) -> Result
     Ok(())
 }
 
-/// Takes all the descriptors that may be had, and warns if they are too few.
+/// Takes all the descriptors that may be had, and warns if they or the memory are too few.
 fn make_room(settings: &Settings, service: &Service, workers: usize) {
     let limit = control::raise_descriptor_limit();
-    let needed = descriptors::needed(settings, service, workers);
-    if let Some(says) = descriptors::warning(needed, limit) {
-        service.errors.log(
-            clock::wall(),
-            Severity::Warn,
-            "descriptors",
-            &says,
-            &[("needed", &needed)],
-        );
-    }
+    let plan = service.plan();
+    let caps = |at: usize| {
+        let endpoints = plan.upstreams.get(at).into_iter();
+        let endpoints = endpoints.flat_map(|upstream| &upstream.endpoints);
+        let caps = endpoints.map(|at| u64::from(at.pool.counts().max_connections));
+        caps.fold(0, u64::saturating_add)
+    };
+    let budget = budget::reckon(settings, workers, caps);
+    let warn = |event, needed: u64, says: Option<String>| {
+        if let Some(says) = says {
+            let (errors, facts) = (&service.errors, [("needed", &needed as &dyn Display)]);
+            errors.log(clock::wall(), Severity::Warn, event, &says, &facts);
+        }
+    };
+    let of_fds = budget.too_many_descriptors(limit);
+    warn("descriptors", budget.descriptors.needed(), of_fds);
+    let of_memory = budget.too_much_memory(memory::limit());
+    warn("memory", budget.memory.needed(), of_memory);
 }
 
 fn bind_admin(address: SocketAddr, sockets: &mut Sockets) -> Result<AdminListener, String> {

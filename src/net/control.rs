@@ -21,6 +21,12 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
 }
 
+/// Has the runtime open what it sleeps in (an epoll, timers) now, and not when descriptors are
+/// short: it does so at its first sleep, and panics if it cannot.
+pub async fn begin() {
+    async_std::task::sleep(Duration::from_micros(1)).await;
+}
+
 /// Sleeps on the control plane.
 pub async fn sleep(duration: Duration) {
     async_std::task::sleep(duration).await;

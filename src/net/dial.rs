@@ -13,6 +13,8 @@ use socket2::Socket;
 use socket2::TcpKeepalive;
 
 use crate::net::clock::Deadline;
+use crate::net::descriptors;
+use crate::net::descriptors::Room;
 use crate::net::quickack::QuickAck;
 use crate::net::reactor::Initially;
 use crate::net::socket;
@@ -68,7 +70,7 @@ pub enum DialError {
     Unreachable,
     /// No local port is free towards the endpoint (EADDRNOTAVAIL, EADDRINUSE): our trouble.
     NoPort,
-    /// No descriptor is free (EMFILE, ENFILE): our trouble.
+    /// No descriptor is free (EMFILE, ENFILE) but for the reserve: our trouble.
     NoDescriptor,
     /// Anything else.
     Io(io::Error),
@@ -84,6 +86,9 @@ pub async fn dial(
     source: Option<IpAddr>,
     deadline: Deadline,
 ) -> Result<Stream, DialError> {
+    if descriptors::room() == Room::None {
+        return Err(DialError::NoDescriptor);
+    }
     let (socket, begun) = begin(to, options, source)?;
     let stream = match begun {
         Begun::Connected => {
@@ -175,7 +180,9 @@ impl TcpOptions {
 
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        errno.into_iter().for_each(descriptors::note);
+        match errno {
             Some(Errno::CONNREFUSED | Errno::CONNRESET) => Self::Refused,
             Some(Errno::TIMEDOUT) => Self::TimedOut,
             Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN) => {

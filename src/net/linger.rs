@@ -2,7 +2,8 @@
 //!
 //! A close with unread octets in the receive buffer makes the kernel send RST, and a RST makes the
 //! client's kernel throw away an answer that the client has not read yet. So: send FIN, read and
-//! discard within bounds, then close.
+//! discard within bounds, then close. A RST of our own would throw away what our kernel has yet to
+//! deliver; so who is only slow to take an answer is left to the kernel, which goes on.
 
 use crate::net::buffer;
 use crate::net::clock::Deadline;
@@ -15,8 +16,10 @@ use crate::net::stream::Stream;
 pub enum Outcome {
     /// The peer sent its FIN: it has read everything.
     Clean,
-    /// The peer did not close in time, or sent more than we care to discard.
+    /// The peer did not close in time, or sent more than we care to discard: it was reset.
     TimedOut,
+    /// The peer did not close in time, since it has yet to take what we sent.
+    StillTaking,
     /// The peer reset the connection.
     Reset,
 }
@@ -32,6 +35,7 @@ pub async fn linger(stream: Stream, most: u64, deadline: Deadline) -> Outcome {
                 Some(rest) => left = rest,
                 None => break Outcome::TimedOut,
             },
+            Err(Fault::TimedOut) if !stream.is_sent_out() => break Outcome::StillTaking,
             Err(Fault::TimedOut) => break Outcome::TimedOut,
             Err(Fault::Reset | Fault::Io(_)) => break Outcome::Reset,
         }

@@ -27,10 +27,10 @@ use rustix::io::FdFlags;
 use socket2::SockAddr;
 
 use crate::net::clock::Deadline;
+use crate::net::descriptors;
 use crate::net::dial::TcpOptions;
 use crate::net::reactor::Initially;
 use crate::net::socket;
-use crate::net::stream::Fault;
 use crate::net::stream::Stream;
 use crate::net::worker;
 
@@ -337,11 +337,10 @@ impl Listener {
                 Ok(Some((socket, peer.unwrap_or(LOCAL_PEER))))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(Errno::MFILE) => Err(AcceptTrouble::ProcessDescriptors),
-            Err(Errno::NFILE) => Err(AcceptTrouble::SystemDescriptors),
-            Err(Errno::NOBUFS | Errno::NOMEM) => Err(AcceptTrouble::Memory),
-            Err(Errno::CONNABORTED | Errno::PROTO) => Err(AcceptTrouble::Aborted),
-            Err(_) => Err(AcceptTrouble::Unexpected),
+            Err(error) => {
+                descriptors::note(error);
+                Err(error.into())
+            }
         }
     }
 }
@@ -364,9 +363,15 @@ impl AcceptTrouble {
     }
 }
 
-impl From<Fault> for AcceptTrouble {
-    fn from(_: Fault) -> Self {
-        Self::Unexpected
+impl From<Errno> for AcceptTrouble {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::MFILE => Self::ProcessDescriptors,
+            Errno::NFILE => Self::SystemDescriptors,
+            Errno::NOBUFS | Errno::NOMEM => Self::Memory,
+            Errno::CONNABORTED | Errno::PROTO => Self::Aborted,
+            _ => Self::Unexpected,
+        }
     }
 }
 
@@ -377,7 +382,8 @@ const LOCAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 const PAUSE_LEAST: Duration = Duration::from_millis(10);
 
 /// Longest pause: the time after which new connections are served again once descriptors are free.
-const PAUSE_MOST: Duration = Duration::from_millis(500);
+/// Five failures a second cost nothing.
+const PAUSE_MOST: Duration = Duration::from_millis(200);
 
 /// Most connections taken from a queue that is about to be closed: the longest queue there is.
 const QUEUE_MOST: usize = 65_536;

@@ -10,6 +10,7 @@
 pub mod sys;
 mod socket;
 pub mod clock;
+pub mod descriptors;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[path = "poller_epoll.rs"]
 mod poller;
@@ -18,6 +19,7 @@ mod poller;
 mod poller;
 pub mod reactor;
 mod mailbox;
+pub mod lull;
 pub mod worker;
 pub mod quickack;
 pub mod stream;
@@ -30,6 +32,7 @@ pub mod listen;
 pub mod inherit;
 pub mod linger;
 pub mod control;
+pub mod memory;
 pub mod handover;
 pub mod notify;
 pub mod probe;

@@ -11,6 +11,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use crate::net::descriptors;
+use crate::net::descriptors::Held;
+use crate::net::descriptors::Room;
 use crate::net::shelf::Shelf;
 use crate::net::shelf::Thinned;
 use crate::net::stream::Fault;
@@ -28,6 +31,7 @@ struct Ends {
     inlet: OwnedFd,
     /// And come out here.
     outlet: OwnedFd,
+    _held: Held<2>,
 }
 
 impl Pipe {
@@ -35,7 +39,10 @@ impl Pipe {
     #[must_use]
     pub fn lend() -> Option<Self> {
         let kept = PIPES.with_borrow_mut(Shelf::take);
-        let ends = kept.or_else(|| make().ok())?;
+        let ends = kept.or_else(|| match descriptors::is_ample() {
+            Room::Some => make().inspect_err(|error| descriptors::note(*error)).ok(),
+            Room::None => None, // copying costs time only
+        })?;
         Some(Self {
             ends: Some(ends),
             held: 0,
@@ -105,7 +112,11 @@ fn make() -> Result<Ends, Errno> {
     let (outlet, inlet) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     // Where the user's share of pipe memory is used up (pipe(7)) it stays as it is: smaller bites.
     let _size = rustix::pipe::fcntl_setpipe_size(&inlet, PIPE_OCTETS);
-    Ok(Ends { inlet, outlet })
+    Ok(Ends {
+        inlet,
+        outlet,
+        _held: Held::new(),
+    })
 }
 
 #[cfg(any(not(target_os = "linux"), feature = "portable"))]

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::net::clock::Deadline;
+use crate::net::descriptors::Held;
 use crate::net::poller::Aside;
 use crate::net::poller::Socket;
 use crate::net::quickack::QuickAck;
@@ -56,6 +57,8 @@ pub struct Detached {
 /// hand a dozen times an exchange, and only a pointer moves then.
 struct Core {
     socket: Socket,
+    /// Counted as long as the socket is open.
+    _held: Held<1>,
     /// The worker it is registered with, and its key there.
     home: Address,
     key: Key,
@@ -121,6 +124,7 @@ impl Stream {
         let key = reactor.register(&socket, initially)?;
         let core = Box::new(Core {
             socket,
+            _held: Held::new(),
             home,
             key,
             received: Cell::new(0),
@@ -234,11 +238,15 @@ impl Stream {
         mut slices: &mut [IoSlice<'_>],
         patience: Duration,
     ) -> Result<(), Fault> {
-        IoSlice::advance_slices(&mut slices, 0); // drops empty ones in front
-        while !slices.is_empty() {
+        let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
+        while left > 0 {
             match self.try_write(slices)? {
                 0 => self.room(patience).await?,
-                count => IoSlice::advance_slices(&mut slices, count),
+                count if count == left => break,
+                count => {
+                    left -= count;
+                    IoSlice::advance_slices(&mut slices, count);
+                }
             }
         }
         Ok(())

@@ -31,6 +31,9 @@ use futures::FutureExt as _;
 
 use crate::net::clock;
 use crate::net::clock::Deadline;
+use crate::net::descriptors::Held;
+use crate::net::lull;
+use crate::net::lull::Brought;
 use crate::net::mailbox::Letter;
 use crate::net::mailbox::Mailbox;
 use crate::net::mailbox::Sleep;
@@ -53,6 +56,8 @@ struct Shared {
     mailbox: Mailbox,
     /// By which another worker takes a socket out of this one's reactor.
     remover: Remover,
+    /// Its bell, its epoll and the second handle on that.
+    _held: Held<3>,
 }
 
 struct Local {
@@ -92,11 +97,13 @@ pub fn run(index: usize, begin: impl FnOnce()) -> io::Result<()> {
     let mailbox = Mailbox::new()?;
     let reactor = Rc::new(Reactor::new(mailbox.bell())?);
     let remover = reactor.remover()?;
+    let held = Held::new();
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         index,
         pulse: AtomicU64::new(0),
         mailbox,
         remover,
+        _held: held,
     }));
     let address = Address(shared);
     let local = Rc::new(Local {
@@ -281,8 +288,9 @@ impl Local {
             self.read_letters(&mut letters);
             let again_by = self.call_hooks();
             let may_sleep = self.ready.borrow().is_empty() && self.stop.get() == Stop::NotYet;
+            let lull_is_awaited = lull::is_awaited();
             let limit = match (may_sleep, self.address.0.mailbox.fall_asleep()) {
-                (true, Sleep::Sound) => until(again_by),
+                (true, Sleep::Sound) if !lull_is_awaited => until(again_by),
                 _ => Some(Duration::ZERO),
             };
             self.beat();
@@ -292,6 +300,17 @@ impl Local {
             if bell == Bell::Rang {
                 self.address.0.mailbox.still();
             }
+            if lull_is_awaited {
+                lull::after_turn(self.brought(bell));
+            }
+        }
+    }
+
+    fn brought(&self, bell: Bell) -> Brought {
+        let nothing = self.ahead.borrow().is_empty() && self.ready.borrow().is_empty();
+        match nothing && bell == Bell::Still {
+            true => Brought::Nothing,
+            false => Brought::Work,
         }
     }
 

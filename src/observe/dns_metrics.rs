@@ -11,7 +11,7 @@ use crate::observe::table::Table;
 use crate::observe::words::DnsResult;
 use crate::observe::words::Word as _;
 
-/// What an upstream with names counts; one of literal addresses has none of it.
+/// What the names of an upstream count; one of literal addresses shows 0.
 #[derive(Debug)]
 pub struct DnsMetrics {
     /// Look-ups, by how they went.

@@ -114,6 +114,12 @@ impl LiveConn {
         self.nth.load(Ordering::Relaxed)
     }
 
+    /// Since when it does what it is doing, in microseconds since the process started.
+    #[must_use]
+    pub fn since_micros(&self) -> u64 {
+        self.since_micros.load(Ordering::Relaxed)
+    }
+
     /// An operator wants it closed.
     pub fn dismiss(&self) {
         self.dismissed.store(true, Ordering::Relaxed);
@@ -136,7 +142,7 @@ impl LiveConn {
             nth: self.nth.load(Ordering::Relaxed),
             rx: self.rx.load(Ordering::Relaxed),
             tx: self.tx.load(Ordering::Relaxed),
-            since_micros: self.since_micros.load(Ordering::Relaxed),
+            since_micros: self.since_micros(),
         }
     }
 }
@@ -249,6 +255,26 @@ impl LiveTable {
             views.extend(conns.iter().map(|conn| conn.view()));
         }
         views
+    }
+
+    /// Of the clients that rest since before `until`, the moment since when the `count` that rest for
+    /// longest do so, or longer; all of them, if they are not so many. `None`: there is none.
+    #[must_use]
+    pub fn resting_since(&self, count: u64, until: u64) -> Option<u64> {
+        let last = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .checked_sub(1)?;
+        let mut since = Vec::new();
+        for shard in 0..self.shards.len() {
+            let shard = self.lock(shard);
+            let conns = shard.open.iter().map(|(_, conn)| conn);
+            let clients = conns.filter(|conn| conn.facts.side == Side::Client);
+            let resting = clients.filter(|conn| conn.phase() == Phase::Idle);
+            let moments = resting.map(|conn| conn.since_micros());
+            since.extend(moments.filter(|since| *since < until));
+        }
+        let last = last.min(since.len().checked_sub(1)?);
+        Some(*since.select_nth_unstable(last).1)
     }
 
     /// The open connection of this number.
@@ -415,6 +441,26 @@ mod tests {
             (Phase::RequestHead, 99, 3)
         );
         assert_eq!((view.rx, view.tx, view.facts.id), (15, 1, ConnId(1)));
+    }
+
+    #[test]
+    fn those_who_rest_longest_are_known_by_the_moment_since_when_they_do() {
+        let table = LiveTable::new(1);
+        let handles: Vec<_> = (0..6)
+            .map(|id| {
+                let side = [Side::Client, Side::Upstream][usize::from(id == 0)];
+                let handle = table.open(LiveFacts { side, ..facts(id) }, Phase::Idle);
+                handle.enter(Phase::Idle, 10 * id);
+                handle
+            })
+            .collect();
+        handles[2].enter(Phase::Wait, 20);
+        let since = |count, until| table.resting_since(count, until);
+        assert_eq!((since(0, 99), since(1, 99)), (None, Some(10)));
+        assert_eq!((since(2, 99), since(3, 99)), (Some(30), Some(40)));
+        // No more of them than there are, and nobody who came to rest too late.
+        assert_eq!((since(99, 99), since(99, 40)), (Some(50), Some(30)));
+        assert_eq!(since(1, 10), None);
     }
 
     fn closes(why: CloseReason) -> Close {

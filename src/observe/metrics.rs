@@ -19,6 +19,7 @@ use crate::observe::counter::Counter;
 use crate::observe::dns_metrics::DnsMetrics;
 use crate::observe::drain_metrics::DrainMetrics;
 use crate::observe::endpoint_metrics::EndpointBook;
+use crate::observe::gauge::Level;
 use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::process::ProcessMetrics;
 use crate::observe::registry::Info;
@@ -77,6 +78,8 @@ pub struct Metrics {
     pub drain: DrainMetrics,
     /// Client connections that ended in a drain.
     pub drain_closed: Table<Drained, Counter>,
+    /// What is given up for want of descriptors: the step, by its number.
+    pub fd_pressure: Level,
     /// Whether each worker turns.
     pub workers: Vec<WorkerMetrics>,
     /// Reloads of the configuration.
@@ -147,6 +150,7 @@ impl Metrics {
                 )
             }),
             drain: DrainMetrics::new(r),
+            fd_pressure: r.level(FD_PRESSURE, &[]),
             drain_closed: DrainMetrics::closed(r),
             workers: (0..shape.workers)
                 .map(|index| WorkerMetrics::new(r, index))
@@ -297,6 +301,11 @@ const LOG_DROPPED: Info = Info {
 const PANICS: Info = Info {
     name: "holdfast_panics_total",
     help: "Tasks that panicked; each cost a connection.",
+};
+
+const FD_PRESSURE: Info = Info {
+    name: "holdfast_fd_pressure",
+    help: "0 calm, 1 idle connections to origins close, 2 clients between requests too, 3 new clients are refused.",
 };
 
 #[cfg(test)]
@@ -498,7 +507,7 @@ mod tests {
         let web = Name::parse("web").unwrap();
         metrics.listener(&web).limit.set(f64::INFINITY);
         let text = metrics.expose();
-        let limit = r#"holdfast_client_connections_limit{listener="web"} inf"#;
+        let limit = r#"holdfast_client_connections_limit{listener="web"} +Inf"#;
         assert!(text.contains(limit));
     }
 

@@ -8,6 +8,8 @@ pub mod health;
 pub mod retry;
 pub mod answers;
 pub mod admission;
+pub mod budget;
+pub mod shedding;
 pub mod body_rate;
 pub mod drain;
 pub mod websocket;

@@ -512,7 +512,7 @@ mod tests {
         #[test]
         fn whatever_comes_is_decided_within_the_limit_and_no_octet_beyond_it_is_asked_for(
             begins in proptest::sample::select(vec![SIGNATURE_V1, SIGNATURE_V2, b""]),
-            rest in proptest::collection::vec(proptest::num::u8::ANY, 560),
+            rest in proptest::collection::vec(proptest::num::u8::ANY, HEADER_OCTETS_MAX),
         ) {
             let octets = [begins, &rest[..]].concat();
             let decided = read(&octets);

@@ -171,6 +171,12 @@ impl<C> Shelves<C> {
         }
     }
 
+    /// Since when the oldest of all idles.
+    pub(super) fn oldest_since(&self) -> Option<Instant> {
+        let heads = self.shelves.iter().filter_map(VecDeque::front);
+        heads.map(|idle| idle.since).min()
+    }
+
     /// Takes the oldest of all.
     pub(super) fn take_oldest(&mut self) -> Option<Idle<C>> {
         let worker = self.extreme(End::Oldest)?;

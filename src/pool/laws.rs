@@ -158,6 +158,24 @@ fn a_client_among_others_has_at_most_half_of_the_line() {
 }
 
 #[test]
+fn what_idles_for_longest_leaves_first_when_descriptors_run_out() {
+    let mut scene = Scene::of(limits(4));
+    let begun = scene.now;
+    scene.park(0, 3);
+    for nth in 0..3 {
+        let since = begun + Duration::from_secs(nth);
+        assert_eq!(scene.ledger.idle_since(), Some(since));
+        let retired = &mut scene.retired;
+        scene
+            .ledger
+            .retire_longest_idle(CloseReason::FdPressure, retired);
+    }
+    assert_eq!((scene.ledger.idle_since(), scene.ledger.open()), (None, 0));
+    let reasons = scene.retired.iter().map(|(_, reason)| *reason);
+    assert!(reasons.eq([CloseReason::FdPressure; 3]));
+}
+
+#[test]
 fn every_idle_connection_leaves_an_endpoint_that_is_ejected() {
     let mut scene = Scene::of(limits(4));
     for _ in 0..2 {
@@ -727,6 +745,7 @@ enum Op {
         pick: usize,
     },
     Expire,
+    RetireLongestIdle,
     Limits {
         max_connections: u32,
         max_idle: u32,
@@ -756,6 +775,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => pick().prop_map(|pick| Op::Cancel { pick }),
         2 => pick().prop_map(|pick| Op::RemoveIdle { pick }),
         2 => Just(Op::Expire),
+        1 => Just(Op::RetireLongestIdle),
         1 => (1..8u32, 0..6u32, 1..5u32, 1..20u64).prop_map(
             |(max_connections, max_idle, max_connecting, idle_secs)| Op::Limits {
                 max_connections,
@@ -990,6 +1010,14 @@ impl Outside {
                     assert_eq!(removed.wake, None, "law 7");
                     self.left(removed.conn);
                 }
+            }
+            Op::RetireLongestIdle => {
+                let (since, reason) = (self.ledger.idle_since(), CloseReason::FdPressure);
+                let mut retired = Vec::new();
+                self.ledger.retire_longest_idle(reason, &mut retired);
+                assert_eq!(retired.len(), usize::from(since.is_some()));
+                assert!(self.ledger.idle_since() >= since || self.ledger.idle_since().is_none());
+                retired.into_iter().for_each(|(conn, _)| self.left(conn));
             }
             Op::Expire => {
                 if let Some((canary, rested)) = self.ledger.survived(self.now) {

@@ -596,6 +596,29 @@ impl<C> Ledger<C> {
         }
     }
 
+    /// Since when the connection idles that does so for longest, the canary included.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        let canary = self.canary.as_ref().map(|idle| idle.since);
+        earlier(canary, self.shelves.oldest_since())
+    }
+
+    /// Takes the connection that has idled for longest. By law 7 nobody waits for its place.
+    pub fn retire_longest_idle(
+        &mut self,
+        reason: CloseReason,
+        retired: &mut Vec<(C, CloseReason)>,
+    ) {
+        // The canary idles for longer than any other: that is what it is for.
+        match self.canary.take() {
+            Some(canary) => {
+                self.depart(reason);
+                retired.push((canary.conn, reason));
+            }
+            None => self.retire_idle(reason, 1, retired),
+        }
+    }
+
     /// Closes the ledger: idle connections go to `retired`, what returns later retires with the
     /// same reason, checkouts are refused. The waiters returned are sent away and must be woken;
     /// those already served keep what they were handed.

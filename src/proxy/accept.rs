@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer;
 use crate::net::clock;
+use crate::net::descriptors::Room;
 use crate::net::listen::AcceptTrouble;
 use crate::net::listen::Accepted;
 use crate::net::listen::Bound;
@@ -143,7 +145,12 @@ pub async fn accept(post: Post, service: Arc<Service>) {
         let closes = service.standing() >= Standing::Closing || shut.0.load(Ordering::Acquire);
         closes.then_some(())
     };
-    let accepting = async { while rouse::unless(closes, socket.accept(take)).await.is_ok() {} };
+    let accepting = async {
+        while rouse::unless(closes, pin!(socket.accept(take)))
+            .await
+            .is_ok()
+        {}
+    };
     rouse::listed(accepting).await;
     // Their handshakes are over: a close would reset them.
     socket.accept_the_rest(take);
@@ -151,6 +158,9 @@ pub async fn accept(post: Post, service: Arc<Service>) {
 
 fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &Arc<Service>) {
     listener.metrics.accepted.inc();
+    if service.shed.room() == Room::None {
+        return reject(socket, peer, RejectReason::FdPressure, (listener, service));
+    }
     let most = service.max_connections.load(Ordering::Relaxed);
     if Listener::take_place(&service.clients, Some(most)) == Taken::Full {
         return reject(socket, peer, RejectReason::GlobalLimit, (listener, service));
@@ -219,6 +229,7 @@ fn reject(
     listener.metrics.rejected.of(why).inc();
     let (reason, error) = match why {
         RejectReason::ListenerLimit => (CloseReason::ListenerLimit, ProxyError::ListenerLimit),
+        RejectReason::FdPressure => (CloseReason::FdPressure, ProxyError::Descriptors),
         _ => (CloseReason::GlobalLimit, ProxyError::GlobalLimit),
     };
     count_refused(listener, reason);
@@ -234,7 +245,8 @@ fn reject(
     let Ok(stream) = Stream::new(socket, Initially::Writable) else {
         return;
     };
-    if stream.try_write(&[std::io::IoSlice::new(&answer)]).is_ok() {
+    let sent = stream.try_write(&[std::io::IoSlice::new(&answer)]).is_ok();
+    if sent && service.shed.room_to_linger() == Room::Some {
         linger_aside(stream);
     }
 }
@@ -307,7 +319,7 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
         id: ConnId::next(),
         side: Side::Client,
         peer,
-        local: None,
+        local: stream.local_address(),
         name: places.name(),
         opened_micros: clock::now_micros(),
     };
@@ -341,6 +353,9 @@ fn tell(trouble: AcceptTrouble, listener: &Arc<Listener>, service: &Arc<Service>
         AcceptTrouble::Unexpected => AcceptError::Unlisted,
     };
     listener.metrics.accept_errors.of(word).inc();
+    if matches!(word, AcceptError::ProcessFiles | AcceptError::SystemFiles) {
+        return; // the step that follows from it is told of, once (`app/shedding`)
+    }
     let name = &listener.settings.name;
     let message = "a connection could not be accepted";
     let facts: [(&'static str, &dyn std::fmt::Display); 2] =

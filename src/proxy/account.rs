@@ -1,5 +1,8 @@
 //! The account of an exchange: what is counted and what the access log is told when it is over.
 
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use crate::base::ProxyError;
@@ -19,6 +22,19 @@ use crate::proxy::client::Client;
 use crate::proxy::lent;
 use crate::proxy::service::Route;
 use crate::proxy::service::Service;
+
+/// Awaits `future`; `tell` is called each time it has to wait.
+/// Cancel: whatever `future` does when dropped.
+pub async fn telling<T>(mut future: Pin<&mut impl Future<Output = T>>, tell: impl Fn()) -> T {
+    poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            tell();
+        }
+        polled
+    })
+    .await
+}
 
 /// Begins the account of a client's next request.
 pub fn begin(record: &mut ExchangeRecord, client: &Client, since: u64) {

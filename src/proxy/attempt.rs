@@ -416,10 +416,11 @@ pub fn encode_request(
         Upgrade::No => Upgrading::No,
     };
     // Who means to close says so with the last request (RFC 9112 §9.6): the origin can close first.
-    let announce = match route.upstream.settings.reuse {
-        Reuse::Never => Announce::Close,
-        Reuse::Safe | Reuse::Always if lent.has_one_left() => Announce::Close,
-        Reuse::Safe | Reuse::Always => Announce::Nothing,
+    // A tunnel is none, and not every origin finds `Upgrade` beside another option.
+    let announce = match (route.upstream.settings.reuse, upgrading) {
+        (Reuse::Never, _) => Announce::Close,
+        (Reuse::Safe | Reuse::Always, Upgrading::No) if lent.has_one_left() => Announce::Close,
+        (Reuse::Safe | Reuse::Always, _) => Announce::Nothing,
     };
     // An HTTP/1.0 request may come without a host; ours has to have one (RFC 9112 §3.2).
     let keeps = route.settings.preserve_host == PreserveHost::Kept && !head.host(octets).is_empty();

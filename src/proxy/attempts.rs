@@ -1,6 +1,7 @@
 //! The attempts of an exchange: one after the other until an answer, or a reason to stop.
 
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::base::ProxyError;
@@ -109,7 +110,7 @@ impl<'a> Exchange<'a> {
             let broken = match tried_once {
                 Ok((answer, upload)) => {
                     let timeline = &desk.record.timeline;
-                    let took = timeline.send + timeline.wait;
+                    let took = upstream.measures(timeline.send + timeline.wait);
                     lent.endpoint().on_answer(answer.status, took);
                     self.count_retry(upstream, again, RetryResult::Success);
                     return Outcomes::Answered(answer, lent, upload);
@@ -176,7 +177,18 @@ impl<'a> Exchange<'a> {
             account::server_timing(&mut extra, &desk.record.timeline);
         }
         let begun = clock::now_micros();
-        let result = Attempt {
+        // Content may flow for hours: whoever looks while it pauses sees how much there was.
+        let tell = || {
+            if flows(&progress) {
+                client.tell_octets();
+                lent.tell_octets();
+            }
+        };
+        let phase = |phase| {
+            client.enter(phase);
+            lent.enter(phase);
+        };
+        let mut attempt = Attempt {
             client,
             outlet: self.outlet,
             route,
@@ -191,13 +203,9 @@ impl<'a> Exchange<'a> {
             counts: (&mut desk.record.bytes_in, &mut desk.record.bytes_out),
             holding: &holding,
             extra: &extra,
-            phase: &|phase| {
-                client.enter(phase);
-                lent.enter(phase);
-            },
-        }
-        .run(&progress)
-        .await;
+            phase: &phase,
+        };
+        let result = account::telling(pin!(attempt.run(&progress)), tell).await;
         note_timeline(desk, &progress, begun, route);
         let upload = progress.upload();
         result.map(|answer| (answer, upload)).map_err(|unanswered| {
@@ -215,7 +223,10 @@ impl<'a> Exchange<'a> {
             &self.judged,
             lent,
         )?;
-        account::count_removed(&self.client.listener.metrics, &removed);
+        // Sent again, it is still the one request that its client wrote.
+        if self.sent == 1 {
+            account::count_removed(&self.client.listener.metrics, &removed);
+        }
         lent.begin_request();
         let sending = match self.judged.framing {
             Framing::None => Phase::Wait,
@@ -268,6 +279,11 @@ fn held(framing: Framing, buffer: u64) -> RequestHeld {
 }
 
 /// What an attempt without a whole answer broke on.
+/// Whether content is on its way, in either direction.
+fn flows(progress: &Progress) -> bool {
+    progress.begun() == Begun::Yes || progress.upload() == Upload::Flowing
+}
+
 fn broken(unanswered: Unanswered, proof: Proof, begun: Begun) -> Broken {
     match unanswered {
         Unanswered::Client(failed) => Broken::Client(failed, begun),

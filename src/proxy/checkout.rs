@@ -571,7 +571,9 @@ impl Permit {
     fn failed(&mut self, error: &DialError) {
         let endpoint = &self.endpoint;
         let errors = &endpoint.metrics.connect_errors;
-        errors.of(connect_error(error)).inc();
+        if !matches!(error, DialError::NoDescriptor) {
+            errors.of(connect_error(error)).inc(); // without one, no connect was tried
+        }
         match error {
             DialError::Refused | DialError::TimedOut | DialError::Unreachable => {
                 endpoint.on_symptom(Symptom::NoConnect);
@@ -642,7 +644,7 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         why: permit.why,
         counted,
         seat,
-        told: (0, 0),
+        told: Cell::new((0, 0)),
         origin_max_requests: None,
         pulse: endpoint.metrics.tcp().map(|tcp| Pulse::of(&stream, tcp)),
     });

@@ -5,6 +5,7 @@ use crate::base::reason::OpenReason;
 use crate::base::reason::Outcome;
 use crate::net::Deadline;
 use crate::net::dial::DialError;
+use crate::net::worker;
 use crate::observe::record::Kept;
 use crate::observe::record::OriginRecord;
 use crate::observe::words::QueueReject;
@@ -28,6 +29,7 @@ use crate::proxy::upstream::HeldDown;
 use crate::proxy::upstream::InFlight;
 use crate::proxy::upstream::Upstream;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ impl Exchange<'_> {
     ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
+        let mut short_until = None;
         let only = match upstream.endpoints.len() {
             1 => IfFull::Wait,
             _ => IfFull::LookElsewhere,
@@ -59,7 +62,7 @@ impl Exchange<'_> {
             };
             let in_flight = InFlight::at(endpoint);
             let want = self.want(upstream, endpoint, (occasion, if_full));
-            let acquired = self.while_client_stays(endpoint.acquire(want)).await;
+            let acquired = self.while_client_stays(pin!(endpoint.acquire(want))).await;
             match acquired {
                 None => {
                     if if_full == IfFull::Wait {
@@ -81,6 +84,16 @@ impl Exchange<'_> {
                 Some(Err(NotAcquired::Full)) => {
                     looked.note(at);
                     full = full.or(Some((at, endpoint)));
+                }
+                // Ours alone, and room comes with the next connection that returns or leaves.
+                Some(Err(NotAcquired::Dial(DialError::NoDescriptor)))
+                    if !short_until
+                        .get_or_insert_with(|| Deadline::after(upstream.settings.queue_timeout))
+                        .passed() =>
+                {
+                    let room = worker::sleep_until(Deadline::after(ROOM_LOOK));
+                    let stays = self.while_client_stays(Box::pin(room).as_mut()).await;
+                    stays.ok_or(NotServed::ClientGone)?;
                 }
                 Some(Err(NotAcquired::Dial(error))) => {
                     note_endpoint(desk, upstream, endpoint);
@@ -249,6 +262,10 @@ fn note_origin(
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// Between two looks for a descriptor, of a request that could not have one. No line is kept: who is
+/// served first matters less than that descriptors are given up for it meanwhile.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
 
 /// What a request is told that waited in vain or might not wait.
 fn in_vain(lack: Lack, otherwise: ProxyError) -> ProxyError {

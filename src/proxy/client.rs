@@ -84,6 +84,8 @@ pub struct Client {
     version: u64,
     state: RefCell<GaugeGuard>,
     told: Cell<(u64, u64)>,
+    /// Octets sent when the last exchange was over.
+    sent_before: Cell<u64>,
 }
 
 /// Whether a client's requests are served.
@@ -283,6 +285,7 @@ impl Client {
             version: service.version(),
             state: RefCell::new(state),
             told: Cell::new((0, 0)),
+            sent_before: Cell::new(0),
             listener,
             service,
         }
@@ -323,8 +326,14 @@ impl Client {
             .move_to(self.listener.metrics.connections.of(state));
     }
 
-    /// Counts the octets that moved since the last call.
+    /// Counts the octets of an exchange that is over.
     pub fn count_octets(&self) {
+        self.tell_octets();
+        self.sent_before.set(self.told.get().1);
+    }
+
+    /// Counts the octets that moved since the last call, an exchange being over or not.
+    pub fn tell_octets(&self) {
         let now = (self.stream.received(), self.stream.sent());
         let (received, sent) = self.told.replace(now);
         let bytes = &self.service.metrics.bytes;
@@ -334,10 +343,10 @@ impl Client {
         self.live.sent(now.1 - sent);
     }
 
-    /// How far the answer to the exchange under way came: octets are counted when one is over.
+    /// How far the answer to the exchange under way came.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        match self.stream.sent() > self.told.get().1 {
+        match self.stream.sent() > self.sent_before.get() {
             true => Reached::Client,
             false => Reached::Nobody,
         }
@@ -386,6 +395,7 @@ impl Client {
                         reset_by(By::Holdfast);
                         GracefulOutcome::TimedOut
                     }
+                    Outcome::StillTaking => GracefulOutcome::TimedOut,
                     Outcome::Reset => {
                         reset_by(By::Peer);
                         GracefulOutcome::Reset

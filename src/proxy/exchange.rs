@@ -23,7 +23,7 @@ use crate::proxy::progress::Upload;
 use crate::proxy::service::Route;
 use crate::proxy::settings::Reuse;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -120,9 +120,12 @@ impl<'a> Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Awaits `future` as long as the client is there. `None`: it left.
-    pub async fn while_client_stays<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
+    /// Awaits `future` as long as the client is there. `None`: it left. Pinned by the caller, since
+    /// it would be copied otherwise.
+    pub async fn while_client_stays<T>(
+        &self,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         let (stream, gone) = (&self.client.stream, self.judged.asked.gone);
         poll_fn(|context| {
             if let Poll::Ready(value) = future.as_mut().poll(context) {

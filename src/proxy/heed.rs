@@ -3,6 +3,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::base::CloseReason;
 use crate::net::clock;
@@ -16,20 +17,25 @@ use crate::policy::health::Symptom;
 use crate::proxy::endpoint::Endpoint;
 
 impl Endpoint {
-    /// It answered with this status, in so many microseconds.
-    pub fn on_answer(&self, status: u16, micros: u64) {
-        match Symptom::of_status(status) {
-            Some(symptom) => self.on_symptom(symptom),
-            None => {
+    /// It answered with this status, in so many microseconds where its upstream balances by them.
+    pub fn on_answer(&self, status: u16, micros: Option<u64>) {
+        match (Symptom::of_status(status), micros) {
+            (Some(symptom), _) => self.on_symptom(symptom),
+            (None, None) => self.condition.on_answer(),
+            (None, Some(micros)) => {
                 self.condition.on_answer();
-                self.measure(micros);
+                self.condition.ewma.observe(micros, clock::now_millis());
             }
         }
     }
 
     /// It did something wrong.
     pub fn on_symptom(&self, symptom: Symptom) {
-        self.measure(ewma::FAILED_MICROS);
+        if self.upstream.load().method == Method::Ewma {
+            self.condition
+                .ewma
+                .observe(ewma::FAILED_MICROS, clock::now_millis());
+        }
         self.act(self.condition.on_symptom(symptom));
     }
 
@@ -95,10 +101,22 @@ impl Endpoint {
         self.bury(retired);
     }
 
-    fn measure(&self, micros: u64) {
-        if self.upstream.load().method == Method::Ewma {
-            self.condition.ewma.observe(micros, clock::now_millis());
-        }
+    /// Since when its connection idles that does so for longest.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.pool.lock().ledger.idle_since()
+    }
+
+    /// Closes that one; answers how many have closed.
+    pub fn close_oldest(&self, reason: CloseReason) -> u64 {
+        let mut retired = Vec::new();
+        self.pool
+            .lock()
+            .ledger
+            .retire_longest_idle(reason, &mut retired);
+        let closed = retired.len() as u64;
+        self.bury(retired);
+        closed
     }
 
     fn act(&self, change: Option<Change>) {

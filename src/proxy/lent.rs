@@ -137,6 +137,13 @@ impl Lent {
         }
     }
 
+    /// Counts the octets that moved since the last call, while it is in use.
+    pub fn tell_octets(&self) {
+        if let Some((stream, facts, _)) = &self.conn {
+            self.endpoint.count_octets(facts, stream.into());
+        }
+    }
+
     /// Answers the lease: the connection is parked, handed on, or closed with its reason. Says
     /// which, for the account.
     pub fn give_back(mut self, verdict: Verdict) -> Kept {
@@ -191,7 +198,7 @@ impl Lent {
             endpoint.retire(lease, reason);
             return Kept::Closed(close);
         }
-        endpoint.count_octets(&mut facts, (&stream).into());
+        endpoint.count_octets(&facts, (&stream).into());
         let now = clock::now();
         facts.live.enter(Phase::Idle, clock::micros(now));
         facts.counted.enter(endpoint, UpstreamState::Idle);
@@ -296,8 +303,8 @@ impl Endpoint {
     }
 
     /// Counts and tells a connection's end. The socket closes when its owner drops it.
-    pub(super) fn close(&self, mut facts: Box<Facts>, of: Leaving, reason: CloseReason) -> Close {
-        self.count_octets(&mut facts, of.moved);
+    pub(super) fn close(&self, facts: Box<Facts>, of: Leaving, reason: CloseReason) -> Close {
+        self.count_octets(&facts, of.moved);
         if let Some(pulse) = &facts.pulse {
             pulse.take(); // the last one, so that nothing is lost
         }
@@ -314,8 +321,8 @@ impl Endpoint {
         self.pool.wake(ticket);
     }
 
-    pub(super) fn count_octets(&self, facts: &mut Facts, Moved { received, sent }: Moved) {
-        let (told_received, told_sent) = std::mem::replace(&mut facts.told, (received, sent));
+    pub(super) fn count_octets(&self, facts: &Facts, Moved { received, sent }: Moved) {
+        let (told_received, told_sent) = facts.told.replace((received, sent));
         let bytes = &self.process.bytes;
         bytes
             .of(Side::Upstream, Direction::Rx)

@@ -1,4 +1,5 @@
-//! An answer's way to its client: straight, or in line behind the answers to earlier requests.
+//! An answer's way to its client: straight, behind what waits to leave with it, or in line behind the
+//! answers to earlier requests.
 //!
 //! RFC 9112 §9.3.2 has answers leave in the order of the requests. An answer in line is held back,
 //! up to a limit; beyond it the answer waits, and with it its origin, which is not read from
@@ -19,12 +20,16 @@ use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer;
 use crate::net::stream::Fault;
+use crate::proxy::tail::Tail;
+use crate::proxy::tail::Waits;
 
 /// Where octets go.
 #[derive(Clone, Copy)]
 pub enum Outlet<'a> {
     /// Straight to a peer.
     Direct(&'a Stream),
+    /// Straight to the client, with the answers before it that may still wait.
+    Behind(&'a Stream, &'a Tail),
     /// To the client, in its turn.
     InLine(&'a Stream, &'a Place),
 }
@@ -84,7 +89,22 @@ impl<'a> Outlet<'a> {
     #[must_use]
     pub const fn stream(self) -> &'a Stream {
         match self {
-            Self::Direct(stream) | Self::InLine(stream, _) => stream,
+            Self::Direct(stream) | Self::Behind(stream, _) | Self::InLine(stream, _) => stream,
+        }
+    }
+
+    /// Writes what leaves at once, if it goes straight and nothing is before it.
+    ///
+    /// # Errors
+    /// The stream's fault, but never `TimedOut`.
+    #[inline]
+    pub fn try_write(self, octets: &[u8]) -> Result<usize, Fault> {
+        match self {
+            Self::Behind(_, tail) if !tail.is_empty() => Ok(0),
+            Self::Direct(stream) | Self::Behind(stream, _) => {
+                stream.try_write(&[IoSlice::new(octets)])
+            }
+            Self::InLine(..) => Ok(0),
         }
     }
 
@@ -98,12 +118,38 @@ impl<'a> Outlet<'a> {
         slices: &mut [IoSlice<'_>],
         patience: Duration,
     ) -> Result<(), Fault> {
-        if let Self::InLine(_, place) = self
-            && let Passage::Held = poll_fn(|_| place.poll_passage(slices)).await?
-        {
-            return Ok(());
+        match self {
+            Self::InLine(_, place) => {
+                if let Passage::Held = poll_fn(|_| place.poll_passage(slices)).await? {
+                    return Ok(());
+                }
+            }
+            Self::Behind(stream, tail) if !tail.is_empty() => {
+                return tail.leave_with(stream, slices, patience).await;
+            }
+            Self::Direct(_) | Self::Behind(..) => {}
         }
         self.stream().write_all(slices, patience).await
+    }
+
+    /// Lets the last octets of an answer wait for the answer behind it, where they may.
+    #[must_use]
+    pub fn hold(self, out: &mut Vec<u8>) -> Waits {
+        match self {
+            Self::Behind(_, tail) => tail.hold(out),
+            Self::Direct(_) | Self::InLine(..) => Waits::ForNothing,
+        }
+    }
+
+    /// Writes what waits of earlier answers, so that all that leaves from now on is this one's.
+    ///
+    /// # Errors
+    /// The stream's fault.
+    pub async fn begin(self, patience: Duration) -> Result<(), Fault> {
+        match self {
+            Self::Behind(stream, tail) => tail.leave(stream, patience).await,
+            Self::Direct(_) | Self::InLine(..) => Ok(()),
+        }
     }
 
     /// Awaits the turn, and that everything held has been written: what ends an answer is told
@@ -113,7 +159,7 @@ impl<'a> Outlet<'a> {
     /// The stream's fault.
     pub async fn turn(self) -> Result<(), Fault> {
         match self {
-            Self::Direct(_) => Ok(()),
+            Self::Direct(_) | Self::Behind(..) => Ok(()),
             Self::InLine(_, place) => poll_fn(|_| place.poll_turn()).await,
         }
     }
@@ -123,8 +169,10 @@ impl<'a> Outlet<'a> {
     #[must_use]
     pub fn take_back(self, sent_before: u64) -> Reached {
         match self {
-            Self::Direct(stream) if stream.sent() == sent_before => Reached::Nobody,
-            Self::Direct(_) => Reached::Client,
+            Self::Direct(stream) | Self::Behind(stream, _) if stream.sent() == sent_before => {
+                Reached::Nobody
+            }
+            Self::Direct(_) | Self::Behind(..) => Reached::Client,
             Self::InLine(_, place) => {
                 if place.reached.get() == Reached::Nobody {
                     place.held.borrow_mut().clear();
@@ -138,7 +186,7 @@ impl<'a> Outlet<'a> {
     #[must_use]
     pub fn behind(self) -> Behind {
         match self {
-            Self::Direct(_) => Behind::Nothing,
+            Self::Direct(_) | Self::Behind(..) => Behind::Nothing,
             Self::InLine(_, place) => place.behind.get(),
         }
     }
@@ -147,7 +195,7 @@ impl<'a> Outlet<'a> {
     #[must_use]
     pub fn flows(self) -> Flow {
         match self {
-            Self::Direct(_) => Flow::Now,
+            Self::Direct(_) | Self::Behind(..) => Flow::Now,
             Self::InLine(_, place) => place.flow(),
         }
     }

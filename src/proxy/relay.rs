@@ -444,7 +444,14 @@ pub async fn flush(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) ->
     if out.is_empty() {
         return Ok(());
     }
-    let written = outlet.write_all(&mut [IoSlice::new(out)], patience).await;
+    // Nearly all leaves at once, and needs no future to wait in.
+    let written = match outlet.try_write(out) {
+        Ok(count) => match out.get(count..).unwrap_or_default() {
+            [] => Ok(()),
+            rest => outlet.write_all(&mut [IoSlice::new(rest)], patience).await,
+        },
+        Err(fault) => Err(fault),
+    };
     buffer::give_back(std::mem::take(out));
     written
 }

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::pin::pin;
 use std::task::Context;
 use std::task::Poll;
@@ -31,16 +32,16 @@ pub fn everyone() {
 }
 
 /// Awaits `future` unless `call` says that there is something else to do; it is asked before
-/// anything and each time the task is roused. For a task that is [`listed`].
+/// anything and each time the task is roused. For a task that is [`listed`]. Pinned by the caller:
+/// the future of an exchange is some kilobytes, which would be copied for being handed in.
 /// Cancel: whatever `future` does when dropped.
 ///
 /// # Errors
-/// What `call` said; `future` was dropped.
+/// What `call` said; `future` is to be dropped then.
 pub async fn unless<T, C>(
     call: impl Fn() -> Option<C>,
-    future: impl Future<Output = T>,
+    mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, C> {
-    let mut future = pin!(future);
     poll_fn(|context| match call() {
         Some(called) => Poll::Ready(Err(called)),
         None => future.as_mut().poll(context).map(Ok),
@@ -107,7 +108,7 @@ mod tests {
                     drop(held);
                 };
                 let call = || theirs.load(Ordering::SeqCst).then_some(7);
-                let heard = listed(unless(call, for_ever)).await;
+                let heard = listed(unless(call, pin!(for_ever))).await;
                 let listed = LISTED.with_borrow(Slab::len);
                 tell.send(Some((heard, Rc::strong_count(&waits), listed)))
                     .unwrap();

@@ -53,8 +53,10 @@ use crate::proxy::relay::Stuck;
 use crate::proxy::reply;
 use crate::proxy::reply::Afterwards;
 use crate::proxy::service::Route;
+use crate::proxy::tail::Waits;
 use crate::proxy::tunnel;
 use std::cell::Cell;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,6 +169,10 @@ impl Exchange<'_> {
             return Box::pin(self.fail(desk, ProxyError::NoRoute)).await;
         };
         let deadline = Deadline::after(limit);
+        let patience = self.client.listener.settings.write_timeout;
+        if let Err(fault) = self.outlet.begin(patience).await {
+            return self.ends(desk, Some(route), Ending::unwritten(&fault));
+        }
         let sent_before = self.client.stream.sent();
         let outcome = {
             let mut attempts = Box::pin(self.attempts(desk, route));
@@ -289,7 +295,10 @@ impl Exchange<'_> {
     ) -> After {
         self.client.enter(Phase::ResponseBody);
         let patience = self.client.listener.settings.write_timeout;
-        let flushed = conclude(self.outlet, &mut desk.out, patience).await;
+        let flushed = match self.may_wait(desk, (answer, upload)) {
+            Waits::ForCompany => Ok(()),
+            Waits::ForNothing => conclude(self.outlet, &mut desk.out, patience).await,
+        };
         desk.record.bytes_out = answer.content;
         if let Err(fault) = flushed {
             desk.record.end = End::Failed(ProxyError::ClientGone);
@@ -303,6 +312,16 @@ impl Exchange<'_> {
                 After::Next
             }
             After::End(ending) => self.ends(desk, Some(route), ending),
+        }
+    }
+
+    /// Lets the rest of the answer wait for the next one, if the request to that is at hand.
+    fn may_wait(&self, desk: &mut Desk, (answer, upload): (&Answer, Upload)) -> Waits {
+        match (answer.client, upload) {
+            (Persistence::Persist, Upload::Whole(_)) if !desk.input.unread().is_empty() => {
+                self.outlet.hold(&mut desk.out)
+            }
+            (Persistence::Persist | Persistence::Close(_), _) => Waits::ForNothing,
         }
     }
 
@@ -439,7 +458,13 @@ impl Exchange<'_> {
                     protocol,
                     draining: &self.client.service.draining,
                 };
-                tunnel::tunnel(&self.client.stream, stream, early, terms, carried).await
+                let client = self.client;
+                let tell = || {
+                    client.tell_octets();
+                    lent.tell_octets();
+                };
+                let tunnel = tunnel::tunnel(&client.stream, stream, early, terms, carried);
+                account::telling(pin!(tunnel), tell).await
             }
             None => tunnel::TunnelEnd::OriginBroke,
         };

@@ -33,6 +33,7 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::heed::Leaves;
 use crate::proxy::settings::ListenerSettings;
 use crate::proxy::settings::RouteSettings;
+use crate::proxy::shedding::Shed;
 use crate::proxy::upstream::Upstream;
 
 /// What every worker shares.
@@ -55,6 +56,8 @@ pub struct Service {
     pub max_connections: AtomicU32,
     /// The drain.
     pub draining: Draining,
+    /// What is given up while descriptors run out.
+    pub shed: Shed,
     plan: ArcSwap<Plan>,
     version: AtomicU64,
     /// Held by who makes the next plan.
@@ -171,6 +174,7 @@ impl Service {
             clients: AtomicU32::new(0),
             max_connections: AtomicU32::new(parts.max_connections),
             draining: Draining::new(parts.drain),
+            shed: Shed::new(parts.fd_reserve),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
             maker: Mutex::new(()),
@@ -245,14 +249,15 @@ impl Service {
     }
 
     /// The endpoints at which idle connections are kept ready: those that serve, while new work is
-    /// taken.
+    /// taken and descriptors are not short.
     #[must_use]
     pub fn endpoints_kept_warm(&self) -> Vec<Arc<Endpoint>> {
         let plan = self.plan.load();
+        let keeps = self.standing() == Standing::Serving && self.shed.is_calm();
         let serving = plan
             .upstreams
             .iter()
-            .filter(|at| at.settings.min_idle > 0 && self.standing() == Standing::Serving);
+            .filter(|at| at.settings.min_idle > 0 && keeps);
         serving
             .flat_map(|at| at.endpoints.iter().cloned())
             .collect()
@@ -316,6 +321,8 @@ pub struct Parts {
     pub max_connections: u32,
     /// How a drain goes.
     pub drain: DrainSettings,
+    /// Descriptors left to the control plane.
+    pub fd_reserve: u32,
 }
 
 impl Listener {

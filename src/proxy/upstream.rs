@@ -340,6 +340,12 @@ impl Upstream {
         self.endpoints.get(at).map(|endpoint| (at, endpoint))
     }
 
+    /// How long an answer took, if that is what requests are balanced by.
+    #[must_use]
+    pub fn measures(&self, micros: u64) -> Option<u64> {
+        (self.mould.method == Method::Ewma).then_some(micros)
+    }
+
     /// What a request is balanced by, if that is its key.
     #[must_use]
     pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: IpAddr) -> Option<u64> {

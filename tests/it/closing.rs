@@ -6,6 +6,9 @@ use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::origin::OK;
+use crate::support::origin::answer;
+use crate::support::origin::holds_little;
+use crate::support::wire::Wire;
 
 #[test]
 fn a_413_reaches_a_client_that_is_still_uploading() {
@@ -120,6 +123,29 @@ fn lingering_does_not_last_for_ever() {
         ("phase", "closing"),
     ];
     proxy.metric_becomes("holdfast_connection_resets_total", &reset, 1.0);
+}
+
+/// The kernel has taken all of the answer from us, and its client has yet to: a reset would throw it
+/// away.
+#[test]
+fn an_answer_that_is_still_on_its_way_when_lingering_ends_arrives_whole() {
+    const SIZE: usize = 20_000;
+    let origin = Origin::answering(answer(&"a".repeat(SIZE)));
+    let proxy = Proxy::with(&origin, |c| {
+        c.listener("linger_timeout", "100ms");
+    });
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    holds_little(&socket);
+    socket.connect(&proxy.address().into()).unwrap();
+    let mut client = Client {
+        wire: Wire::new(socket.into()),
+    };
+    client.send("GET / HTTP/1.0\r\nHost: it.test\r\n\r\n");
+    let labels = [("side", "client"), ("outcome", "timed_out")];
+    proxy.metric_becomes("holdfast_graceful_closes_total", &labels, 1.0);
+    let answer = client.response();
+    assert_eq!(answer.body.len(), SIZE);
+    client.sees_a_clean_end();
 }
 
 #[test]

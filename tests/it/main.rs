@@ -36,6 +36,7 @@ mod balance;
 mod health;
 mod routes;
 mod limits;
+mod overload;
 mod ports;
 mod total;
 mod proxy_protocol;

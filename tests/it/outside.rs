@@ -10,8 +10,10 @@ use socket2::Socket;
 use socket2::Type;
 
 use crate::support::Client;
+use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
+use crate::support::eventually;
 use crate::support::origin::OK;
 use crate::support::origin::holds_little;
 use crate::support::proxy;
@@ -78,7 +80,7 @@ fn a_client_of_a_listener_that_was_taken_away_is_told_to_close() {
     proxy.reloads(|c| {
         c.forget("listeners.extra.bind");
     });
-    crate::support::eventually("an answer says close", || {
+    eventually("an answer says close", || {
         client.get("/").head.lists("connection", "close")
     });
     client.sees_a_clean_end();
@@ -146,7 +148,7 @@ fn a_client_that_reads_slowly_is_no_client_that_does_not_read() {
         peer.send(vec![b'a'; 64 << 20]);
     });
     let proxy = Proxy::with(&origin, |c| {
-        c.listener("write_timeout", "500ms");
+        c.listener("write_timeout", "2s");
     });
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     holds_little(&socket);
@@ -155,10 +157,10 @@ fn a_client_that_reads_slowly_is_no_client_that_does_not_read() {
     client
         .send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n")
         .unwrap();
-    // Five times the timeout long, and far too slow to empty a third of what the kernel holds.
-    for _ in 0..125 {
+    // Longer than twice the timeout, and far too slow to empty a third of what the kernel holds.
+    for _ in 0..100 {
         client.some_of(1000).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(45));
     }
     proxy.client_closed_becomes("write_timeout", 0.0);
     // And now it does not read.
@@ -207,5 +209,67 @@ fn an_answer_whose_framing_breaks_before_anything_of_it_left_is_a_502() {
         assert_eq!(client.response().status(), 502);
         assert_eq!(client.response().status(), 502);
         proxy.errors_becomes("bad_response", 3.0);
+    }
+}
+
+#[test]
+fn what_is_removed_from_a_request_counts_once_however_often_it_is_sent() {
+    let origin = Origin::answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("retry.on", ["503"]);
+    });
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\nConnection: x-a\r\nX-A: 1\r\n\r\n");
+    assert_eq!(client.response().status(), 503);
+    assert_eq!(origin.request_count(), 2);
+    let named = [("listener", "web"), ("field", "named")];
+    proxy.metric_becomes("holdfast_hop_by_hop_removed_total", &named, 1.0);
+}
+
+/// What the admin listener shows of the two connections of the one exchange under way.
+fn shown(proxy: &Proxy, side: &str) -> serde_json::Value {
+    let (_, text) = proxy.admin(&format!("/connections?side={side}"));
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    all["connections"][0].clone()
+}
+
+#[test]
+fn what_has_moved_is_shown_while_content_is_still_to_come() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::playing(move |peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n");
+        peer.send(vec![b'a'; 1000]);
+        held.wait();
+        peer.send(vec![b'a'; 1000]);
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    let octets = |conn: &serde_json::Value, way: &str| conn[way].as_u64().unwrap_or(0);
+    eventually("the client's connection shows what it was sent", || {
+        octets(&shown(&proxy, "client"), "tx") > 1000
+    });
+    eventually("the origin's shows what it brought", || {
+        octets(&shown(&proxy, "upstream"), "rx") > 1000
+    });
+    let conn = shown(&proxy, "client");
+    assert_eq!(conn["local"], proxy.address().to_string(), "{conn}");
+    gate.open();
+    assert_eq!(client.response().body.len(), 2000);
+}
+
+#[test]
+fn an_upstream_without_names_shows_that_none_was_looked_up() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    let (_, text) = proxy.admin("/metrics");
+    for series in [
+        "holdfast_dns_refresh_total{upstream=\"app\",result=\"success\"} 0\n",
+        "holdfast_dns_addresses{upstream=\"app\"} 0\n",
+        "holdfast_dns_last_success_timestamp_seconds{upstream=\"app\"} 0\n",
+    ] {
+        assert!(text.contains(series), "{series}");
     }
 }

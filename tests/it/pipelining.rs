@@ -184,6 +184,77 @@ fn a_broken_answer_in_the_middle_ends_the_pipeline_there() {
 }
 
 #[test]
+fn an_answer_does_not_wait_for_a_slow_one_behind_it() {
+    let gates = gates::<2>();
+    let origin = gated(&gates);
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(gets(2));
+    gates[0].open();
+    assert_eq!(client.response().text(), "/0");
+    gates[1].open();
+    assert_eq!(client.response().text(), "/1");
+}
+
+#[test]
+fn an_answer_does_not_wait_for_a_request_of_which_there_is_only_a_part() {
+    let origin = Origin::echoing_targets();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(gets(2) + "GET /2 HT");
+    are_answered(&mut client, 2);
+    client.send("TP/1.1\r\nHost: it.test\r\n\r\n");
+    assert_eq!(client.response().text(), "/2");
+}
+
+#[test]
+fn bad_octets_behind_a_pipeline_are_refused_after_its_answers() {
+    let origin = Origin::echoing_targets();
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(gets(2) + "GET  / HTTP/1.1\r\nHost: it.test\r\n\r\n");
+    are_answered(&mut client, 2);
+    assert_eq!(client.response().head.status(), 400);
+    client.sees_a_clean_end();
+}
+
+#[test]
+fn a_large_answer_leaves_behind_the_small_one_that_waited_for_it() {
+    let long = "long".repeat(64 * 1024);
+    let origin = Origin::playing({
+        let long = long.clone();
+        move |peer| {
+            while let Some(request) = peer.request() {
+                match request.head.start.contains("/1 ") {
+                    true => peer.send(answer(&long)),
+                    false => peer.send(answer("short")),
+                };
+            }
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(gets(3));
+    for expected in ["short", &long, "short"] {
+        assert!(client.response().text() == expected);
+    }
+}
+
+#[test]
+fn an_exchange_that_takes_too_long_is_answered_for_though_the_answer_before_it_waited() {
+    let gates = gates::<2>();
+    gates[0].open();
+    let origin = gated(&gates);
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("timeouts.request", "300ms");
+    });
+    let mut client = proxy.client();
+    client.send(gets(2));
+    assert_eq!(client.response().text(), "/0");
+    assert_eq!(client.response().head.status(), 504);
+}
+
+#[test]
 fn pipelining_can_be_answered_with_the_end() {
     let origin = Origin::echoing_targets();
     let proxy = Proxy::with(&origin, |c| {

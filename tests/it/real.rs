@@ -16,10 +16,10 @@ use sha2::Sha256;
 use crate::support::Proxy;
 use crate::support::bodies;
 use crate::support::program::PIECE_OCTETS;
+use crate::support::program::Port;
 use crate::support::program::Program;
 use crate::support::program::folder_with_piece;
 use crate::support::program::found;
-use crate::support::program::free_port;
 use crate::support::program::python_with;
 use crate::support::program::script;
 
@@ -220,7 +220,8 @@ fn nginx_as_origin() {
         return;
     };
     let folder = folder_with_piece();
-    let port = free_port();
+    let held = Port::held();
+    let port = held.number;
     std::fs::create_dir_all(folder.join("www/length")).unwrap();
     for size in sizes() {
         let file = std::fs::File::create(folder.join(format!("www/length/{size}"))).unwrap();

@@ -13,13 +13,8 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::eventually;
 use crate::support::origin::OK;
+use crate::support::program::Port;
 use crate::support::proxy;
-
-/// A port that was free a moment ago.
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
 
 #[test]
 fn idle_connections_of_unchanged_endpoints_survive_a_reload() {
@@ -162,7 +157,8 @@ fn a_tunnel_does_not_notice_a_reload() {
 #[test]
 fn listeners_come_and_go_and_an_unchanged_one_is_not_touched() {
     let origin = Origin::ok();
-    let (first, second) = (free_port(), free_port());
+    let ports = [Port::held(), Port::held()];
+    let [first, second] = ports.each_ref().map(|port| port.address().to_string());
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("listeners.extra.bind", first.as_str());
     });
@@ -196,7 +192,8 @@ fn listeners_come_and_go_and_an_unchanged_one_is_not_touched() {
 #[test]
 fn an_address_gives_way_to_one_that_covers_it() {
     let origin = Origin::ok();
-    let port = free_port().split(':').next_back().unwrap().to_owned();
+    let held = Port::held();
+    let port = held.number;
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("listeners.extra.bind", format!("127.0.0.1:{port}"));
     });
@@ -239,7 +236,8 @@ fn a_configuration_with_a_mistake_changes_nothing_and_every_mistake_is_told() {
 fn an_address_that_cannot_be_had_changes_nothing_at_all() {
     let origin = Origin::ok();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (taken, free) = (other.local_addr().unwrap(), free_port());
+    let held = Port::held();
+    let (taken, free) = (other.local_addr().unwrap(), held.address().to_string());
     let mut proxy = Proxy::to(&origin);
     proxy.refuses_to_reload(|c| {
         c.set("listeners.a.bind", free.as_str());

@@ -5,7 +5,6 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
@@ -81,10 +80,31 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     python
 }
 
-/// A port that was free a moment ago, for programs that cannot take port 0.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A port for programs that cannot take port 0. It is free at every address of the machine, and held
+/// by a socket that does not listen: the kernel gives it to nobody but who asks for it by its number.
+pub struct Port {
+    pub number: u16,
+    _held: socket2::Socket,
+}
+
+impl Port {
+    pub fn held() -> Self {
+        let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+        let held = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+        held.set_reuse_address(true).unwrap();
+        held.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into())
+            .unwrap();
+        let address = held.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            number: address.port(),
+            _held: held,
+        }
+    }
+
+    /// The port at this machine's first address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.number))
+    }
 }
 
 impl Program {

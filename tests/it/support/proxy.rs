@@ -56,6 +56,18 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// As many descriptors as this process may have, which it then has: a shell may give it few.
+pub fn descriptors() -> u64 {
+    let files = rustix::process::Resource::Nofile;
+    let most = rustix::process::getrlimit(files).maximum;
+    let raised = rustix::process::Rlimit {
+        current: most,
+        maximum: most,
+    };
+    rustix::process::setrlimit(files, raised).unwrap();
+    most.unwrap_or(u64::MAX)
+}
+
 /// A folder of this test's own.
 pub fn fresh_folder() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
