@@ -168,13 +168,14 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     HERE.with_borrow(|here| {
         let Some(local) = here else { return };
         let address = local.address;
-        let future = async {
-            if AssertUnwindSafe(future).catch_unwind().await.is_err()
+        // A combinator: an async block that awaits what it captured has room for it twice.
+        let future = AssertUnwindSafe(future).catch_unwind().map(|ended| {
+            if ended.is_err()
                 && let Some(tell) = ON_PANIC.get()
             {
                 tell();
             }
-        };
+        });
         let (runnable, task) =
             async_task::spawn_local(future, move |runnable| schedule(address, runnable));
         runnable.schedule();

@@ -54,7 +54,8 @@ pub struct LiveFacts {
 #[derive(Debug)]
 pub struct LiveConn {
     facts: LiveFacts,
-    client: OnceLock<SocketAddr>,
+    /// Boxed: few connections stand for another.
+    client: OnceLock<Box<SocketAddr>>,
     phase: AtomicU8,
     nth: AtomicU64,
     rx: AtomicU64,
@@ -74,7 +75,7 @@ impl LiveConn {
 
     /// The peer stands for this client. Said once, as the PROXY protocol does.
     pub fn stands_for(&self, client: SocketAddr) {
-        self.client.get_or_init(|| client);
+        self.client.get_or_init(|| Box::new(client));
     }
 
     /// It carries its `nth` request.
@@ -137,7 +138,7 @@ impl LiveConn {
     pub fn view(&self) -> LiveView {
         LiveView {
             facts: self.facts.clone(),
-            client: self.client.get().copied(),
+            client: self.client.get().map(|client| **client),
             phase: self.phase(),
             nth: self.nth.load(Ordering::Relaxed),
             rx: self.rx.load(Ordering::Relaxed),

@@ -151,7 +151,7 @@ pub async fn accept(post: Post, service: Arc<Service>) {
             .is_ok()
         {}
     };
-    rouse::listed(accepting).await;
+    rouse::listed(pin!(accepting)).await;
     // Their handshakes are over: a close would reset them.
     socket.accept_the_rest(take);
 }
@@ -312,8 +312,14 @@ fn begin(socket: OwnedFd, peer: SocketAddr, places: Places, admitted: Admitted) 
     }
 }
 
-/// Serves the connection; a panic costs this connection only, and is counted.
-async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted: Admitted) {
+/// Serves the connection; a panic costs this connection only, and is counted. No `async fn`: that would
+/// have room for what it is given beside the client that it becomes, for as long as that stays.
+fn converse_on(
+    stream: Stream,
+    peer: SocketAddr,
+    places: Places,
+    admitted: Admitted,
+) -> impl Future<Output = ()> + 'static {
     let service = places.service();
     let facts = LiveFacts {
         id: ConnId::next(),
@@ -326,17 +332,19 @@ async fn converse_on(stream: Stream, peer: SocketAddr, places: Places, admitted:
     let live = service.live.open(facts, Phase::Idle);
     let client = Box::new(Client::new(stream, peer, (places, admitted), live));
     let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
-    if conversation.await.is_err() {
-        service.metrics.panics.inc();
-        let message = "a connection's task panicked; only that connection ended";
-        service.errors.log(
-            clock::wall(),
-            Severity::Error,
-            "panic",
-            message,
-            &[("client", &peer)],
-        );
-    }
+    conversation.map(move |ended| {
+        if ended.is_err() {
+            tell_panic(&service, peer);
+        }
+    })
+}
+
+fn tell_panic(service: &Service, peer: SocketAddr) {
+    service.metrics.panics.inc();
+    let message = "a connection's task panicked; only that connection ended";
+    let facts: [(&'static str, &dyn std::fmt::Display); 1] = [("client", &peer)];
+    let errors = &service.errors;
+    errors.log(clock::wall(), Severity::Error, "panic", message, &facts);
 }
 
 fn reset(socket: &OwnedFd) {

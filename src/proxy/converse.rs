@@ -53,7 +53,7 @@ use crate::proxy::unfinished;
 /// Serves a client until its connection ends.
 pub async fn converse(client: Box<Client>) {
     let service = Arc::clone(&client.service);
-    let (client, (ending, drained)) = rouse::listed(exchanges_to_the_end(client)).await;
+    let (client, (ending, drained)) = rouse::listed(pin!(exchanges_to_the_end(client))).await;
     if service.standing() != Standing::Serving {
         service.metrics.drain_closed.of(drained).inc();
     }

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::pin::pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -50,10 +49,10 @@ pub async fn unless<T, C>(
 }
 
 /// Awaits `future`, whose task is roused meanwhile. To be awaited by a task itself, for its waker
-/// is noted once, and not anew for all that it waits for.
+/// is noted once, and not anew for all that it waits for. Pinned by the caller: handed in, it would
+/// take its room twice for as long as the task waits.
 /// Cancel: whatever `future` does when dropped.
-pub async fn listed<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+pub async fn listed<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
     let listed = Listed(Cell::new(None));
     poll_fn(|context| {
         listed.note(context);
@@ -87,6 +86,7 @@ impl Drop for Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
     use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -108,7 +108,7 @@ mod tests {
                     drop(held);
                 };
                 let call = || theirs.load(Ordering::SeqCst).then_some(7);
-                let heard = listed(unless(call, pin!(for_ever))).await;
+                let heard = listed(pin!(unless(call, pin!(for_ever)))).await;
                 let listed = LISTED.with_borrow(Slab::len);
                 tell.send(Some((heard, Rc::strong_count(&waits), listed)))
                     .unwrap();
