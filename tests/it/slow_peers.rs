@@ -67,8 +67,9 @@ fn a_head_that_waits_for_its_rest_costs_little_more_than_what_came_of_it() {
 }
 
 #[test]
-fn who_does_not_read_an_answer_in_chunks_costs_at_most_48_kib() {
-    const CLIENTS: usize = 100;
+fn who_does_not_read_an_answer_in_chunks_costs_one_buffer_and_not_two() {
+    const CLIENTS: usize = 200;
+    const FIRST: usize = 50;
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
     let origin = Origin::playing(move |peer| {
@@ -85,23 +86,35 @@ fn who_does_not_read_an_answer_in_chunks_costs_at_most_48_kib() {
             return;
         }
     });
-    let proxy = Proxy::to(&origin);
-    let (mut clients, before) = warmed(&proxy, CLIENTS);
-    for some in clients.chunks_mut(10) {
-        for client in some {
-            client.send("GET /endless HTTP/1.1\r\nHost: it.test\r\n\r\n");
-        }
-        std::thread::sleep(Duration::from_millis(100)); // as above
-    }
-    let mut last = 0;
-    eventually("every buffer on the way is full", || {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = sent.load(Ordering::SeqCst);
-        std::mem::replace(&mut last, now) == now && now > 0
+    let proxy = Proxy::with(&origin, |c| {
+        c.upstream("pool.max_connections", 200);
+        c.listener("write_timeout", "10m");
     });
-    // What filled them is kept for others for some seconds, by a worker and not by a client.
-    eventually("each costs at most 48 KiB", || {
-        resident(&proxy) - before <= CLIENTS as f64 * 48.0 * 1024.0
+    let (mut clients, _) = warmed(&proxy, CLIENTS);
+    // The first ones show what a burst leaves with the workers, which the others use as well.
+    let (first, others) = clients.split_at_mut(FIRST);
+    let ask_and_do_not_read = |clients: &mut [Client]| {
+        for some in clients.chunks_mut(10) {
+            for client in some {
+                client.send("GET /endless HTTP/1.1\r\nHost: it.test\r\n\r\n");
+            }
+            std::thread::sleep(Duration::from_millis(100)); // as above
+        }
+        let mut last = 0;
+        eventually("every buffer on the way is full", || {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = sent.load(Ordering::SeqCst);
+            std::mem::replace(&mut last, now) == now && now > 0
+        });
+    };
+    ask_and_do_not_read(first);
+    let before = resident(&proxy);
+    ask_and_do_not_read(others);
+    // 50 KiB in this unoptimised build, whose futures are the larger part, and 35 KiB in a release. A
+    // second buffer would be 20 KiB more. What filled them goes back after some seconds.
+    eventually("each costs one buffer", || {
+        let each = (resident(&proxy) - before) / (CLIENTS - FIRST) as f64;
+        each <= 60.0 * 1024.0
     });
 }
 
