@@ -402,8 +402,18 @@ impl Drop for TimerPlace {
     }
 }
 
+/// Whether this thread is that worker. Its number alone does not say so: where workers end and others
+/// begin, as in tests, two have the same, and a task must not be run or dropped by the other.
+fn is_here(address: Address) -> bool {
+    let is_it = |local: &Rc<Local>| std::ptr::eq(local.address.0, address.0);
+    address.0.index == index()
+        && HERE
+            .try_with(|here| here.borrow().as_ref().is_some_and(is_it))
+            .unwrap_or(false)
+}
+
 fn schedule(address: Address, runnable: Runnable) {
-    if address.0.index == index() {
+    if is_here(address) {
         HERE.with_borrow(|here| {
             if let Some(local) = here {
                 let queue = match local.reactor.waking() {
