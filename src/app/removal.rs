@@ -68,6 +68,9 @@ fn closed(service: &Service, reason: CloseReason) -> u64 {
     closed.of(By::Holdfast, reason).value()
 }
 
+/// Each has a worker of the same number.
+static ALONE: Mutex<()> = Mutex::new(());
+
 async fn until(is_so: impl Fn() -> bool) {
     let asking = async {
         while !is_so() {
@@ -80,6 +83,7 @@ async fn until(is_so: impl Fn() -> bool) {
 
 #[test]
 fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace() {
+    let _alone = ALONE.lock();
     let said = [
         ("SERVER__WORKERS", "1"),
         ("LOG__ACCESS", "off"),
@@ -129,6 +133,7 @@ fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_
 
 #[test]
 fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
+    let _alone = ALONE.lock();
     let said = [
         ("SERVER__WORKERS", "1"),
         ("LOG__ACCESS", "off"),
@@ -171,7 +176,9 @@ fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
         }
         let play = async {
             let open = || service.plan().upstreams[0].endpoints[0].pool.open();
-            until(|| open() == 8).await;
+            let resting = || service.plan().upstreams[0].endpoints[0].pool.counts().idle;
+            // Only those that rest close at once.
+            until(|| open() == 8 && resting() == 8).await;
             says.set([old, new]);
             until(|| rebalanced() == 4).await;
             assert_eq!(open(), 4);

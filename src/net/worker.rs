@@ -268,7 +268,7 @@ impl Address {
 
     /// Has the worker forget a registration whose stream has left it.
     pub(super) fn forget(self, key: Key) {
-        if self.0.index == index() {
+        if is_here(self) {
             // A thread that ends takes its reactor with it, and its streams perhaps later.
             let _thread_ends = HERE.try_with(|here| {
                 if let Some(local) = &*here.borrow() {
