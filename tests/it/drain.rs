@@ -26,17 +26,6 @@ fn waiting_long(c: &mut Config) {
     c.set("drain.timeout", "1m");
 }
 
-/// Answers when the gate opens.
-fn gated(gate: &Gate) -> Origin {
-    let gate = gate.clone();
-    Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            gate.wait();
-            peer.send(OK);
-        }
-    })
-}
-
 #[test]
 fn an_announced_drain_is_not_ready_and_still_accepts_and_says_close() {
     let origin = Origin::ok();
@@ -66,7 +55,7 @@ fn an_announced_drain_is_not_ready_and_still_accepts_and_says_close() {
 #[test]
 fn the_listeners_close_after_the_delay_and_who_was_in_the_queue_is_served() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, |c| {
         waiting_long(c);
         c.set("drain.idle_grace", "1m");
@@ -124,7 +113,7 @@ fn a_scrape_that_does_not_end_does_not_hold_a_drain() {
 #[test]
 fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -154,7 +143,7 @@ fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
 #[test]
 fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -171,7 +160,7 @@ fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
 #[test]
 fn what_is_cut_ends_by_fin_where_the_operator_wants_it() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("drain.timeout", "0s");
         c.set("drain.at_deadline", "fin");

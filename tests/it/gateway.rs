@@ -329,10 +329,7 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -347,11 +344,7 @@ fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
 
 #[test]
 fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_saw() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.send("HTTP/1.1 203 Perhaps\r\nContent-Length: 10\r\n\r\nhalf");
-        peer.until_closed();
-    });
+    let origin = Origin::saying_only("HTTP/1.1 203 Perhaps\r\nContent-Length: 10\r\n\r\nhalf");
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.request", "2s");
     });

@@ -299,13 +299,7 @@ fn client_from(address: &str, proxy: &Proxy) -> Client {
 #[test]
 fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.queue", "fair");

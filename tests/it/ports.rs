@@ -17,6 +17,7 @@ use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
+use crate::support::origin::LAST;
 use crate::support::origin::OK;
 
 #[test]
@@ -191,7 +192,7 @@ fn while_ports_are_scarce_an_origin_that_announced_its_close_closes_first() {
     in_a_namespace(name, "0", || {
         let origin = Origin::playing(|peer| {
             if peer.request().is_some() {
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                peer.send(LAST);
             }
         });
         let proxy = Proxy::to(&origin);

@@ -102,13 +102,7 @@ fn a_route_leads_elsewhere_from_the_next_request_on() {
 #[test]
 fn an_endpoint_that_is_taken_away_finishes_what_it_has() {
     let (gate, stays) = (Gate::new(), Origin::named("stays"));
-    let wait = gate.clone();
-    let leaves = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let leaves = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&leaves, |c| {
         c.set("dns.removal_grace", "0s");
     });
@@ -318,13 +312,7 @@ fn a_drain_goes_by_the_settings_of_the_last_reload() {
 #[test]
 fn connections_from_before_count_under_a_total_that_a_reload_sets() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            held.wait();
-            peer.send(OK);
-        }
-    });
+    let slow = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&slow, |c| {
         c.upstream("pool.queue_timeout", "50s");
     });

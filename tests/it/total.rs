@@ -100,13 +100,7 @@ fn an_idle_connection_at_another_endpoint_makes_room() {
 #[test]
 fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        if peer.request().is_some() {
-            held.wait();
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-        }
-    });
+    let slow = Origin::gated_once(&gate);
     let other = Origin::ok();
     let proxy = Proxy::over(&[&slow, &other], |c| {
         c.upstream("pool.max_connections_total", 1);
@@ -135,13 +129,7 @@ fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
 #[test]
 fn a_request_that_waits_for_the_total_in_vain_says_so() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            held.wait();
-            peer.send(OK);
-        }
-    });
+    let slow = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&slow, |c| {
         c.upstream("pool.max_connections_total", 1);
         c.upstream("pool.queue_timeout", "50ms");
@@ -168,14 +156,7 @@ fn a_request_that_waits_for_the_total_in_vain_says_so() {
 #[test]
 fn requests_that_wait_for_their_own_endpoint_keep_nobody_from_another() {
     let gates = [Gate::new(), Gate::new()];
-    let [first, second] = gates.clone().map(|gate| {
-        Origin::playing(move |peer| {
-            if peer.request().is_some() {
-                gate.wait();
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-            }
-        })
-    });
+    let [first, second] = gates.each_ref().map(Origin::gated_once);
     let proxy = Proxy::over(&[&first, &second], |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_connections_total", 4);

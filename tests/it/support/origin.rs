@@ -59,6 +59,9 @@ pub struct Origin {
 /// A small complete answer.
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// The same, and it is the last of its connection.
+pub const LAST: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
 impl Origin {
     /// Plays `script` on every connection. When the script returns, the connection is closed.
     pub fn playing(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
@@ -112,6 +115,17 @@ impl Origin {
             while peer.request().is_some() {
                 gate.wait();
                 peer.send(&octets);
+            }
+        })
+    }
+
+    /// Answers the first request of a connection, when the gate is open, as its last, and closes.
+    pub fn gated_once(gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::playing(move |peer| {
+            if peer.request().is_some() {
+                gate.wait();
+                peer.send(LAST);
             }
         })
     }
