@@ -12,9 +12,9 @@ use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::origin::OK;
+use crate::support::upgrade::SWITCHING;
+use crate::support::upgrade::tunnel;
 
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: it.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
 fn stage_becomes(proxy: &Proxy, stage: &str) {
@@ -174,13 +174,6 @@ fn what_is_cut_ends_by_fin_where_the_operator_wants_it() {
     gate.open();
 }
 
-fn tunnel(proxy: &Proxy) -> Client {
-    let mut client = proxy.client();
-    client.send(UPGRADE);
-    assert_eq!(client.head().status(), 101);
-    client
-}
-
 /// Takes a masked Close of ours apart: its code.
 fn masked_code(octets: &[u8]) -> u16 {
     assert_eq!(octets.len(), 8, "{octets:?}");
@@ -240,15 +233,7 @@ fn a_frame_under_way_is_finished_before_a_websocket_is_told() {
 
 #[test]
 fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
-    let origin = Origin::playing(|peer| {
-        peer.head();
-        peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
-        );
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
-    });
+    let origin = Origin::echoing("chat");
     let mut proxy = Proxy::with(&origin, |c| {
         c.route("upgrade", ["chat"]);
         c.set("drain.timeout", "0s");

@@ -121,15 +121,7 @@ fn an_endpoint_that_is_taken_away_finishes_what_it_has() {
 
 #[test]
 fn a_tunnel_does_not_notice_a_reload() {
-    let origin = Origin::playing(|peer| {
-        peer.head();
-        peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        );
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
-    });
+    let origin = Origin::echoing("websocket");
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("dns.removal_grace", "0s");
     });

@@ -140,6 +140,18 @@ impl Origin {
         })
     }
 
+    /// Switches to this protocol and then sends everything back.
+    pub fn echoing(protocol: &str) -> Self {
+        let switching = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+        );
+        Self::playing(move |peer| {
+            peer.head();
+            peer.send(&switching);
+            peer.echo();
+        })
+    }
+
     /// Takes a request and never answers; the end is the proxy's.
     pub fn silent() -> Self {
         Self::saying_only("")
@@ -286,6 +298,13 @@ impl Peer {
     /// Sends; that the proxy has gone is for the test to see at its other end.
     pub fn send(&mut self, octets: impl AsRef<[u8]>) {
         drop(self.wire.send(octets));
+    }
+
+    /// Sends everything back as it comes, to the end.
+    pub fn echo(&mut self) {
+        while let Ok(some) = self.wire.some() {
+            self.send(some);
+        }
     }
 
     /// Closes with a reset instead of the FIN that the end of a script sends.
