@@ -512,18 +512,9 @@ impl Source {
     /// The modules that this file declares for tests only: files of their own.
     fn test_files(&self) -> Vec<Vec<String>> {
         let tests = blanked(&tests_of(&self.text));
-        let names = tests
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("mod "));
+        let names = tests.lines().filter_map(module_in);
         names
-            .filter_map(|name| name.strip_suffix(';'))
-            .map(|name| {
-                self.module
-                    .iter()
-                    .cloned()
-                    .chain([name.to_owned()])
-                    .collect()
-            })
+            .map(|name| self.module.iter().cloned().chain([name]).collect())
             .collect()
     }
 
@@ -703,17 +694,19 @@ fn lines_with_word<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usi
 
 /// The modules a file declares, in order; test modules left out.
 fn modules_in(code: &str) -> Vec<String> {
-    let declares = |line: &str| {
-        let line = line.trim();
-        let line = line
-            .strip_prefix("pub(crate) ")
-            .or(line.strip_prefix("pub "))
-            .unwrap_or(line);
-        line.strip_prefix("mod ")
-            .and_then(|l| l.strip_suffix(';'))
-            .map(str::to_owned)
-    };
-    without_tests(code).lines().filter_map(declares).collect()
+    without_tests(code).lines().filter_map(module_in).collect()
+}
+
+/// `pub mod pool;` declares `pool`.
+fn module_in(line: &str) -> Option<String> {
+    let line = line.trim();
+    let line = line
+        .strip_prefix("pub(crate) ")
+        .or(line.strip_prefix("pub "))
+        .unwrap_or(line);
+    line.strip_prefix("mod ")
+        .and_then(|line| line.strip_suffix(';'))
+        .map(str::to_owned)
 }
 
 /// `pub use names::ConnId;` passes `ConnId` on from `names`.

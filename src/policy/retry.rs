@@ -339,14 +339,7 @@ const RESERVE: i64 = 100 * RETRY;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::base::by_hand::start;
 
     const ALL: RetryOn = RetryOn {
         connect_failure: Listed::In,
