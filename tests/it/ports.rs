@@ -60,15 +60,7 @@ fn a_source_address_that_is_not_ours_is_no_fault_of_the_endpoint() {
         c.upstream("pool.queue_timeout", "50ms");
     });
     proxy.tells("192.0.2.7 cannot be connected from");
-    let answer = proxy.client().get("/");
-    assert_eq!(answer.status(), 503);
-    assert!(
-        answer
-            .head
-            .field("proxy-status")
-            .unwrap()
-            .contains("local_ports")
-    );
+    proxy.client().get("/").is_ours(503, "local_ports");
     proxy.errors_becomes("local_ports", 1.0);
 }
 
@@ -103,15 +95,7 @@ fn at_the_reserve_requests_wait_and_say_why_they_waited_in_vain() {
             }
             let ports = |state| [("upstream", "app"), ("state", state)];
             proxy.metric_becomes("holdfast_local_ports", &ports("time_wait"), 150.0);
-            let answer = client.get("/");
-            assert_eq!(answer.status(), 503);
-            assert!(
-                answer
-                    .head
-                    .field("proxy-status")
-                    .unwrap()
-                    .contains("local_ports")
-            );
+            client.get("/").is_ours(503, "local_ports");
             let app = [("upstream", "app")];
             assert_eq!(
                 proxy.metric("holdfast_local_ports_exhaustion_seconds", &app),

@@ -137,15 +137,7 @@ fn a_request_that_waits_for_the_total_in_vain_says_so() {
     let mut client = proxy.client();
     let first = thread::spawn(move || client.get("/").status());
     slow.waits_for_requests(1);
-    let answer = proxy.client().get("/");
-    assert_eq!(answer.status(), 503);
-    assert!(
-        answer
-            .head
-            .field("proxy-status")
-            .unwrap()
-            .contains("queue_timeout")
-    );
+    proxy.client().get("/").is_ours(503, "queue_timeout");
     gate.open();
     assert_eq!(first.join().unwrap(), 200);
     let records = proxy.log(2);
