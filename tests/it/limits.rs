@@ -31,6 +31,16 @@ fn rejected(proxy: &Proxy, reason: &str) {
     proxy.metric_becomes("holdfast_client_connections_rejected_total", &labels, 1.0);
 }
 
+/// The next client is answered with 503 or closed.
+fn the_next_is_not_left_hanging(proxy: &Proxy) {
+    let mut next = proxy.client();
+    drop(next.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+    match next.wire.head() {
+        Ok(head) => assert_eq!(head.status(), 503),
+        Err(end) => assert_ne!(end, End::Silent),
+    }
+}
+
 #[test]
 fn a_client_with_too_many_connections_gets_429() {
     let limit = |c: &mut Config| {
@@ -107,13 +117,7 @@ fn a_listener_takes_as_many_connections_as_it_may() {
         c.listener("max_connections", 2);
     };
     third_of_two(limit, |proxy| {
-        let mut third = proxy.client();
-        drop(third.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
-        // Answered with 503 or closed: never left hanging.
-        match third.wire.head() {
-            Ok(head) => assert_eq!(head.status(), 503),
-            Err(end) => assert_ne!(end, End::Silent),
-        }
+        the_next_is_not_left_hanging(proxy);
         rejected(proxy, "listener_limit");
         proxy.client_closed_becomes("listener_limit", 1.0);
     });
@@ -125,12 +129,7 @@ fn the_process_takes_as_many_connections_as_it_may() {
         c.set("server.max_connections", 2);
     };
     third_of_two(limit, |proxy| {
-        let mut third = proxy.client();
-        drop(third.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
-        match third.wire.head() {
-            Ok(head) => assert_eq!(head.status(), 503),
-            Err(end) => assert_ne!(end, End::Silent),
-        }
+        the_next_is_not_left_hanging(proxy);
         rejected(proxy, "global_limit");
         proxy.client_closed_becomes("global_limit", 1.0);
     });
