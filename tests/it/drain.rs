@@ -61,9 +61,7 @@ fn the_listeners_close_after_the_delay_and_who_was_in_the_queue_is_served() {
         c.set("drain.idle_grace", "1m");
     });
     let address = proxy.address();
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     let mut late = proxy.client();
     proxy.terminate();
     eventually("new connections are refused", || {
@@ -115,9 +113,7 @@ fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     assert!(proxy.admin("/drain").1.contains("\"stage\":\"serving\""));
     proxy.terminate();
     stage_becomes(&proxy, "waiting");
@@ -145,9 +141,7 @@ fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
     stage_becomes(&proxy, "waiting");
     proxy.terminate();
@@ -165,9 +159,7 @@ fn what_is_cut_ends_by_fin_where_the_operator_wants_it() {
         c.set("drain.timeout", "0s");
         c.set("drain.at_deadline", "fin");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
     assert_eq!(client.wire.until_end().1, End::Closed);
     assert_eq!(proxy.exit().code(), Some(1));

@@ -317,9 +317,7 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
 fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
     let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     let labels = [("side", "client"), ("origin", "peer"), ("phase", "wait")];
     proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);

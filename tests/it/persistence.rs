@@ -305,9 +305,7 @@ fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_la
         wait.wait();
     });
     let mut proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
     eventually("the drain has begun", || {
         proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")

@@ -366,9 +366,7 @@ fn a_connection_is_opened_because_there_is_none_or_because_all_are_busy() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
-    let mut first = proxy.client();
-    first.send(GET);
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut second = proxy.client();
     second.send(GET);
     origin.waits_for_requests(2);
@@ -390,9 +388,7 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_pending", 1);
     });
-    let mut first = proxy.client();
-    first.send(GET);
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut waits = proxy.client();
     waits.send(GET);
     let queue = [("upstream", "app")];
@@ -409,9 +405,7 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
 fn a_client_that_leaves_retires_what_was_asked_for_it() {
     let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send(GET);
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     proxy.upstream_closed_becomes("client_gone", 1.0);
     proxy.client_closed_becomes("peer_rst", 1.0);

@@ -106,9 +106,7 @@ fn an_endpoint_that_is_taken_away_finishes_what_it_has() {
     let mut proxy = Proxy::with(&leaves, |c| {
         c.set("dns.removal_grace", "0s");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    leaves.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&leaves);
     proxy.reloads(|c| {
         c.upstream("servers", [stays.address()]);
     });

@@ -292,9 +292,7 @@ fn who_waits_too_long_gets_503_and_the_reason() {
     let proxy = one_connection(&origin, |c| {
         c.upstream("pool.queue_timeout", "200ms");
     });
-    let mut first = proxy.client();
-    first.ask("/");
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut second = proxy.client();
     let answer = second.get("/");
     assert_eq!(answer.status(), 503);

@@ -329,9 +329,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_origin() {
 fn a_client_that_leaves_while_waiting_frees_the_origin() {
     let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     origin.waits_for_open(0);
     proxy.errors_becomes("client_gone", 1.0);

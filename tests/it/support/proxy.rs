@@ -291,6 +291,15 @@ impl Proxy {
         Client::to(self.address())
     }
 
+    /// A client whose GET has come to the origin and waits there; none came before.
+    #[track_caller]
+    pub fn client_waiting_for(&self, origin: &Origin) -> Client {
+        let mut client = self.client();
+        client.ask("/");
+        origin.waits_for_requests(1);
+        client
+    }
+
     /// A GET to the admin listener: status and body.
     #[track_caller]
     pub fn admin(&self, path: &str) -> (u16, String) {
