@@ -17,11 +17,6 @@ use crate::support::upgrade::tunnel;
 
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
-fn stage_becomes(proxy: &Proxy, stage: &str) {
-    let shown = format!("\"stage\":\"{stage}\"");
-    eventually(&shown, || proxy.admin("/drain").1.contains(&shown));
-}
-
 fn waiting_long(c: &mut Config) {
     c.set("drain.timeout", "1m");
 }
@@ -35,7 +30,7 @@ fn an_announced_drain_is_not_ready_and_still_accepts_and_says_close() {
     let mut old = proxy.client();
     old.is_still_served();
     proxy.terminate();
-    stage_becomes(&proxy, "announced");
+    proxy.drain_becomes("announced");
     assert_eq!(proxy.admin("/readyz").0, 503);
     for client in [&mut old, &mut proxy.client()] {
         let answer = client.get("/");
@@ -116,7 +111,7 @@ fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
     let mut client = proxy.client_waiting_for(&origin);
     assert!(proxy.admin("/drain").1.contains("\"stage\":\"serving\""));
     proxy.terminate();
-    stage_becomes(&proxy, "waiting");
+    proxy.drain_becomes("waiting");
     let kinds = [("idle", 0.0), ("exchange", 1.0), ("tunnel", 0.0)];
     for (kind, count) in kinds {
         proxy.metric_becomes("holdfast_drain_connections", &[("kind", kind)], count);
@@ -143,7 +138,7 @@ fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
     let mut proxy = Proxy::with(&origin, waiting_long);
     let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
-    stage_becomes(&proxy, "waiting");
+    proxy.drain_becomes("waiting");
     proxy.terminate();
     assert_eq!(proxy.exit().code(), Some(1));
     assert_eq!(client.wire.until_end().1, End::Reset);
@@ -213,7 +208,7 @@ fn a_frame_under_way_is_finished_before_a_websocket_is_told() {
     let mut client = tunnel(&proxy);
     assert_eq!(client.wire.take(5).unwrap(), [0x82, 6, 1, 2, 3]);
     proxy.terminate();
-    stage_becomes(&proxy, "tunnels");
+    proxy.drain_becomes("tunnels");
     sent.wait();
     gate.open();
     assert_eq!(client.wire.take(3).unwrap(), [4, 5, 6]);
@@ -238,7 +233,7 @@ fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
     proxy.metric_becomes("holdfast_tunnels", &[], 1.0);
     let since = Instant::now();
     proxy.terminate();
-    stage_becomes(&proxy, "tunnels");
+    proxy.drain_becomes("tunnels");
     client.send("still here");
     assert_eq!(client.wire.take(10).unwrap(), b"still here");
     assert_eq!(client.wire.until_end(), (Vec::new(), End::Reset));

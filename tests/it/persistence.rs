@@ -307,9 +307,7 @@ fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_la
     let mut proxy = Proxy::to(&origin);
     let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
-    eventually("the drain has begun", || {
-        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
-    });
+    proxy.drain_becomes("waiting");
     gate.open();
     let answer = client.response();
     assert_eq!(answer.status(), 502);

@@ -58,9 +58,7 @@ fn an_upload_in_flight_is_finished() {
     client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 10\r\n\r\nhello");
     eventually("the origin has the beginning", || origin.open() == 1);
     proxy.terminate();
-    eventually("it waits for what is in flight", || {
-        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
-    });
+    proxy.drain_becomes("waiting");
     client.send("world");
     assert_eq!(client.response().status(), 200);
     drop(client);

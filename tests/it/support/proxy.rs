@@ -354,6 +354,13 @@ impl Proxy {
         self.metric_becomes("holdfast_upstream_connections_closed_total", &labels, count);
     }
 
+    /// The drain comes to this stage.
+    #[track_caller]
+    pub fn drain_becomes(&self, stage: &str) {
+        let shown = format!("\"stage\":\"{stage}\"");
+        eventually(&shown, || self.admin("/drain").1.contains(&shown));
+    }
+
     /// Client connections of the listener `web` that were closed for this reason.
     #[track_caller]
     pub fn client_closed_becomes(&self, reason: &str, count: f64) {
