@@ -275,8 +275,7 @@ fn no_more_connects_are_under_way_at_once_than_may_be() {
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     }
-    let app = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 4.0);
+    proxy.queue_becomes(4.0);
     let connecting = [("upstream", "app"), ("state", "connecting")];
     assert_eq!(
         proxy.metric("holdfast_upstream_connections", &connecting),
@@ -304,7 +303,6 @@ fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
         c.upstream("pool.queue", "fair");
         c.upstream("pool.queue_timeout", "30s");
     });
-    let app = [("upstream", "app")];
     let mut clients: Vec<Client> = Vec::new();
     let mut ask = |from: &str, target: &str| {
         let mut client = client_from(from, &proxy);
@@ -316,9 +314,9 @@ fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
     for _ in 0..50 {
         ask("127.0.0.1", "/crowd");
     }
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 50.0);
+    proxy.queue_becomes(50.0);
     ask("127.0.0.2", "/single");
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 51.0);
+    proxy.queue_becomes(51.0);
     gate.open();
     clients
         .iter_mut()

@@ -127,9 +127,8 @@ fn a_request_that_waits_for_a_port_is_served_when_one_comes_free() {
             let mut clients: Vec<Client> = (0..152).map(|_| proxy.client()).collect();
             clients.iter_mut().for_each(|client| client.ask("/"));
             // Two more than there are ports for; each of those is then in TIME_WAIT for a second.
-            let app = [("upstream", "app")];
             origin.waits_for_requests(150);
-            proxy.metric_becomes("holdfast_upstream_queue_length", &app, 2.0);
+            proxy.queue_becomes(2.0);
             gate.open();
             for client in &mut clients {
                 assert_eq!(client.response().status(), 200);

@@ -391,8 +391,7 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
     let mut first = proxy.client_waiting_for(&origin);
     let mut waits = proxy.client();
     waits.send(GET);
-    let queue = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &queue, 1.0);
+    proxy.queue_becomes(1.0);
     assert_eq!(proxy.client().get("/").status(), 503);
     outcomes(&proxy, "rejected", 1.0);
     gate.open();

@@ -316,15 +316,14 @@ fn connections_from_before_count_under_a_total_that_a_reload_sets() {
         c.upstream("pool.max_connections_total", 2);
     });
     asked.push(ask(&proxy));
-    let app = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     // Raised, it serves who waited under the lower one; lifted, it holds nobody.
     proxy.reloads(|c| {
         c.upstream("pool.max_connections_total", 3);
     });
     slow.waits_for_requests(3);
     asked.push(ask(&proxy));
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     proxy.reloads(|c| {
         c.forget("upstreams.app.pool.max_connections_total");
     });

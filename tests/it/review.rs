@@ -548,11 +548,7 @@ fn more_full_endpoints_than_an_exchange_has_attempts_do_not_stop_the_worker() {
     eventually("every endpoint is busy", || {
         origins.iter().all(|origin| origin.request_count() == 1)
     });
-    proxy.metric_becomes(
-        "holdfast_upstream_queue_length",
-        &[("upstream", "app")],
-        1.0,
-    );
+    proxy.queue_becomes(1.0);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().text(), "ok");

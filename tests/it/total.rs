@@ -116,11 +116,7 @@ fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
     });
     let second = ask();
     if slow.request_count() == 1 {
-        proxy.metric_becomes(
-            "holdfast_upstream_queue_length",
-            &[("upstream", "app")],
-            1.0,
-        );
+        proxy.queue_becomes(1.0);
     }
     gate.open();
     assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
@@ -164,8 +160,7 @@ fn requests_that_wait_for_their_own_endpoint_keep_nobody_from_another() {
         first.request_count() == 1 && second.request_count() == 1
     });
     let waiting = ask();
-    let queue = "holdfast_upstream_queue_length";
-    proxy.metric_becomes(queue, &[("upstream", "app")], 1.0);
+    proxy.queue_becomes(1.0);
     // The other origin, for which nobody waits, has no connection any more.
     let (_, upstreams) = proxy.admin("/upstreams");
     let upstreams: serde_json::Value = serde_json::from_str(&upstreams).unwrap();

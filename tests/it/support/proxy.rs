@@ -361,6 +361,13 @@ impl Proxy {
         eventually(&shown, || self.admin("/drain").1.contains(&shown));
     }
 
+    /// So many requests wait for a connection to the upstream `app`.
+    #[track_caller]
+    pub fn queue_becomes(&self, length: f64) {
+        let app = [("upstream", "app")];
+        self.metric_becomes("holdfast_upstream_queue_length", &app, length);
+    }
+
     /// Client connections of the listener `web` that were closed for this reason.
     #[track_caller]
     pub fn client_closed_becomes(&self, reason: &str, count: f64) {
