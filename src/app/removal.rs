@@ -69,7 +69,8 @@ fn closed(service: &Service, reason: CloseReason) -> u64 {
     closed.of(By::Holdfast, reason).value()
 }
 
-/// Each has a worker of the same number.
+/// Each has a task that expires idle connections, of which a process has one (`proxy/tend`): who parks
+/// a connection wakes the one that slept last.
 static ALONE: Mutex<()> = Mutex::new(());
 
 async fn until(is_so: impl Fn() -> bool) {
