@@ -156,11 +156,7 @@ fn an_old_origin_that_says_so_is_used_again() {
 
 #[test]
 fn an_old_origins_keep_alive_without_a_length_is_no_promise() {
-    let origin = Origin::playing(|peer| {
-        if peer.request().is_some() {
-            peer.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nok");
-        }
-    });
+    let origin = Origin::answering_once("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nok");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for _ in 0..2 {
@@ -171,11 +167,7 @@ fn an_old_origins_keep_alive_without_a_length_is_no_promise() {
 
 #[test]
 fn a_body_that_ends_with_the_connection_does_not_end_the_clients() {
-    let origin = Origin::playing(|peer| {
-        if peer.request().is_some() {
-            peer.send("HTTP/1.1 200 OK\r\n\r\nhello");
-        }
-    });
+    let origin = Origin::answering_once("HTTP/1.1 200 OK\r\n\r\nhello");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     assert_eq!(client.get("/").text(), "hello");

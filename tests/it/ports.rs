@@ -173,11 +173,7 @@ fn a_port_that_the_system_does_not_find_is_no_fault_of_the_endpoint() {
 fn while_ports_are_scarce_an_origin_that_announced_its_close_closes_first() {
     let name = "while_ports_are_scarce_an_origin_that_announced_its_close_closes_first";
     in_a_namespace(name, "0", || {
-        let origin = Origin::playing(|peer| {
-            if peer.request().is_some() {
-                peer.send(LAST);
-            }
-        });
+        let origin = Origin::answering_once(LAST);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
         // Twice as many as there are ports.

@@ -105,10 +105,7 @@ fn chunks_that_stop_before_the_last_are_broken_off() {
     ];
     for cut in cuts {
         let octets = [head, cut].concat();
-        let origin = Origin::playing(move |peer| {
-            peer.request();
-            peer.send(&octets);
-        });
+        let origin = Origin::answering_once(octets);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
         client.send("GET /bad HTTP/1.1\r\nHost: it.test\r\n\r\n");

@@ -119,6 +119,16 @@ impl Origin {
         })
     }
 
+    /// Answers the first request of a connection with these octets, and closes.
+    pub fn answering_once(octets: impl Into<Vec<u8>>) -> Self {
+        let octets = octets.into();
+        Self::playing(move |peer| {
+            if peer.request().is_some() {
+                peer.send(&octets);
+            }
+        })
+    }
+
     /// Answers the first request of a connection, when the gate is open, as its last, and closes.
     pub fn gated_once(gate: &Gate) -> Self {
         let gate = gate.clone();
