@@ -359,15 +359,8 @@ const RESERVE: i64 = 100 * RETRY;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::by_hand::start;
     use std::time::Duration;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     const ALL: RetryOn = RetryOn {
         connect_failure: Listed::In,

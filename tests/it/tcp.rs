@@ -19,6 +19,7 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::eventually;
+use crate::support::origin::LAST;
 use crate::support::origin::OK;
 use crate::support::origin::Peer;
 
@@ -285,7 +286,7 @@ fn hard_of_hearing(may_hear: &Gate) -> (Origin, Gate) {
         may_hear.wait();
         hearing(peer);
         while peer.request().is_some() {
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            peer.send(LAST);
         }
     });
     (origin, is_deaf)
