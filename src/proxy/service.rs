@@ -174,7 +174,7 @@ impl Service {
             clients: AtomicU32::new(0),
             max_connections: AtomicU32::new(parts.max_connections),
             draining: Draining::new(parts.drain),
-            shed: Shed::new(),
+            shed: Shed::default(),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
             maker: Mutex::new(()),

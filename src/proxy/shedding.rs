@@ -54,10 +54,9 @@ pub struct Looked {
     pub news: News,
 }
 
-impl Shed {
-    /// Nothing is given up, whatever is open.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Shed {
+    /// Nothing is given up, whatever is open, until it is told what is needed.
+    fn default() -> Self {
         Self {
             machine: Mutex::new(Shedding::new(Marks::new(u64::MAX, 0, 0))),
             reserve: AtomicU64::new(0),
@@ -67,7 +66,9 @@ impl Shed {
             rest_since: AtomicU64::new(0),
         }
     }
+}
 
+impl Shed {
     /// What the configuration needs, from the next look on, which is soon.
     pub fn provide(&self, needed: &Descriptors) {
         self.reserve.store(needed.reserve, Ordering::Relaxed);
