@@ -119,6 +119,18 @@ pub struct RetryOn {
     pub gateway_timeout: Listed,
 }
 
+impl RetryOn {
+    /// Whether an answer with this status counts as a failure.
+    #[must_use]
+    pub const fn has(&self, status: RetryStatus) -> Listed {
+        match status {
+            RetryStatus::BadGateway => self.bad_gateway,
+            RetryStatus::Unavailable => self.unavailable,
+            RetryStatus::GatewayTimeout => self.gateway_timeout,
+        }
+    }
+}
+
 /// The settings of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
@@ -207,9 +219,7 @@ pub fn course(failed: &Failed, settings: &RetrySettings) -> Result<Course, NotAg
         Failure::ReusedEnded(_) => (on.stale_connection, Course::FreshConnection),
         Failure::FreshEnded => (on.empty_response, Course::NextEndpoint),
         Failure::HeaderTimeout => (on.timeout, Course::NextEndpoint),
-        Failure::Status(RetryStatus::BadGateway) => (on.bad_gateway, Course::NextEndpoint),
-        Failure::Status(RetryStatus::Unavailable) => (on.unavailable, Course::NextEndpoint),
-        Failure::Status(RetryStatus::GatewayTimeout) => (on.gateway_timeout, Course::NextEndpoint),
+        Failure::Status(status) => (on.has(status), Course::NextEndpoint),
     };
     if listed == Listed::Out {
         return Err(NotAgain::NotListed);

@@ -20,6 +20,7 @@ use crate::policy::retry::Course;
 use crate::policy::retry::Decision;
 use crate::policy::retry::Failed;
 use crate::policy::retry::Failure;
+use crate::policy::retry::Listed;
 use crate::policy::retry::MethodClass;
 use crate::policy::retry::Proof;
 use crate::policy::retry::RequestHeld;
@@ -45,6 +46,7 @@ use crate::proxy::failure::Next;
 use crate::proxy::failure::Wear;
 use crate::proxy::held::Holding;
 use crate::proxy::held::Worth;
+use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::progress::Begun;
 use crate::proxy::progress::Progress;
@@ -104,7 +106,7 @@ impl<'a> Exchange<'a> {
                 }
             };
             self.sent += 1;
-            let wear = wear(acquired.outcome);
+            let wear = wear(&acquired);
             let mut lent = acquired.lent;
             let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
             let broken = match tried_once {
@@ -112,7 +114,7 @@ impl<'a> Exchange<'a> {
                     let timeline = &desk.record.timeline;
                     let took = upstream.measures(timeline.send + timeline.wait);
                     lent.endpoint().on_answer(answer.status, took);
-                    self.count_retry(upstream, again, RetryResult::Success);
+                    self.count_retry(upstream, again, result(answer.status, upstream));
                     return Outcomes::Answered(answer, lent, upload);
                 }
                 Err(broken) => broken,
@@ -308,11 +310,23 @@ fn proof((before, stream): (Option<u64>, &Stream), upload: Upload) -> Proof {
     }
 }
 
-/// Whether a connection so had was used before.
-fn wear(outcome: Outcome) -> Wear {
-    match outcome {
+/// What a retry came to that was answered so: a listed status is one more failure.
+fn result(status: u16, upstream: &Upstream) -> RetryResult {
+    match RetryStatus::of(status).map(|listed| upstream.settings.retry.on.has(listed)) {
+        Some(Listed::In) => RetryResult::Failure,
+        Some(Listed::Out) | None => RetryResult::Success,
+    }
+}
+
+/// Whether a connection so had may have been given up by its origin: one that was used before, and
+/// one that was opened ahead of its first request and has rested since.
+fn wear(acquired: &Acquired) -> Wear {
+    match acquired.outcome {
         Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
-        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => Wear::Fresh,
+        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => match acquired.idle {
+            Some(rested) if !rested.is_zero() => Wear::Reused,
+            Some(_) | None => Wear::Fresh,
+        },
     }
 }
 
