@@ -65,6 +65,7 @@ struct Core {
     received: Cell<u64>,
     sent: Cell<u64>,
     write_broke: Cell<Broke>,
+    ended_first: Cell<First>,
     quickack: Cell<QuickAck>,
 }
 
@@ -93,6 +94,15 @@ pub enum Fault {
 enum Broke {
     Yes,
     No,
+}
+
+/// Whose FIN was the first of a connection, if there was one: TIME_WAIT stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Ours.
+    Ours,
+    /// The peer's, or nobody's yet.
+    Peer,
 }
 
 /// Whether a connection ended by a reset.
@@ -130,6 +140,7 @@ impl Stream {
             received: Cell::new(0),
             sent: Cell::new(0),
             write_broke: Cell::new(Broke::No),
+            ended_first: Cell::new(First::Peer),
             quickack: Cell::new(QuickAck::Auto),
         });
         Ok(Self { core, reactor })
@@ -386,8 +397,17 @@ impl Stream {
 
     /// Sends our FIN; the peer may go on sending.
     pub fn shut_down_write(&self) {
+        if !self.peer_has_ended() {
+            self.core.ended_first.set(First::Ours);
+        }
         let _broken_already =
             rustix::net::shutdown(&self.core.socket, rustix::net::Shutdown::Write);
+    }
+
+    /// Whose FIN was the first.
+    #[must_use]
+    pub fn ended_first(&self) -> First {
+        self.core.ended_first.get()
     }
 
     /// Closes by RST: the peer must not take what it has for whole.

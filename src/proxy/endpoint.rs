@@ -12,6 +12,7 @@ use crate::net::clock;
 use crate::net::port_range::PortRange;
 use crate::net::reactor::Seen;
 use crate::net::stream::Detached;
+use crate::net::stream::First;
 use crate::net::stream::Peeked;
 use crate::observe::EndpointSeries;
 use crate::observe::GaugeGuard;
@@ -365,14 +366,20 @@ pub(super) struct Leaving {
 impl From<&Stream> for Leaving {
     fn from(stream: &Stream) -> Self {
         let heard = match (stream.look(), stream.peer_has_ended()) {
+            // Its FIN answered ours, as at the end of a tunnel.
+            _ if stream.ended_first() == First::Ours => Heard::Nothing,
             (Seen::Closed, _) => Heard::Rst,
             (Seen::Quiet | Seen::Stirred, true) => Heard::Fin,
             (Seen::Quiet | Seen::Stirred, false) => Heard::Nothing,
         };
+        let parting = match (stream.ended_first(), stream.peek()) {
+            (First::Ours, Peeked::Fin) => Parting::OursFirst,
+            (_, peeked) => parting(peeked),
+        };
         Self {
             moved: stream.into(),
             heard,
-            parting: parting(stream.peek()),
+            parting,
         }
     }
 }

@@ -21,7 +21,9 @@ use crate::h1::octets;
 use crate::h1::persistence::Persistence;
 use crate::net::Deadline;
 use crate::net::reactor::Gone;
+use crate::net::reactor::Seen;
 use crate::net::stream::Fault;
+use crate::net::stream::First;
 use crate::observe::record::End;
 use crate::observe::record::Kept;
 use crate::observe::words::HalfClose;
@@ -226,6 +228,10 @@ impl Exchange<'_> {
             Outcomes::BrokeOff(error) => {
                 // What was held of it goes out in its turn; a fault shows in the abort.
                 self.outlet.turn().await.ok();
+                if self.client.live.phase() == Phase::Idle {
+                    // The answer before this one in a pipeline has left it so.
+                    self.client.enter(Phase::ResponseBody);
+                }
                 account::count_error(self.client, Some(route), error);
                 desk.record.end = End::Failed(error);
                 let reason = match error {
@@ -342,14 +348,24 @@ impl Exchange<'_> {
                     Err(_) => After::End(Ending::linger(CloseReason::UnreadBody)),
                 }
             }
-            // The client said that nothing more comes, so a plain close cannot hurt its answer.
             (Persistence::Close(reason), Upload::Whole(_))
-                if reason == CloseReason::ClientCloseHeader && desk.input.unread().is_empty() =>
+                if reason == CloseReason::ClientCloseHeader
+                    && desk.input.unread().is_empty()
+                    && self.is_taken(desk.record.bytes_out) =>
             {
                 After::End(Ending::close(reason))
             }
             (Persistence::Close(reason), _) => After::End(Ending::linger(reason)),
         }
+    }
+
+    /// Whether a plain close cannot hurt an answer of this size to a client that said that nothing
+    /// more comes. One that sends on nevertheless would lose by a reset what it has not read of its
+    /// answer (RFC 9112 §9.6): what has come already is seen for nothing, and of what comes later a
+    /// large answer is in danger for as long as it is under way.
+    fn is_taken(&self, content: u64) -> bool {
+        let stream = &self.client.stream;
+        stream.look() == Seen::Quiet && (content <= SOON_TAKEN || stream.is_sent_out())
     }
 
     async fn discard_request(&mut self, desk: &mut Desk) -> Result<(), Stuck> {
@@ -481,7 +497,10 @@ impl Exchange<'_> {
             .note_kept(lent.give_back(Verdict::Retire(reason)));
         desk.record.end = End::Tunnelled;
         let ending = match end {
-            tunnel::TunnelEnd::Finished => Ending::close(CloseReason::Upgraded),
+            tunnel::TunnelEnd::Finished => match self.client.stream.ended_first() {
+                First::Ours => Ending::close(CloseReason::Upgraded),
+                First::Peer => Ending::by_peer(CloseReason::Upgraded),
+            },
             tunnel::TunnelEnd::GoneAway => Ending::linger(CloseReason::Drain),
             tunnel::TunnelEnd::Idle => Ending::linger(CloseReason::Timeout),
             tunnel::TunnelEnd::ClientBroke => Ending::by_peer(CloseReason::PeerRst),
@@ -504,6 +523,9 @@ fn protocol(desk: &Desk) -> tunnel::Protocol {
         _ => tunnel::Protocol::Opaque,
     }
 }
+
+/// Octets of an answer that a client has at once or never: a first flight holds 14 KiB (RFC 6928).
+const SOON_TAKEN: u64 = 14 * 1024;
 
 /// Writes the rest of an answer, in its turn.
 async fn conclude(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
