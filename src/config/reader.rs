@@ -50,7 +50,9 @@ impl<'t, 'c> Reader<'t, 'c> {
 
     /// The value of a key as it was written.
     pub fn node(&mut self, key: &'static str) -> Option<&'t Node> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         self.table.get(key)
     }
 
@@ -279,6 +281,15 @@ mod tests {
             said,
             "wrokers: there is no such key (set to `1`); did you mean `workers`?; at x.toml, line 1\n"
         );
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_twice_is_named_once_among_the_known_ones() {
+        let said = complaints("zzz = 1", |reader| {
+            reader.node("ranges");
+            reader.node("ranges");
+        });
+        assert!(said.contains("known here: ranges; at"), "{said}");
     }
 
     #[test]

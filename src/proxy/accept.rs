@@ -19,7 +19,6 @@ use futures::FutureExt;
 use crate::base::CloseReason;
 use crate::base::ConnId;
 use crate::base::ProxyError;
-use crate::base::reason::By;
 use crate::base::reason::Phase;
 use crate::base::reason::Side;
 use crate::net::Deadline;
@@ -43,6 +42,7 @@ use crate::observe::words::RejectReason;
 use crate::proxy::booth;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
+use crate::proxy::client::Ending;
 use crate::proxy::client::Places;
 use crate::proxy::converse;
 use crate::proxy::desk;
@@ -196,15 +196,13 @@ fn admit(socket: OwnedFd, peer: SocketAddr, listener: &Arc<Listener>, service: &
                     return hold(socket, peer, Places::new(listener, service, None));
                 }
                 LimitAction::Close => {
-                    drop(Places::new(listener, service, None));
-                    count_refused(listener, CloseReason::ClientLimit);
+                    let ending = Ending::close(CloseReason::ClientLimit);
+                    Places::new(listener, service, None).count_refused(ending);
                     return close_aside(socket);
                 }
                 LimitAction::Reset => {
-                    drop(Places::new(listener, service, None));
-                    count_refused(listener, CloseReason::ClientLimit);
-                    let resets = &service.metrics.resets;
-                    resets.of(Side::Client, By::Holdfast, Phase::Connect).inc();
+                    let ending = Ending::abort(CloseReason::ClientLimit);
+                    Places::new(listener, service, None).count_refused(ending);
                     return reset(&socket);
                 }
             }
@@ -232,7 +230,7 @@ fn reject(
         RejectReason::FdPressure => (CloseReason::FdPressure, ProxyError::Descriptors),
         _ => (CloseReason::GlobalLimit, ProxyError::GlobalLimit),
     };
-    count_refused(listener, reason);
+    Ending::close(reason).count_refused(listener, service);
     let mut answer = Vec::with_capacity(512);
     super::reply::error(
         &mut answer,
@@ -249,11 +247,6 @@ fn reject(
     if sent && service.shed.room_to_linger() == Room::Some {
         linger_aside(stream);
     }
-}
-
-/// A connection that was accepted and got no conversation is closed for a reason like any other.
-fn count_refused(listener: &Listener, reason: CloseReason) {
-    listener.metrics.closed.of(By::Holdfast, reason).inc();
 }
 
 /// Closes in stages: what the client has sent already would make a reset of a plain close.
@@ -291,7 +284,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
                     Reset::Yes => CloseReason::PeerRst,
                     Reset::No => CloseReason::PeerFin,
                 };
-                return places.metrics().closed.of(By::Peer, reason).inc();
+                return places.count_refused(Ending::by_peer(reason));
             }
         }
         let reason = match places.standing() {
@@ -300,7 +293,7 @@ fn hold(socket: OwnedFd, peer: SocketAddr, places: Places) {
                 CloseReason::Drain
             }
         };
-        places.metrics().closed.of(By::Holdfast, reason).inc();
+        places.count_refused(Ending::close(reason));
         linger_aside(stream);
     });
 }

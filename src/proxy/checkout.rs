@@ -175,7 +175,9 @@ impl Endpoint {
         let Some(removed) = removed else { return };
         let Parked { stream, facts } = removed.conn;
         let reason = reason_of(stream.peek());
-        self.metrics.idle_close_age.observe_duration(removed.rested);
+        if reason != CloseReason::ExtraBytes {
+            self.metrics.idle_close_age.observe_duration(removed.rested);
+        }
         // Before it is counted, so that who sees the count sees the limit that follows.
         if reason != CloseReason::ExtraBytes && removed.requests > 0 {
             self.learn(|idle| match removed.was {
@@ -441,7 +443,9 @@ impl Endpoint {
                 .stale
                 .of(StaleFound::Checkout, StaleResult::Replaced)
                 .inc();
-            self.metrics.idle_close_age.observe_duration(lease.rested());
+            if reason != CloseReason::ExtraBytes {
+                self.metrics.idle_close_age.observe_duration(lease.rested());
+            }
             if reason != CloseReason::ExtraBytes && lease.requests() > 0 {
                 self.learn(|idle| idle.on_idle_close(lease.rested(), clock::now()));
             }

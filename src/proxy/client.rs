@@ -27,7 +27,6 @@ use crate::net::stream::Fault;
 use crate::net::stream::Reset;
 use crate::net::worker;
 use crate::observe::GaugeGuard;
-use crate::observe::listener_metrics::ListenerMetrics;
 use crate::observe::live::LiveConn;
 use crate::observe::live::LiveHandle;
 use crate::observe::record::Kept;
@@ -127,6 +126,8 @@ pub enum Leave {
     Close,
     /// In stages, for the client may still be sending (RFC 9112 §9.6).
     Linger,
+    /// The same, since the client let a deadline pass.
+    LingerLate,
     /// By reset, once what it may have is sent: the client must see that its answer is not whole.
     Abort,
     /// By reset, now: it is cut, and nobody waits any more.
@@ -366,7 +367,7 @@ impl Client {
         self.count_end(ending, phase);
         match ending.leave {
             Leave::Close => {}
-            Leave::Linger => {
+            Leave::Linger | Leave::LingerLate => {
                 let Self {
                     stream,
                     service,
@@ -414,11 +415,20 @@ impl Client {
 }
 
 impl Ending {
+    /// Counts it for a connection that was accepted and got no conversation: it is closed for a
+    /// reason like any other.
+    pub fn count_refused(self, listener: &Listener, service: &Service) {
+        let close = self.told(Phase::Connect);
+        listener.metrics.closed.of(close.by, close.reason).inc();
+        service.metrics.count_close(Side::Client, close);
+    }
+
     /// The ending as a close event.
     #[must_use]
     pub const fn told(self, phase: Phase) -> Close {
         let how = match (self.reason, self.leave) {
             (CloseReason::PeerRst, _) | (_, Leave::Abort | Leave::Cut) => How::Rst,
+            (_, Leave::LingerLate) => How::Timeout,
             (reason, _) if reason.is_a_deadline() => How::Timeout,
             _ => How::Fin,
         };
@@ -464,10 +474,9 @@ impl Places {
         self.listener.settings.idle_timeout
     }
 
-    /// What the listener counts.
-    #[must_use]
-    pub fn metrics(&self) -> &ListenerMetrics {
-        &self.listener.metrics
+    /// Counts the end of a connection that got no conversation.
+    pub fn count_refused(&self, ending: Ending) {
+        ending.count_refused(&self.listener, &self.service);
     }
 
     /// Whether new work is taken.

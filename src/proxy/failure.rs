@@ -394,16 +394,14 @@ enum BrokeOff {
 fn broke_off(stuck: &Stuck, framing: Framing, upstream: &Upstream) -> BrokeOff {
     match stuck {
         Stuck::SenderFin | Stuck::SenderBroke(_) => {
-            let word = match framing {
-                Framing::Chunked => TruncatedFraming::Chunked,
-                Framing::None | Framing::Length(_) | Framing::UntilClose => {
-                    TruncatedFraming::Length
-                }
-            };
-            upstream.metrics.truncated.of(word).inc();
+            count_truncated(framing, upstream);
             BrokeOff::ByOrigin(CloseReason::Truncated, ProxyError::Truncated)
         }
-        Stuck::SenderSlow => BrokeOff::ByOrigin(CloseReason::Timeout, ProxyError::BodyIdle),
+        // It has stopped short of what its framing says, and who asked gets no more of it.
+        Stuck::SenderSlow => {
+            count_truncated(framing, upstream);
+            BrokeOff::ByOrigin(CloseReason::Timeout, ProxyError::BodyIdle)
+        }
         Stuck::Malformed(_) | Stuck::TooLarge => {
             BrokeOff::ByOrigin(CloseReason::BadResponse, ProxyError::BadResponse)
         }
@@ -412,6 +410,14 @@ fn broke_off(stuck: &Stuck, framing: Framing, upstream: &Upstream) -> BrokeOff {
         Stuck::Recipient(_) => BrokeOff::ClientReset,
         Stuck::RecipientGone => BrokeOff::ClientLeft,
     }
+}
+
+fn count_truncated(framing: Framing, upstream: &Upstream) {
+    let word = match framing {
+        Framing::Chunked => TruncatedFraming::Chunked,
+        Framing::None | Framing::Length(_) | Framing::UntilClose => TruncatedFraming::Length,
+    };
+    upstream.metrics.truncated.of(word).inc();
 }
 
 /// Whether a failed request is sent again; what denies it is counted.

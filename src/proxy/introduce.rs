@@ -36,6 +36,7 @@ use crate::policy::proxy_protocol::Refusal;
 use crate::proxy::client::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::client::Ending;
+use crate::proxy::client::Leave;
 use crate::proxy::client::Opening;
 use crate::proxy::desk::Desk;
 use crate::proxy::draining::Standing;
@@ -97,7 +98,7 @@ pub fn patience(client: &Client) -> Duration {
 #[must_use]
 pub fn on_silence(client: &Client) -> Ending {
     match awaited(client) {
-        Awaited::Header => refuse(client, By::Holdfast, LATE),
+        Awaited::Header => late(client),
         Awaited::Request => Ending::linger(CloseReason::IdleTimeout),
     }
 }
@@ -223,7 +224,7 @@ async fn read_header(client: &mut Client, desk: &mut Desk) -> Result<(), Ending>
             Err(Fill::Fault(Fault::TimedOut)) if desk.input.unread().is_empty() => {
                 return Err(on_silence(client));
             }
-            Err(Fill::Fault(Fault::TimedOut)) => return Err(refuse(client, By::Holdfast, LATE)),
+            Err(Fill::Fault(Fault::TimedOut)) => return Err(late(client)),
             Err(Fill::Fault(Fault::Reset)) => return Err(Ending::by_peer(CloseReason::PeerRst)),
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
             // A decision is made long before the buffer is full.
@@ -268,11 +269,17 @@ fn refuse(client: &Client, by: By, why: &'static str) -> Ending {
     }
 }
 
+/// The same of a header that did not come in time.
+fn late(client: &Client) -> Ending {
+    let why = "it did not come within header_timeout";
+    Ending {
+        leave: Leave::LingerLate,
+        ..refuse(client, By::Holdfast, why)
+    }
+}
+
 /// Why a header is not believed.
 const UNTRUSTED: &str = "the peer is none of trusted_proxies";
-
-/// Why there is none.
-const LATE: &str = "it did not come within header_timeout";
 
 /// Between two looks for a free place of a client that is held.
 const HOLD_LOOK: Duration = Duration::from_millis(50);

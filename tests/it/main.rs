@@ -54,6 +54,7 @@ mod slow_peers;
 mod settings;
 mod gateway;
 mod outside;
+mod second_suite;
 mod nonce_echo;
 mod review;
 mod reasons;
