@@ -56,7 +56,7 @@ use crate::proxy::upstream::Upstream;
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
         let upstream = &route.upstream;
-        self.key = upstream.key((&desk.request, desk.input.held()), self.client.address.ip());
+        self.key = upstream.key((&desk.request, desk.input.held()), &self.client.address);
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
         let mut last_error = upstream.none_left();

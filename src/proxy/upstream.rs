@@ -348,9 +348,9 @@ impl Upstream {
 
     /// What a request is balanced by, if that is its key.
     #[must_use]
-    pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: IpAddr) -> Option<u64> {
+    pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: &SocketAddr) -> Option<u64> {
         match self.mould.method {
-            Method::Hash => self.settings.hash_key.of((head, octets), client),
+            Method::Hash => self.settings.hash_key.of((head, octets), client.ip()),
             Method::RoundRobin | Method::LeastRequests | Method::P2c | Method::Ewma => None,
         }
     }
