@@ -108,13 +108,27 @@ pub enum Inspect {
     Socket,
 }
 
+/// What a checkout gives.
+pub enum CheckedOut {
+    /// A connection, or none.
+    Now(Result<Acquired, NotAcquired>),
+    /// What may come to be one.
+    Later(Later),
+}
+
+/// The right to connect, or a place in line, to be awaited. Dropped, it is given up.
+pub struct Later(Chance);
+
+enum Chance {
+    Dial(Permit, Option<Place>),
+    Line(Place),
+}
+
 impl Endpoint {
-    /// Takes a connection to this endpoint: idle, new, or waited for.
-    /// Cancel: the place in line and the dial are given up, nothing leaks.
-    ///
-    /// # Errors
-    /// [`NotAcquired`].
-    pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
+    /// Takes an idle connection to this endpoint, or what leads to one: for most requests all there
+    /// is to it, without a future to wait in.
+    #[must_use]
+    pub fn checkout(self: &Arc<Self>, want: &Want) -> CheckedOut {
         let ask = Ask {
             worker: worker::index(),
             fresh: want.fresh,
@@ -133,33 +147,53 @@ impl Endpoint {
                 (checkout, standing)
             };
             self.bury(retired);
-            match checkout {
-                Checkout::Reuse(parked, lease) => {
-                    if let Some(lent) = self.revive(parked, lease, want.inspect) {
-                        let acquired = lent.acquired(Duration::ZERO, Waited::No);
-                        return Ok(acquired);
-                    }
-                }
+            return match checkout {
+                Checkout::Reuse(parked, lease) => match self.revive(parked, lease, want.inspect) {
+                    Some(lent) => CheckedOut::Now(Ok(lent.acquired(Duration::ZERO, Waited::No))),
+                    None => continue,
+                },
                 Checkout::Connect(permit) => {
                     let permit = Permit::new(self, permit, want.why);
                     let place = standing.map(|ticket| Place::new(self, ticket));
-                    // Boxed, as the line is: the usual way has neither.
-                    let dialled = Box::pin(self.dial_or_be_served(permit, place, want)).await;
-                    return self.or_wait_for_a_port(dialled, want).await;
+                    CheckedOut::Later(Later(Chance::Dial(permit, place)))
                 }
                 Checkout::Wait(ticket) => {
                     let place = Place::new(self, ticket);
                     self.pool.after_change();
-                    let served = Box::pin(self.stand_in_line(place, want)).await;
-                    return self.or_wait_for_a_port(served, want).await;
+                    CheckedOut::Later(Later(Chance::Line(place)))
                 }
-                Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
+                Checkout::Refuse(RefuseReason::Full) => CheckedOut::Now(Err(NotAcquired::Full)),
                 Checkout::Refuse(RefuseReason::QueueFull) => {
                     let lack = self.pool.lock().ledger.lacks();
-                    return Err(NotAcquired::QueueFull(lack));
+                    CheckedOut::Now(Err(NotAcquired::QueueFull(lack)))
                 }
-                Checkout::Refuse(RefuseReason::Closed) => return Err(NotAcquired::Closed),
-            }
+                Checkout::Refuse(RefuseReason::Closed) => CheckedOut::Now(Err(NotAcquired::Closed)),
+            };
+        }
+    }
+
+    /// Awaits the connection that a checkout may lead to: new, or waited for.
+    /// Cancel: the place in line and the dial are given up, nothing leaks.
+    ///
+    /// # Errors
+    /// [`NotAcquired`].
+    pub async fn later(
+        self: &Arc<Self>,
+        Later(chance): Later,
+        want: Want,
+    ) -> Result<Acquired, NotAcquired> {
+        let acquired = match chance {
+            Chance::Dial(permit, place) => self.dial_or_be_served(permit, place, want).await,
+            Chance::Line(place) => self.stand_in_line(place, want).await,
+        };
+        self.or_wait_for_a_port(acquired, want).await
+    }
+
+    /// Takes a connection to this endpoint: idle, new, or waited for. Cancel: as [`Self::later`].
+    async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
+        match self.checkout(&want) {
+            CheckedOut::Now(acquired) => acquired,
+            CheckedOut::Later(later) => self.later(later, want).await,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
 use crate::pool::waiters::ClientTurn;
+use crate::proxy::checkout::CheckedOut;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
 use crate::proxy::checkout::Want;
@@ -62,7 +63,14 @@ impl Exchange<'_> {
             };
             let in_flight = InFlight::at(endpoint);
             let want = self.want(upstream, endpoint, (occasion, if_full));
-            let acquired = self.while_client_stays(pin!(endpoint.acquire(want))).await;
+            let acquired = match endpoint.checkout(&want) {
+                CheckedOut::Now(acquired) => Some(acquired),
+                // Boxed: the usual way does not come by.
+                CheckedOut::Later(later) => {
+                    let later = Box::pin(endpoint.later(later, want));
+                    self.while_client_stays(pin!(later)).await
+                }
+            };
             match acquired {
                 None => {
                     if if_full == IfFull::Wait {

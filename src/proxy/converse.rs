@@ -343,13 +343,20 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
         if !tail.is_empty() {
             leave(tail, client).await?;
         }
-        // A first read without a deadline: it was readable a moment ago, and if that was a false
-        // alarm the idle deadline rules.
-        let until = match began {
-            Some(_) => deadline.min(Deadline::after(PAUSE)),
-            None => Deadline::after(settings.idle_timeout),
+        // A first read waits for nothing: it was readable a moment ago, and if that was a false alarm
+        // the idle deadline rules.
+        let (at_hand, until) = match began {
+            None => (
+                desk.input.try_fill(&client.stream, most),
+                Deadline::after(settings.idle_timeout),
+            ),
+            Some(_) => (Ok(None), deadline.min(Deadline::after(PAUSE))),
         };
-        match desk.input.fill(&client.stream, most, until).await {
+        let read = match at_hand.transpose() {
+            Some(read) => read,
+            None => desk.input.fill(&client.stream, most, until).await,
+        };
+        match read {
             Ok(ReadEnd::Octets(_)) => {}
             Ok(ReadEnd::Fin) if began.is_none() => {
                 return Err(Ending::by_peer(CloseReason::PeerFin));

@@ -205,7 +205,12 @@ impl Exchange<'_> {
                 match answer.kind {
                     AnswerKind::Switched => Box::pin(self.tunnel(desk, route, lent)).await,
                     AnswerKind::Complete | AnswerKind::UntilClose => {
-                        self.complete(desk, route, (answer, lent, upload)).await
+                        fault::on_demand(Where::Lent, desk);
+                        // First, so that the next request can have the connection while this
+                        // client still reads.
+                        let reuse = route.upstream.settings.reuse;
+                        exchange::settle(desk, lent, (&answer, upload), reuse);
+                        self.write_rest(desk, route, (&answer, upload)).await
                     }
                 }
             }
@@ -256,19 +261,6 @@ impl Exchange<'_> {
                 self.ends(desk, Some(route), Ending::by_peer(reason))
             }
         }
-    }
-
-    /// Gives the origin's connection back, then writes the rest of the answer: the next request
-    /// can have the connection while the client still reads.
-    async fn complete(
-        &mut self,
-        desk: &mut Desk,
-        route: &Arc<Route>,
-        (answer, lent, upload): (Answer, Lent, Upload),
-    ) -> After {
-        fault::on_demand(Where::Lent, desk);
-        exchange::settle(desk, lent, (&answer, upload), route.upstream.settings.reuse);
-        self.write_rest(desk, route, (&answer, upload)).await
     }
 
     /// All further attempts failed: the last real answer is the client's after all.
