@@ -493,8 +493,15 @@ impl Copy<'_> {
         encode::field(self.out, line.name.of(self.octets), value)
     }
 
-    #[inline(never)]
+    #[inline]
     fn flush(&mut self) {
+        if self.from < self.to {
+            self.write();
+        }
+    }
+
+    #[inline(never)]
+    fn write(&mut self) {
         self.out
             .extend_from_slice(self.octets.get(self.from..self.to).unwrap_or_default());
         self.from = 0;
