@@ -306,15 +306,27 @@ impl<C> Ledger<C> {
         now: Instant,
         retired: &mut Vec<(C, CloseReason)>,
     ) -> Checkout<C> {
-        // Taking an idle connection overtakes nobody: by law 2 it suits no one in line.
-        if !self.shelves.is_empty()
-            && let Some(idle) = self.take_idle(ask, now, retired)
-        {
-            self.leased += 1;
-            let (conn, lease) = idle.lend(now);
-            return Checkout::Reuse(conn, lease);
+        match self.reuse(ask, now, retired) {
+            Some((conn, lease)) => Checkout::Reuse(conn, lease),
+            None => self.open_or_wait(ask, now, retired),
         }
-        self.open_or_wait(ask, now, retired)
+    }
+
+    /// Asks for no more than an idle connection that suits, the newest one. It overtakes nobody: by
+    /// law 2 it suits no one in line. What had to leave on the way goes to `retired`.
+    #[must_use = "what was handed out must be answered for"]
+    pub fn reuse(
+        &mut self,
+        ask: &Ask,
+        now: Instant,
+        retired: &mut Vec<(C, CloseReason)>,
+    ) -> Option<(C, Lease)> {
+        if self.shelves.is_empty() {
+            return None;
+        }
+        let idle = self.take_idle(ask, now, retired)?;
+        self.leased += 1;
+        Some(idle.lend(now))
     }
 
     /// A requester whose own connect is under way also stands in line, to take a connection that

@@ -67,7 +67,11 @@ impl<'a> Exchange<'a> {
                 None | Some((RetryReason::Connect, _)) => Occasion::First,
                 Some(_) => Occasion::Retry,
             };
-            let acquired = self.acquire(desk, upstream, &mut tried, occasion).await;
+            let acquired = match self.reuse(desk, upstream, &tried, occasion) {
+                Ok(acquired) => Ok(acquired),
+                // Boxed: the usual way does not come by.
+                Err(at) => Box::pin(self.acquire(desk, upstream, &mut tried, (occasion, at))).await,
+            };
             let (acquired, at, _in_flight) = match acquired {
                 Ok(acquired) => acquired,
                 Err(NotServed::ClientGone) => {

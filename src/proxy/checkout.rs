@@ -108,27 +108,38 @@ pub enum Inspect {
     Socket,
 }
 
-/// What a checkout gives.
-pub enum CheckedOut {
-    /// A connection, or none.
-    Now(Result<Acquired, NotAcquired>),
-    /// What may come to be one.
-    Later(Later),
-}
-
-/// The right to connect, or a place in line, to be awaited. Dropped, it is given up.
-pub struct Later(Chance);
-
-enum Chance {
-    Dial(Permit, Option<Place>),
-    Line(Place),
-}
-
 impl Endpoint {
-    /// Takes an idle connection to this endpoint, or what leads to one: for most requests all there
-    /// is to it, without a future to wait in.
+    /// Takes an idle connection to this endpoint, if one suits.
     #[must_use]
-    pub fn checkout(self: &Arc<Self>, want: &Want) -> CheckedOut {
+    pub fn at_hand(self: &Arc<Self>, fresh: Fresh, inspect: Inspect) -> Option<Acquired> {
+        let ask = Ask {
+            worker: worker::index(),
+            fresh,
+            queue: Queueing::Refused,
+            client: ClientTurn::default(),
+        };
+        loop {
+            let mut retired = Vec::new(); // allocates only if something retires
+            let reused = {
+                let ledger = &mut self.pool.lock().ledger;
+                ledger.reuse(&ask, clock::now(), &mut retired)
+            };
+            if !retired.is_empty() {
+                self.bury(retired);
+            }
+            let (parked, lease) = reused?;
+            if let Some(lent) = self.revive(parked, lease, inspect) {
+                return Some(lent.acquired(Duration::ZERO, Waited::No));
+            }
+        }
+    }
+
+    /// Takes a connection to this endpoint: idle, new, or waited for.
+    /// Cancel: the place in line and the dial are given up, nothing leaks.
+    ///
+    /// # Errors
+    /// [`NotAcquired`].
+    pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
         let ask = Ask {
             worker: worker::index(),
             fresh: want.fresh,
@@ -147,53 +158,33 @@ impl Endpoint {
                 (checkout, standing)
             };
             self.bury(retired);
-            return match checkout {
-                Checkout::Reuse(parked, lease) => match self.revive(parked, lease, want.inspect) {
-                    Some(lent) => CheckedOut::Now(Ok(lent.acquired(Duration::ZERO, Waited::No))),
-                    None => continue,
-                },
+            match checkout {
+                Checkout::Reuse(parked, lease) => {
+                    if let Some(lent) = self.revive(parked, lease, want.inspect) {
+                        let acquired = lent.acquired(Duration::ZERO, Waited::No);
+                        return Ok(acquired);
+                    }
+                }
                 Checkout::Connect(permit) => {
                     let permit = Permit::new(self, permit, want.why);
                     let place = standing.map(|ticket| Place::new(self, ticket));
-                    CheckedOut::Later(Later(Chance::Dial(permit, place)))
+                    // Boxed, as the line is: the usual way has neither.
+                    let dialled = Box::pin(self.dial_or_be_served(permit, place, want)).await;
+                    return self.or_wait_for_a_port(dialled, want).await;
                 }
                 Checkout::Wait(ticket) => {
                     let place = Place::new(self, ticket);
                     self.pool.after_change();
-                    CheckedOut::Later(Later(Chance::Line(place)))
+                    let served = Box::pin(self.stand_in_line(place, want)).await;
+                    return self.or_wait_for_a_port(served, want).await;
                 }
-                Checkout::Refuse(RefuseReason::Full) => CheckedOut::Now(Err(NotAcquired::Full)),
+                Checkout::Refuse(RefuseReason::Full) => return Err(NotAcquired::Full),
                 Checkout::Refuse(RefuseReason::QueueFull) => {
                     let lack = self.pool.lock().ledger.lacks();
-                    CheckedOut::Now(Err(NotAcquired::QueueFull(lack)))
+                    return Err(NotAcquired::QueueFull(lack));
                 }
-                Checkout::Refuse(RefuseReason::Closed) => CheckedOut::Now(Err(NotAcquired::Closed)),
-            };
-        }
-    }
-
-    /// Awaits the connection that a checkout may lead to: new, or waited for.
-    /// Cancel: the place in line and the dial are given up, nothing leaks.
-    ///
-    /// # Errors
-    /// [`NotAcquired`].
-    pub async fn later(
-        self: &Arc<Self>,
-        Later(chance): Later,
-        want: Want,
-    ) -> Result<Acquired, NotAcquired> {
-        let acquired = match chance {
-            Chance::Dial(permit, place) => self.dial_or_be_served(permit, place, want).await,
-            Chance::Line(place) => self.stand_in_line(place, want).await,
-        };
-        self.or_wait_for_a_port(acquired, want).await
-    }
-
-    /// Takes a connection to this endpoint: idle, new, or waited for. Cancel: as [`Self::later`].
-    async fn acquire(self: &Arc<Self>, want: Want) -> Result<Acquired, NotAcquired> {
-        match self.checkout(&want) {
-            CheckedOut::Now(acquired) => acquired,
-            CheckedOut::Later(later) => self.later(later, want).await,
+                Checkout::Refuse(RefuseReason::Closed) => return Err(NotAcquired::Closed),
+            }
         }
     }
 

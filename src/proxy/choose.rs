@@ -16,7 +16,6 @@ use crate::pool::ledger::Fresh;
 use crate::pool::ledger::Lack;
 use crate::pool::ledger::Queueing;
 use crate::pool::waiters::ClientTurn;
-use crate::proxy::checkout::CheckedOut;
 use crate::proxy::checkout::Inspect;
 use crate::proxy::checkout::NotAcquired;
 use crate::proxy::checkout::Want;
@@ -35,13 +34,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Exchange<'_> {
-    /// Takes a connection: at a chosen endpoint, else wherever there is room, else in line.
+    /// Chooses an endpoint and takes an idle connection there: for most requests all there is to it,
+    /// without a future to wait in.
+    ///
+    /// # Errors
+    /// The endpoint that was chosen, if there was one: it has none that suits.
+    pub(super) fn reuse<'u>(
+        &self,
+        desk: &mut Desk,
+        upstream: &'u Upstream,
+        tried: &Tried,
+        occasion: Occasion,
+    ) -> Result<(Acquired, usize, InFlight<'u>), Option<(usize, &'u Arc<Endpoint>)>> {
+        let chosen = upstream.pick(tried, HeldDown::RatherThanNone, self.key, &mut Fast);
+        let (at, endpoint) = chosen.ok_or(None)?;
+        let (fresh, _) = self.fresh(upstream, occasion);
+        let acquired = endpoint.at_hand(fresh, self.inspect()).ok_or(chosen)?;
+        self.note_acquired(desk, upstream, endpoint, &acquired);
+        Ok((acquired, at, InFlight::at(endpoint)))
+    }
+
+    /// Takes a connection: at the chosen endpoint, else wherever there is room, else in line.
     pub(super) async fn acquire<'u>(
         &mut self,
         desk: &mut Desk,
         upstream: &'u Upstream,
         tried: &mut Tried,
-        occasion: Occasion,
+        (occasion, mut chosen): (Occasion, Option<(usize, &'u Arc<Endpoint>)>),
     ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
@@ -55,7 +74,8 @@ impl Exchange<'_> {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
-            let picked = upstream.pick(&looked, held_down, self.key, &mut Fast);
+            let pick = || upstream.pick(&looked, held_down, self.key, &mut Fast);
+            let picked = chosen.take().or_else(pick);
             let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
                 (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
@@ -63,14 +83,7 @@ impl Exchange<'_> {
             };
             let in_flight = InFlight::at(endpoint);
             let want = self.want(upstream, endpoint, (occasion, if_full));
-            let acquired = match endpoint.checkout(&want) {
-                CheckedOut::Now(acquired) => Some(acquired),
-                // Boxed: the usual way does not come by.
-                CheckedOut::Later(later) => {
-                    let later = Box::pin(endpoint.later(later, want));
-                    self.while_client_stays(pin!(later)).await
-                }
-            };
+            let acquired = self.while_client_stays(pin!(endpoint.acquire(want))).await;
             match acquired {
                 None => {
                     if if_full == IfFull::Wait {
@@ -83,10 +96,7 @@ impl Exchange<'_> {
                     return Err(NotServed::ClientGone);
                 }
                 Some(Ok(acquired)) => {
-                    upstream.metrics.requests.of(acquired.outcome).inc();
-                    if !self.client.service.access_log.is_off() {
-                        note_origin(desk, upstream, endpoint, &acquired);
-                    }
+                    self.note_acquired(desk, upstream, endpoint, &acquired);
                     return Ok((acquired, at, in_flight));
                 }
                 Some(Err(NotAcquired::Full)) => {
@@ -138,17 +148,7 @@ impl Exchange<'_> {
         (occasion, if_full): (Occasion, IfFull),
     ) -> Want {
         let settings = &upstream.settings;
-        let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
-        let unsafe_method = self.method == MethodClass::Unsafe;
-        let (fresh, why) = match settings.reuse {
-            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
-            Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
-            Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
-            Reuse::Safe | Reuse::Always if unsafe_method => {
-                (Fresh::IdleLessThan(settings.unsafe_max_idle), None)
-            }
-            Reuse::Safe | Reuse::Always => (Fresh::Any, None),
-        };
+        let (fresh, why) = self.fresh(upstream, occasion);
         let queue = match if_full {
             IfFull::Wait => {
                 let elsewhere = match upstream.endpoints.len() {
@@ -161,11 +161,6 @@ impl Exchange<'_> {
             }
             IfFull::LookElsewhere => Queueing::Refused,
         };
-        let inspect = if unsafe_method {
-            Inspect::Socket
-        } else {
-            Inspect::Seen
-        };
         let client = match settings.queue {
             QueueOrder::Fifo => ClientTurn::default(),
             QueueOrder::Fair => turn_of(self.client.address.ip()),
@@ -176,7 +171,44 @@ impl Exchange<'_> {
             client,
             until: Deadline::after(settings.queue_timeout),
             why,
-            inspect,
+            inspect: self.inspect(),
+        }
+    }
+
+    /// Which connections suit, and why one would be opened if not for want of an idle one.
+    fn fresh(&self, upstream: &Upstream, occasion: Occasion) -> (Fresh, Option<OpenReason>) {
+        let settings = &upstream.settings;
+        let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
+        match settings.reuse {
+            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
+            Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
+            Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
+            Reuse::Safe | Reuse::Always => match self.method {
+                MethodClass::Unsafe => (Fresh::IdleLessThan(settings.unsafe_max_idle), None),
+                MethodClass::Idempotent => (Fresh::Any, None),
+            },
+        }
+    }
+
+    /// How closely an idle one is looked at.
+    fn inspect(&self) -> Inspect {
+        match self.method {
+            MethodClass::Unsafe => Inspect::Socket,
+            MethodClass::Idempotent => Inspect::Seen,
+        }
+    }
+
+    /// Counts the request under how it came by its connection, and tells the log.
+    fn note_acquired(
+        &self,
+        desk: &mut Desk,
+        upstream: &Upstream,
+        endpoint: &Arc<Endpoint>,
+        acquired: &Acquired,
+    ) {
+        upstream.metrics.requests.of(acquired.outcome).inc();
+        if !self.client.service.access_log.is_off() {
+            note_origin(desk, upstream, endpoint, acquired);
         }
     }
 }
