@@ -160,12 +160,11 @@ impl Attempt<'_> {
             progress,
         };
         if self.judged.framing == Framing::None {
-            let sent = relay::flush(
-                Outlet::Direct(self.origin),
-                self.origin_out,
-                upstream.body_idle,
-            )
-            .await;
+            let outlet = Outlet::Direct(self.origin);
+            let sent = match relay::flush_at_once(outlet, self.origin_out) {
+                Some(sent) => sent,
+                None => relay::flush(outlet, self.origin_out, upstream.body_idle).await,
+            };
             // Another attempt encodes it afresh; this one may wait long.
             buffer::give_back(std::mem::take(self.origin_out));
             progress.set_upload(match sent {
