@@ -124,64 +124,48 @@ fn one_crate_path_a_line() {
     none(&faults);
 }
 
-#[test]
-fn the_runtime_is_named_only_under_net() {
+/// No file but those whose names begin so has it on any of these lines.
+fn is_only_in(place: &str, what: &str, lines: impl Fn(&Source) -> Vec<usize>) {
     let house = House::read();
     let mut faults = Vec::new();
-    for file in house.files.iter().filter(|file| file.room() != Some("net")) {
-        for name in RUNTIME {
-            for line in lines_with_word(&file.code, name) {
-                faults.push(Complaint::at(
-                    file,
-                    line,
-                    format!("`{name}` outside src/net"),
-                ));
-            }
+    for file in &house.files {
+        if file.name.starts_with(place) {
+            continue;
+        }
+        for line in lines(file) {
+            let says = format!("`{what}` outside {place}");
+            faults.push(Complaint::at(file, line, says));
         }
     }
     none(&faults);
+}
+
+#[test]
+fn the_runtime_is_named_only_under_net() {
+    for name in RUNTIME {
+        is_only_in("src/net/", name, |file| {
+            lines_with_word(&file.code, name).collect()
+        });
+    }
 }
 
 #[test]
 fn the_clock_is_asked_in_one_file() {
-    let house = House::read();
-    let mut faults = Vec::new();
-    for file in house
-        .files
-        .iter()
-        .filter(|file| file.name != "src/net/clock.rs")
-    {
-        for (at, line) in file.code_without_tests.lines().enumerate() {
-            if line.contains("Instant::now") || line.contains("SystemTime::now") {
-                faults.push(Complaint::at(
-                    file,
-                    at + 1,
-                    "the clock, outside net/clock.rs".into(),
-                ));
-            }
-        }
-    }
-    none(&faults);
+    let asks = |line: &str| line.contains("Instant::now") || line.contains("SystemTime::now");
+    is_only_in("src/net/clock.rs", "the clock", |file| {
+        let lines = file.code_without_tests.lines().enumerate();
+        lines
+            .filter(|(_, line)| asks(line))
+            .map(|(at, _)| at + 1)
+            .collect()
+    });
 }
 
 #[test]
 fn unsafe_stands_in_one_file() {
-    let house = House::read();
-    let mut faults = Vec::new();
-    for file in house
-        .files
-        .iter()
-        .filter(|file| file.name != "src/net/sys.rs")
-    {
-        for line in lines_with_word(&file.code, "unsafe") {
-            faults.push(Complaint::at(
-                file,
-                line,
-                "`unsafe` outside net/sys.rs".into(),
-            ));
-        }
-    }
-    none(&faults);
+    is_only_in("src/net/sys.rs", "unsafe", |file| {
+        lines_with_word(&file.code, "unsafe").collect()
+    });
 }
 
 #[test]
@@ -512,18 +496,9 @@ impl Source {
     /// The modules that this file declares for tests only: files of their own.
     fn test_files(&self) -> Vec<Vec<String>> {
         let tests = blanked(&tests_of(&self.text));
-        let names = tests
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("mod "));
+        let names = tests.lines().filter_map(module_in);
         names
-            .filter_map(|name| name.strip_suffix(';'))
-            .map(|name| {
-                self.module
-                    .iter()
-                    .cloned()
-                    .chain([name.to_owned()])
-                    .collect()
-            })
+            .map(|name| self.module.iter().cloned().chain([name]).collect())
             .collect()
     }
 
@@ -703,17 +678,19 @@ fn lines_with_word<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usi
 
 /// The modules a file declares, in order; test modules left out.
 fn modules_in(code: &str) -> Vec<String> {
-    let declares = |line: &str| {
-        let line = line.trim();
-        let line = line
-            .strip_prefix("pub(crate) ")
-            .or(line.strip_prefix("pub "))
-            .unwrap_or(line);
-        line.strip_prefix("mod ")
-            .and_then(|l| l.strip_suffix(';'))
-            .map(str::to_owned)
-    };
-    without_tests(code).lines().filter_map(declares).collect()
+    without_tests(code).lines().filter_map(module_in).collect()
+}
+
+/// `pub mod pool;` declares `pool`.
+fn module_in(line: &str) -> Option<String> {
+    let line = line.trim();
+    let line = line
+        .strip_prefix("pub(crate) ")
+        .or(line.strip_prefix("pub "))
+        .unwrap_or(line);
+    line.strip_prefix("mod ")
+        .and_then(|line| line.strip_suffix(';'))
+        .map(str::to_owned)
 }
 
 /// `pub use names::ConnId;` passes `ConnId` on from `names`.

@@ -29,6 +29,7 @@ use crate::base::CloseReason;
 use crate::base::reason::By;
 use crate::net::control;
 use crate::net::inherit::Inherited;
+use crate::proxy::accept::Post;
 use crate::proxy::service::Service;
 
 /// An origin that answers every request with its name and keeps its connections.
@@ -68,7 +69,8 @@ fn closed(service: &Service, reason: CloseReason) -> u64 {
     closed.of(By::Holdfast, reason).value()
 }
 
-/// Each has a worker of the same number.
+/// Each has a task that expires idle connections, of which a process has one (`proxy/tend`): who parks
+/// a connection wakes the one that slept last.
 static ALONE: Mutex<()> = Mutex::new(());
 
 async fn until(is_so: impl Fn() -> bool) {
@@ -81,88 +83,96 @@ async fn until(is_so: impl Fn() -> bool) {
     assert!(came.is_some(), "never came to be");
 }
 
+/// A service of one worker and one upstream, whose name is looked up every 20 ms.
+struct Stage {
+    service: Arc<Service>,
+    names: Names,
+    posts: Vec<Vec<Post>>,
+    address: String,
+    /// Open for as long as the worker is to accept.
+    _sockets: Sockets,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let said = [
+            ("SERVER__WORKERS", "1"),
+            ("LOG__ACCESS", "off"),
+            ("UPSTREAMS__APP__SERVERS", "[\"app.internal:80\"]"),
+        ];
+        let Assembled {
+            service, listeners, ..
+        } = assembled(&said).unwrap();
+        let mut names = Names::new(&settings(&said), &service, 1);
+        names.dns.refresh_interval = Duration::from_millis(20);
+        let mut sockets = Sockets::new(1, Inherited::default());
+        let fresh = sockets.bind(&listeners).unwrap();
+        let posts = sockets.take(fresh, &listeners);
+        let address = sockets.addresses().next().unwrap().1.to_string();
+        Self {
+            service,
+            names,
+            posts,
+            address,
+            _sockets: sockets,
+        }
+    }
+
+    /// Looks the name up a first time, then plays while it is looked up again and again. The
+    /// resolver says what is in `says` by then.
+    fn plays<const COUNT: usize>(
+        self,
+        says: &Rc<Cell<[SocketAddr; COUNT]>>,
+        play: impl Future<Output = ()>,
+    ) {
+        let says = Rc::clone(says);
+        let resolver: Resolver = Box::new(move |_, _| {
+            let addresses = says.get();
+            Box::pin(async move { Ok(addresses.to_vec()) })
+        });
+        let names: refresh::Shared = Arc::new(Mutex::new(self.names));
+        let (tell, _told) = mpsc::unbounded();
+        control::run(async {
+            let refresh = Refresh::begin(&names, &self.service, resolver).await;
+            workers::start(self.posts, &self.service, &tell).unwrap();
+            let beside = std::pin::pin!(refresh.run());
+            futures::future::select(std::pin::pin!(play), beside).await;
+        });
+    }
+}
+
 #[test]
 fn a_removed_address_gets_no_request_and_its_parked_connections_close_after_the_grace() {
     let _alone = ALONE.lock();
-    let said = [
-        ("SERVER__WORKERS", "1"),
-        ("LOG__ACCESS", "off"),
-        ("UPSTREAMS__APP__SERVERS", "[\"app.internal:80\"]"),
-    ];
-    let Assembled {
-        service, listeners, ..
-    } = assembled(&said).unwrap();
-    let mut names = Names::new(&settings(&said), &service, 1);
-    names.dns.refresh_interval = Duration::from_millis(20);
-    names.dns.removal_grace = Duration::from_millis(100);
-    let names: refresh::Shared = Arc::new(Mutex::new(names));
+    let mut stage = Stage::new();
+    stage.names.dns.removal_grace = Duration::from_millis(100);
+    let (service, address) = (Arc::clone(&stage.service), stage.address.clone());
     let (old, new) = (origin("old"), origin("new"));
-    let says = Rc::new(Cell::new(old));
-    let resolver: Resolver = {
-        let says = Rc::clone(&says);
-        Box::new(move |_, _| {
-            let address = says.get();
-            Box::pin(async move { Ok(vec![address]) })
-        })
-    };
-    let mut sockets = Sockets::new(1, Inherited::default());
-    let fresh = sockets.bind(&listeners).unwrap();
-    let posts = sockets.take(fresh, &listeners);
-    let address = sockets.addresses().next().unwrap().1.to_string();
-    let (tell, _told) = mpsc::unbounded();
-    control::run(async {
-        let refresh = Refresh::begin(&names, &service, resolver).await;
-        workers::start(posts, &service, &tell).unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
+    let says = Rc::new(Cell::new([old]));
+    stage.plays(&says, async {
+        let mut client = TcpStream::connect(&address).unwrap();
         assert!(get(&mut client).ends_with("old"));
-        let play = async {
-            says.set(new);
-            until(|| service.plan().upstreams[0].endpoints[0].address == new).await;
-            assert!(
-                get(&mut client).ends_with("new"),
-                "the same client, the other origin"
-            );
-            until(|| closed(&service, CloseReason::EndpointRemoved) == 1).await;
-            assert!(service.plan().upstreams[0].leaving.is_empty());
-            assert!(get(&mut client).ends_with("new"));
-        };
-        let beside = std::pin::pin!(refresh.run());
-        futures::future::select(std::pin::pin!(play), beside).await;
+        says.set([new]);
+        until(|| service.plan().upstreams[0].endpoints[0].address == new).await;
+        assert!(
+            get(&mut client).ends_with("new"),
+            "the same client, the other origin"
+        );
+        until(|| closed(&service, CloseReason::EndpointRemoved) == 1).await;
+        assert!(service.plan().upstreams[0].leaving.is_empty());
+        assert!(get(&mut client).ends_with("new"));
     });
 }
 
 #[test]
 fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
     let _alone = ALONE.lock();
-    let said = [
-        ("SERVER__WORKERS", "1"),
-        ("LOG__ACCESS", "off"),
-        ("UPSTREAMS__APP__SERVERS", "[\"app.internal:80\"]"),
-    ];
-    let Assembled {
-        service, listeners, ..
-    } = assembled(&said).unwrap();
-    let mut names = Names::new(&settings(&said), &service, 1);
-    names.dns.refresh_interval = Duration::from_millis(20);
-    let names: refresh::Shared = Arc::new(Mutex::new(names));
+    let stage = Stage::new();
+    let (service, address) = (Arc::clone(&stage.service), stage.address.clone());
     let (old, new) = (meeting_origin("old", 8), origin("new"));
     let says = Rc::new(Cell::new([old, old]));
-    let resolver: Resolver = {
-        let says = Rc::clone(&says);
-        Box::new(move |_, _| {
-            let addresses = says.get();
-            Box::pin(async move { Ok(addresses.to_vec()) })
-        })
-    };
-    let mut sockets = Sockets::new(1, Inherited::default());
-    let fresh = sockets.bind(&listeners).unwrap();
-    let posts = sockets.take(fresh, &listeners);
-    let address = sockets.addresses().next().unwrap().1.to_string();
-    let (tell, _told) = mpsc::unbounded();
     let rebalanced = || closed(&service, CloseReason::Rebalance);
-    control::run(async {
-        let refresh = Refresh::begin(&names, &service, resolver).await;
-        workers::start(posts, &service, &tell).unwrap();
+    stage.plays(&says, async {
         let mut clients: Vec<_> = (0..8)
             .map(|_| TcpStream::connect(&address).unwrap())
             .collect();
@@ -174,22 +184,18 @@ fn when_an_address_joins_the_others_close_what_is_more_than_their_share() {
         for client in &mut clients {
             assert!(client.read(&mut [0; 4096]).unwrap() > 0);
         }
-        let play = async {
-            let open = || service.plan().upstreams[0].endpoints[0].pool.open();
-            let resting = || service.plan().upstreams[0].endpoints[0].pool.counts().idle;
-            // Only those that rest close at once.
-            until(|| open() == 8 && resting() == 8).await;
-            says.set([old, new]);
-            until(|| rebalanced() == 4).await;
-            assert_eq!(open(), 4);
-            let names: Vec<_> = (0..20).map(|_| get(&mut clients[0])).collect();
-            assert!(
-                names.iter().any(|name| name.ends_with("new")),
-                "it is used at once"
-            );
-        };
-        let beside = std::pin::pin!(refresh.run());
-        futures::future::select(std::pin::pin!(play), beside).await;
+        let open = || service.plan().upstreams[0].endpoints[0].pool.open();
+        let resting = || service.plan().upstreams[0].endpoints[0].pool.counts().idle;
+        // Only those that rest close at once.
+        until(|| open() == 8 && resting() == 8).await;
+        says.set([old, new]);
+        until(|| rebalanced() == 4).await;
+        assert_eq!(open(), 4);
+        let names: Vec<_> = (0..20).map(|_| get(&mut clients[0])).collect();
+        assert!(
+            names.iter().any(|name| name.ends_with("new")),
+            "it is used at once"
+        );
     });
 }
 

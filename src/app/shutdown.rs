@@ -28,34 +28,28 @@ use crate::proxy::service::Service;
 /// A drain under way.
 pub struct Shutdown<'s> {
     service: &'s Service,
-    /// What is done when the listeners close, before the workers do.
-    close: Option<Box<dyn FnOnce() + 's>>,
+    close: Option<Close<'s>>,
     began: Instant,
     shown: Standing,
 }
 
+/// What is done when the listeners close, before the workers do.
+type Close<'s> = Box<dyn FnOnce() + 's>;
+
 impl<'s> Shutdown<'s> {
     /// Takes new work no longer than `drain.delay` from now on.
-    pub fn begin(
-        service: &'s Service,
-        readiness: &Readiness,
-        close: Box<dyn FnOnce() + 's>,
-    ) -> Self {
+    pub fn begin(service: &'s Service, readiness: &Readiness, close: Close<'s>) -> Self {
         service.draining.begin();
         Self::begun(service, readiness, close)
     }
 
     /// The same at once: another process accepts already.
-    pub fn hand_over(
-        service: &'s Service,
-        readiness: &Readiness,
-        close: Box<dyn FnOnce() + 's>,
-    ) -> Self {
+    pub fn hand_over(service: &'s Service, readiness: &Readiness, close: Close<'s>) -> Self {
         service.draining.hand_over();
         Self::begun(service, readiness, close)
     }
 
-    fn begun(service: &'s Service, readiness: &Readiness, close: Box<dyn FnOnce() + 's>) -> Self {
+    fn begun(service: &'s Service, readiness: &Readiness, close: Close<'s>) -> Self {
         readiness.set(Ready::Draining);
         let mut begun = Self {
             service,

@@ -4,6 +4,8 @@ pub mod units;
 pub mod names;
 pub mod reason;
 pub mod close;
+#[cfg(test)]
+pub(crate) mod by_hand;
 
 pub use names::ConnId;
 pub use reason::CloseReason;

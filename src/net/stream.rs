@@ -486,7 +486,7 @@ impl Detached {
     pub fn attach(self) -> io::Result<Stream> {
         let Self { mut core } = self;
         let (here, reactor) = worker::home()?;
-        if core.home.index() == here.index() {
+        if core.home == here {
             reactor.unpark(core.key);
         } else {
             // The other worker's reactor must let go of the descriptor before ours takes it; its

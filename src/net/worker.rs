@@ -243,6 +243,15 @@ pub async fn yield_now() {
     .await;
 }
 
+/// The same worker, and not one of the same number.
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Address {}
+
 impl Address {
     /// Which worker.
     #[must_use]
@@ -405,7 +414,7 @@ impl Drop for TimerPlace {
 /// Whether this thread is that worker. Its number alone does not say so: where workers end and others
 /// begin, as in tests, two have the same, and a task must not be run or dropped by the other.
 fn is_here(address: Address) -> bool {
-    let is_it = |local: &Rc<Local>| std::ptr::eq(local.address.0, address.0);
+    let is_it = |local: &Rc<Local>| local.address == address;
     address.0.index == index()
         && HERE
             .try_with(|here| here.borrow().as_ref().is_some_and(is_it))

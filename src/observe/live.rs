@@ -84,16 +84,11 @@ impl LiveConn {
         self.nth.store(nth, Ordering::Relaxed);
     }
 
-    /// Octets came. One worker writes, so a load and a store do; no locked instruction.
+    /// So many octets have been received and sent since it opened; answers how many of each nobody
+    /// was told of before. One worker writes, so a load and a store do; no locked instruction.
     #[inline]
-    pub fn received(&self, octets: u64) {
-        grow(&self.rx, octets);
-    }
-
-    /// Octets went.
-    #[inline]
-    pub fn sent(&self, octets: u64) {
-        grow(&self.tx, octets);
+    pub fn has_moved(&self, (received, sent): (u64, u64)) -> (u64, u64) {
+        (rise(&self.rx, received), rise(&self.tx, sent))
     }
 
     /// What does not change.
@@ -234,8 +229,7 @@ impl LiveTable {
         LiveHandle {
             conn,
             table: Arc::clone(self),
-            shard,
-            key,
+            place: Place::new(shard, key),
         }
     }
 
@@ -311,8 +305,25 @@ impl LiveTable {
 pub struct LiveHandle {
     conn: Arc<LiveConn>,
     table: Arc<LiveTable>,
-    shard: usize,
-    key: usize,
+    place: Place,
+}
+
+/// Where a connection stands in the table. Four octets each: every connection has one.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    shard: u32,
+    key: u32,
+}
+
+impl Place {
+    /// Neither has 4 billion places: workers are threads, and connections descriptors.
+    fn new(shard: usize, key: usize) -> Self {
+        let narrow = |place| u32::try_from(place).unwrap_or(u32::MAX);
+        Self {
+            shard: narrow(shard),
+            key: narrow(key),
+        }
+    }
 }
 
 impl LiveHandle {
@@ -386,16 +397,19 @@ impl std::ops::Deref for LiveHandle {
 
 impl Drop for LiveHandle {
     fn drop(&mut self) {
-        self.table.lock(self.shard).open.try_remove(self.key);
+        let Place { shard, key } = self.place;
+        self.table
+            .lock(shard as usize)
+            .open
+            .try_remove(key as usize);
     }
 }
 
 #[inline]
-fn grow(total: &AtomicU64, octets: u64) {
-    total.store(
-        total.load(Ordering::Relaxed).wrapping_add(octets),
-        Ordering::Relaxed,
-    );
+fn rise(total: &AtomicU64, now: u64) -> u64 {
+    let before = total.load(Ordering::Relaxed);
+    total.store(now, Ordering::Relaxed);
+    now.saturating_sub(before)
 }
 
 #[cfg(test)]
@@ -433,9 +447,9 @@ mod tests {
         let handle = table.open(facts(1), Phase::Idle);
         handle.enter(Phase::RequestHead, 99);
         handle.begin_request(3);
-        handle.received(10);
-        handle.received(5);
-        handle.sent(1);
+        assert_eq!(handle.has_moved((10, 0)), (10, 0));
+        assert_eq!(handle.has_moved((15, 1)), (5, 1));
+        assert_eq!(handle.has_moved((15, 1)), (0, 0));
         let view = table.snapshot(10).remove(0);
         assert_eq!(
             (view.phase, view.since_micros, view.nth),

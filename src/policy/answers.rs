@@ -145,6 +145,7 @@ pub fn change(serving: &[SocketAddr], answer: &[SocketAddr]) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::by_hand::start;
 
     fn at(last: std::ops::Range<u16>) -> Vec<SocketAddr> {
         last.map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
@@ -155,14 +156,6 @@ mod tests {
         let mut known = Known::default();
         known.on_answer(answer, now);
         known
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
     }
 
     const HOUR: Duration = Duration::from_secs(3600);

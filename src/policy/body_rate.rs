@@ -66,18 +66,8 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn secs(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
+    use crate::base::by_hand::secs;
+    use crate::base::by_hand::start;
 
     #[test]
     fn a_body_slower_than_the_rate_on_average_meets_its_deadline() {

@@ -242,6 +242,8 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::by_hand::secs;
+    use crate::base::by_hand::start;
 
     const SETTINGS: DrainSettings = DrainSettings {
         delay: Duration::from_secs(3),
@@ -258,18 +260,6 @@ mod tests {
         exchanges: 0,
         tunnels: 0,
     };
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn secs(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
 
     fn begun() -> (Drain, Instant) {
         let now = start();

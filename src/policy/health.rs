@@ -439,6 +439,7 @@ pub const EJECT_MOST: Duration = Duration::from_secs(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::by_hand::start;
 
     const SETTINGS: HealthSettings = HealthSettings {
         failures: Some(3),
@@ -463,14 +464,10 @@ mod tests {
         now: Instant,
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
     fn scene(settings: HealthSettings) -> Scene {
         Scene {
             health: Health::new(settings, None),
-            now: Instant::now(),
+            now: start(),
         }
     }
 

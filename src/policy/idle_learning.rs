@@ -231,24 +231,14 @@ const LIKE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::base::by_hand::secs;
+    use crate::base::by_hand::start;
 
     /// Two connections are closed at this age, one well after the other.
     fn seen_twice(limit: &mut IdleLimit, age: Duration) {
         let start = start();
         limit.on_idle_close(age, start);
         limit.on_idle_close(age, start + secs(1));
-    }
-
-    fn secs(count: u64) -> Duration {
-        Duration::from_secs(count)
     }
 
     fn limit() -> IdleLimit {

@@ -6,10 +6,10 @@
 //! the octets to send again (`proxy`), and connections found dead before anything was sent on them:
 //! that was no attempt (`proxy/checkout` takes another).
 
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicI64;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use std::time::Instant;
 
 /// What failed, before any octet of an answer went to the client unless it says so.
@@ -246,35 +246,50 @@ pub enum Charge {
     Refused,
 }
 
-/// The retry budget of one upstream: each request deposits `ratio` of a retry, time deposits
-/// `per_second`, each retry costs one. So an origin in trouble gets a fraction more load and not
-/// a multiple. Shared by all workers: a deposit is one addition, and only a retry looks at time.
+/// The retry budget of one upstream: each request deposits `ratio` of a retry, each retry costs one,
+/// and where requests deposit less than `per_second`, time makes up for it. So an origin in trouble
+/// gets a fraction more load and not a multiple. Shared by all workers: a deposit is one addition,
+/// and only a retry takes a lock and looks at time.
 #[derive(Debug)]
 pub struct Budget {
     /// Thousandths of a retry that each request deposits.
     ratio: i64,
-    /// Retries a second that are deposited whatever the load.
+    /// Retries a second that there are at any load.
     per_second: u32,
     since: Instant,
-    /// Milliseconds after `since` up to which time was paid for.
-    paid_until: AtomicU64,
-    /// Thousandths of a retry.
+    /// Thousandths of a retry. Only who holds `settled` takes from it.
     balance: AtomicI64,
+    settled: Mutex<Settled>,
+}
+
+/// How things stood when a retry was last asked for.
+#[derive(Debug)]
+struct Settled {
+    /// When, in milliseconds after the budget's beginning.
+    at: u64,
+    /// The balance then.
+    balance: i64,
+    /// By how much requests had deposited more than time is worth, up to a second's worth: a deposit
+    /// comes in one piece and counts for the moments around it.
+    ahead: i64,
 }
 
 impl Budget {
     /// A budget with one second's worth in it. `ratio` is between 0 and 1.
     #[must_use]
     pub fn new(ratio: f64, per_second: u32, now: Instant) -> Self {
-        // A float cast saturates, and the clamp keeps it within 0 to 1000.
-        let ratio = (ratio.clamp(0.0, 1.0) * RETRY as f64).round() as i64;
-        let balance = AtomicI64::new(i64::from(per_second) * RETRY);
+        let balance = i64::from(per_second) * RETRY;
         Self {
-            ratio,
+            // A float cast saturates, and the clamp keeps it within 0 to 1000.
+            ratio: (ratio.clamp(0.0, 1.0) * RETRY as f64).round() as i64,
             per_second,
             since: now,
-            paid_until: AtomicU64::new(0),
-            balance,
+            balance: AtomicI64::new(balance),
+            settled: Mutex::new(Settled {
+                at: 0,
+                balance,
+                ahead: 0,
+            }),
         }
     }
 
@@ -294,42 +309,47 @@ impl Budget {
 
     /// Takes one retry out, if there is one.
     pub fn withdraw(&self, now: Instant) -> Charge {
-        self.pay_for_time(now);
-        let take = |balance: i64| (balance >= RETRY).then_some(balance - RETRY);
-        match self
-            .balance
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        {
-            Ok(_) => Charge::Paid,
-            Err(_) => Charge::Refused,
-        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let balance = self.balance.load(Ordering::Relaxed);
+        let deposited = balance.saturating_sub(settled.balance);
+        let ahead = settled.ahead + deposited - self.earned(&mut settled, now);
+        settled.ahead = ahead.clamp(0, self.second());
+        // A second's worth at most: the floor is a rate, not savings.
+        let by_time = (-ahead).clamp(0, self.second());
+        let most = RESERVE.max(self.second());
+        let grown = balance.saturating_add(by_time).min(most.max(balance));
+        let (charge, left) = match grown >= RETRY {
+            true => (Charge::Paid, grown - RETRY),
+            false => (Charge::Refused, grown),
+        };
+        settled.balance = left;
+        // Added, and not stored: deposits go on meanwhile.
+        self.balance.fetch_add(left - balance, Ordering::Relaxed);
+        charge
     }
 
-    /// Deposits what time has earned, a second's worth at most: the floor is a rate, not savings.
-    fn pay_for_time(&self, now: Instant) {
+    /// What the time since a retry was last asked for is worth.
+    fn earned(&self, settled: &mut Settled, now: Instant) -> i64 {
         let millis = now.saturating_duration_since(self.since).as_millis();
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        let paid = self.paid_until.fetch_max(millis, Ordering::Relaxed);
-        let elapsed = i64::try_from(millis.saturating_sub(paid)).unwrap_or(i64::MAX);
-        let earned = elapsed
-            .min(SECOND_MILLIS)
-            .saturating_mul(i64::from(self.per_second));
-        if earned > 0 {
-            let cap = RESERVE.max(i64::from(self.per_second) * RETRY);
-            let add = |balance: i64| Some((balance.saturating_add(earned)).min(cap.max(balance)));
-            // The function always gives a value, so the result holds nothing to act on.
-            self.balance
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-                .ok();
-        }
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(settled.at);
+        let elapsed = millis - std::mem::replace(&mut settled.at, millis);
+        // A millisecond at one retry a second is worth a thousandth.
+        let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX).min(ELAPSED_MAX);
+        elapsed * i64::from(self.per_second)
+    }
+
+    /// What a second is worth.
+    fn second(&self) -> i64 {
+        i64::from(self.per_second) * RETRY
     }
 }
 
 /// One retry, in thousandths.
 const RETRY: i64 = 1000;
 
-/// Milliseconds in a second; a millisecond at one retry a second earns one thousandth.
-const SECOND_MILLIS: i64 = Duration::from_secs(1).as_millis() as i64;
+/// Milliseconds after which no more is earned: some way beyond what can be ahead, and far from
+/// where a product would overflow.
+const ELAPSED_MAX: i64 = 10_000;
 
 /// Most that requests can save up: 100 retries. Enough for the idle connections of a pool that
 /// all went stale at once; little enough that an origin which fails after a long calm is not
@@ -339,14 +359,8 @@ const RESERVE: i64 = 100 * RETRY;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::base::by_hand::start;
+    use std::time::Duration;
 
     const ALL: RetryOn = RetryOn {
         connect_failure: Listed::In,
@@ -505,6 +519,24 @@ mod tests {
         assert_eq!(withdrawals(&budget, now), 3);
         assert_eq!(withdrawals(&budget, now + Duration::from_millis(700)), 2);
         assert_eq!(withdrawals(&budget, now + Duration::from_secs(3600)), 3);
+    }
+
+    #[test]
+    fn the_floor_is_for_those_who_ask_little_and_comes_on_top_of_nothing() {
+        let now = start();
+        let budget = Budget::new(0.2, 3, now);
+        let asked_for = |requests: u32, from: u64| {
+            let each = |at: u32| {
+                budget.on_request();
+                let millis = from + 1000 * u64::from(at) / u64::from(requests);
+                withdrawals(&budget, now + Duration::from_millis(millis))
+            };
+            (0..requests).map(each).sum::<usize>()
+        };
+        let first = asked_for(1000, 0);
+        assert_eq!(first, 3 + 200, "what it begins with, and a fifth");
+        assert_eq!(asked_for(1000, 1000), 200, "a fifth");
+        assert_eq!(asked_for(5, 3200), 3, "the floor");
     }
 
     #[test]

@@ -251,17 +251,10 @@ const FORCED_LEAST: u64 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::by_hand::start;
     use proptest::prelude::*;
 
     const MARKS: Marks = Marks::new(208, 48); // 160 to be had: ten a sixteenth
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     fn millis(count: u64) -> Duration {
         Duration::from_millis(count)

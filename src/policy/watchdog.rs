@@ -87,18 +87,8 @@ const STALL: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn secs(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
+    use crate::base::by_hand::secs;
+    use crate::base::by_hand::start;
 
     #[test]
     fn a_worker_that_does_not_count_on_while_awake_stalls_and_is_told_of_once() {

@@ -68,8 +68,8 @@ fn evict_longest<C>(
 mod tests {
     use super::*;
     use crate::base::ConnId;
+    use crate::base::by_hand::start;
     use crate::pool::laws::limits;
-    use crate::pool::laws::start;
     use crate::pool::lease::ConnectPermit;
     use crate::pool::lease::Lease;
     use crate::pool::ledger::Ask;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use crate::base::CloseReason;
 use crate::base::ConnId;
+use crate::base::by_hand::start;
 use crate::base::reason::OpenReason;
 use crate::pool::lease::ConnectPermit;
 use crate::pool::lease::Lease;
@@ -47,14 +48,6 @@ pub(super) fn limits(max_connections: u32) -> PoolLimits {
         order: Order::Lifo,
         workers: WORKERS,
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an Instant can only be had from the clock"
-)]
-pub(super) fn start() -> Instant {
-    Instant::now()
 }
 
 /// A ledger moved by hand, for the sentences.

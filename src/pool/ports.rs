@@ -387,7 +387,7 @@ const TREND_LEAST: u64 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::laws::start;
+    use crate::base::by_hand::start;
     use proptest::prelude::*;
 
     const MINUTE: Duration = Duration::from_secs(60);

@@ -330,11 +330,13 @@ fn converse_on(
         opened_micros: clock::now_micros(),
     };
     let live = service.live.open(facts, Phase::Idle);
+    // Eight octets that lead to its address, instead of the address: they stay as long as it does.
+    let shown = live.shared();
     let client = Box::new(Client::new(stream, peer, (places, admitted), live));
     let conversation = AssertUnwindSafe(converse::converse(client)).catch_unwind();
     conversation.map(move |ended| {
         if ended.is_err() {
-            tell_panic(&service, peer);
+            tell_panic(&service, shown.facts().peer);
         }
     })
 }

@@ -50,7 +50,7 @@ pub fn begin(record: &mut ExchangeRecord, client: &Client, since: u64) {
 
 /// Opens the account of the request that has begun, on whichever desk it is now.
 pub fn open(record: &mut ExchangeRecord, client: &Client, (since, began): (u64, SystemTime)) {
-    record.client_conn = client.id;
+    record.client_conn = client.live.facts().id;
     record.client = client.address;
     if record.listener.is_none() && !client.service.access_log.is_off() {
         record.listener = Some(client.listener.settings.name.clone());

@@ -669,7 +669,6 @@ async fn connect(endpoint: Arc<Endpoint>, mut permit: Permit) -> Result<Lent, Di
         why: permit.why,
         counted,
         seat,
-        told: Cell::new((0, 0)),
         origin_max_requests: None,
         pulse: endpoint.metrics.tcp().map(|tcp| Pulse::of(&stream, tcp)),
     });

@@ -4,14 +4,13 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::base::CloseReason;
-use crate::base::ConnId;
 use crate::base::ProxyError;
 use crate::base::close::Close;
 use crate::base::names::Name;
@@ -50,8 +49,6 @@ use crate::proxy::settings::ProxyProtocol;
 pub struct Client {
     /// Its stream.
     pub stream: Stream,
-    /// Its number.
-    pub id: ConnId,
     /// The client's address: the peer's, or who it stands for.
     pub address: SocketAddr,
     /// Whether its word about who was before it counts.
@@ -66,14 +63,12 @@ pub struct Client {
     pub service: Arc<Service>,
     /// How it is seen.
     pub live: LiveHandle,
-    /// When it was accepted.
-    pub accepted_at: Instant,
     /// When it is as old as it may grow.
-    pub age_deadline: Option<Instant>,
+    pub age_deadline: Deadline,
     /// Requests so far.
     pub nth: Cell<u64>,
-    /// Before which request an empty line was skipped, counted as `nth`.
-    pub skipped_before: Cell<Option<u64>>,
+    /// Before which request an empty line was skipped; the first is 1.
+    pub skipped_before: Cell<Option<NonZeroU64>>,
     /// The head whose rest it waits for with nothing else in hand.
     pub beginning: Option<Box<Beginning>>,
     /// Its places in the counts, given back when it is dropped.
@@ -83,7 +78,6 @@ pub struct Client {
     /// The plan's number when it last looked.
     version: u64,
     state: RefCell<GaugeGuard>,
-    told: Cell<(u64, u64)>,
     /// Octets sent when the last exchange was over.
     sent_before: Cell<u64>,
 }
@@ -263,7 +257,6 @@ impl Client {
         live: LiveHandle,
     ) -> Self {
         let (listener, service) = (Arc::clone(&places.listener), Arc::clone(&places.service));
-        let now = clock::now();
         let settings = &listener.settings;
         let age = settings
             .max_age
@@ -273,7 +266,6 @@ impl Client {
         let state = listener.metrics.connections.of(ClientState::Idle).hold();
         Self {
             stream,
-            id: live.facts().id,
             address: peer,
             trust: listener.trust(peer.ip()),
             admitted,
@@ -282,8 +274,7 @@ impl Client {
                 ProxyProtocol::Optional | ProxyProtocol::Required => Opening::Due,
             },
             live,
-            accepted_at: now,
-            age_deadline: age.and_then(|age| now.checked_add(age)),
+            age_deadline: age.map_or(Deadline::NEVER, Deadline::after),
             nth: Cell::new(0),
             skipped_before: Cell::new(None),
             beginning: None,
@@ -294,7 +285,6 @@ impl Client {
             }),
             version: service.version(),
             state: RefCell::new(state),
-            told: Cell::new((0, 0)),
             sent_before: Cell::new(0),
             listener,
             service,
@@ -339,21 +329,19 @@ impl Client {
     /// Counts the octets of an exchange that is over.
     pub fn count_octets(&self) {
         self.tell_octets();
-        self.sent_before.set(self.told.get().1);
+        self.sent_before.set(self.stream.sent());
     }
 
     /// Counts the octets that moved since the last call, an exchange being over or not.
     pub fn tell_octets(&self) {
         let now = (self.stream.received(), self.stream.sent());
-        let (received, sent) = self.told.replace(now);
-        if now == (received, sent) {
+        let (received, sent) = self.live.has_moved(now);
+        if (received, sent) == (0, 0) {
             return;
         }
         let bytes = &self.service.metrics.bytes;
-        bytes.of(Side::Client, Direction::Rx).add(now.0 - received);
-        bytes.of(Side::Client, Direction::Tx).add(now.1 - sent);
-        self.live.received(now.0 - received);
-        self.live.sent(now.1 - sent);
+        bytes.of(Side::Client, Direction::Rx).add(received);
+        bytes.of(Side::Client, Direction::Tx).add(sent);
     }
 
     /// How far the answer to the exchange under way came.
@@ -428,8 +416,10 @@ impl Client {
         let metrics = &self.listener.metrics;
         metrics.closed.of(ending.by, ending.reason).inc();
         metrics.requests_per_connection.observe(self.nth.get());
-        let age = clock::now().saturating_duration_since(self.accepted_at);
-        metrics.connection_age.observe_duration(age);
+        let age = clock::now_micros().saturating_sub(self.live.facts().opened_micros);
+        metrics
+            .connection_age
+            .observe_duration(Duration::from_micros(age));
         let close = ending.told(phase);
         self.service.metrics.count_close(Side::Client, close);
         self.live.close(close, (clock::now_micros(), clock::wall()));

@@ -6,6 +6,7 @@
 
 use std::future::Future as _;
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,12 +63,11 @@ pub async fn converse(client: Box<Client>) {
 
 /// How it ends, and as what a drain counts that.
 async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending, Drained)) {
-    let cut = Rc::clone(&client.cut);
     loop {
         if let Err(ending) = introduce::check_peer(&client) {
             return (client, (ending, Drained::Idle));
         }
-        let awaited = rouse::unless(|| cut.is_due(), pin!(await_octets(&mut client))).await;
+        let awaited = rouse::unless(|| client.cut.is_due(), pin!(await_octets(&client))).await;
         match awaited {
             Ok(Ok(())) => {}
             Ok(Err(ending)) => return (client, (ending, Drained::Idle)),
@@ -85,7 +85,7 @@ async fn exchanges_to_the_end(mut client: Box<Client>) -> (Box<Client>, (Ending,
 }
 
 /// Waits, owning nothing, for the next request's first octet.
-async fn await_octets(client: &mut Client) -> Result<(), Ending> {
+async fn await_octets(client: &Client) -> Result<(), Ending> {
     if let Some(beginning) = &client.beginning {
         beginning.more(&client.stream).await;
         return Ok(());
@@ -372,7 +372,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
 /// The first octet of a head is there: from when on its exchange counts.
 fn begin(client: &Client, desk: &mut Desk) -> u64 {
     let began = clock::now_micros();
-    if client.skipped_before.get() == Some(client.nth.get()) {
+    if client.skipped_before.get() == NonZeroU64::new(client.nth.get().saturating_add(1)) {
         desk.request.on_empty_line();
     }
     client.enter(Phase::RequestHead);
@@ -393,8 +393,7 @@ fn put_aside(desk: &mut Desk, began: u64, deadline: Deadline) -> Box<Beginning> 
 /// Lays what came of a head on a desk again; answers until when the rest must come.
 fn go_on(client: &Client, desk: &mut Desk, beginning: Beginning) -> Deadline {
     desk.input.put_back(beginning.octets);
-    let before = client.nth.get().saturating_sub(1);
-    if client.skipped_before.get() == Some(before) {
+    if client.skipped_before.get() == NonZeroU64::new(client.nth.get()) {
         desk.request.on_empty_line();
     }
     let began = (beginning.began, beginning.began_wall);
@@ -439,9 +438,8 @@ enum Skipped {
 /// has begun, and the connection idles. One is skipped before each request; another is
 /// refused, as it is when both come in one segment.
 fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
-    let served = client.nth.get();
-    if desk.input.unread() != b"\r\n" || client.skipped_before.replace(Some(served)) == Some(served)
-    {
+    let next = NonZeroU64::new(client.nth.get().saturating_add(1));
+    if desk.input.unread() != b"\r\n" || client.skipped_before.replace(next) == next {
         return Skipped::Nothing;
     }
     desk.input.consume(2);

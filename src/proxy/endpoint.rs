@@ -37,7 +37,6 @@ use crate::pool::total::Total;
 use crate::proxy::condition::Condition;
 use crate::proxy::pulse::Pulse;
 use arc_swap::ArcSwap;
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -173,8 +172,6 @@ pub(super) struct Facts {
     pub(super) counted: Counted,
     /// The local port it uses.
     pub(super) seat: Seat,
-    /// Octets already counted, received and sent.
-    pub(super) told: Cell<(u64, u64)>,
     /// How many requests its origin lets it carry, counted from its first, by the last word on it.
     pub(super) origin_max_requests: Option<u64>,
     /// Its TCP, where that is sampled.

@@ -11,7 +11,6 @@ use crate::h1::head::Version;
 use crate::h1::octets;
 use crate::h1::persistence::Persistence;
 use crate::h1::persistence::request_persistence;
-use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::policy::hops;
 use crate::policy::hops::MaxForwards;
@@ -169,10 +168,7 @@ fn persistence(
     if settings.max_requests.is_some_and(|most| nth >= most) {
         return Persistence::Close(CloseReason::MaxRequests);
     }
-    if client
-        .age_deadline
-        .is_some_and(|deadline| clock::now() >= deadline)
-    {
+    if client.age_deadline.passed() {
         return Persistence::Close(CloseReason::MaxAge);
     }
     if client.service.standing() != Standing::Serving || client.listener.door.strong_count() == 0 {

@@ -322,16 +322,10 @@ impl Endpoint {
     }
 
     pub(super) fn count_octets(&self, facts: &Facts, Moved { received, sent }: Moved) {
-        let (told_received, told_sent) = facts.told.replace((received, sent));
+        let (received, sent) = facts.live.has_moved((received, sent));
         let bytes = &self.process.bytes;
-        bytes
-            .of(Side::Upstream, Direction::Rx)
-            .add(received - told_received);
-        bytes
-            .of(Side::Upstream, Direction::Tx)
-            .add(sent - told_sent);
-        facts.live.received(received - told_received);
-        facts.live.sent(sent - told_sent);
+        bytes.of(Side::Upstream, Direction::Rx).add(received);
+        bytes.of(Side::Upstream, Direction::Tx).add(sent);
     }
 
     /// The same, of one that nothing more can be asked.

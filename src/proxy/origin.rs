@@ -85,7 +85,7 @@ pub async fn answer(with: &mut Answering<'_>) -> Result<Answer, NoAnswer> {
     }
 }
 
-impl Answering<'_> {
+impl<'a> Answering<'a> {
     async fn read_head(&mut self) -> Result<(), NoAnswer> {
         self.head.reset();
         if self.input.unread().is_empty() {
@@ -278,15 +278,12 @@ impl Answering<'_> {
         (reader, writer): &mut (BodyReader, BodyWriter),
         content: &mut u64,
     ) -> Result<Held, NoAnswer> {
+        let patience = self.patience();
         let mut source = Source {
             stream: self.origin,
             buffer: self.input,
             reader,
-            patience: Patience::Idle {
-                limit: self.body_idle,
-                recipient: self.client.stream(),
-                gone: self.asked.gone,
-            },
+            patience,
         };
         let held = self
             .holding
@@ -303,15 +300,12 @@ impl Answering<'_> {
         &mut self,
         (reader, writer): &mut (BodyReader, BodyWriter),
     ) -> Result<(), Stuck> {
+        let patience = self.patience();
         let mut source = Source {
             stream: self.origin,
             buffer: self.input,
             reader,
-            patience: Patience::Idle {
-                limit: self.body_idle,
-                recipient: self.client.stream(),
-                gone: self.asked.gone,
-            },
+            patience,
         };
         let mut sink = Sink {
             outlet: self.client,
@@ -325,6 +319,15 @@ impl Answering<'_> {
             replay: None,
         };
         relay::pass_on(&mut source, &mut sink, &mut meter).await
+    }
+
+    /// How long the content may pause: nobody waits for it once the client has left.
+    fn patience(&self) -> Patience<'a> {
+        Patience::Idle {
+            limit: self.body_idle,
+            recipient: self.client.stream(),
+            gone: self.asked.gone,
+        }
     }
 
     fn answered(

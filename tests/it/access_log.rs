@@ -185,9 +185,7 @@ fn a_request_that_was_refused_has_its_line_too() {
 fn a_client_that_left_is_told_apart() {
     let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     let line = &proxy.log(1)[0];
     assert_eq!(line["end"], "client_gone");

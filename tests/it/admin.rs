@@ -202,9 +202,7 @@ fn connections_can_be_seen_while_they_work() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
-    let mut busy = proxy.client();
-    busy.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut busy = proxy.client_waiting_for(&origin);
     crate::support::eventually("the client's connection waits", || {
         let all = json(&proxy, "/connections").to_string();
         all.contains("\"wait\"") && all.contains(&busy.wire.local().to_string())
@@ -320,9 +318,7 @@ fn an_origins_connection_that_an_operator_closes_is_closed_between_requests() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, with_changes);
-    let mut client = proxy.client();
-    client.ask("/");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     assert_eq!(close(&proxy, &id_of(&proxy, "upstream")).0, 202);
     gate.open();
     assert_eq!(client.response().status(), 200);

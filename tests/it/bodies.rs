@@ -502,20 +502,22 @@ fn an_old_client_gets_no_interim_answers() {
     assert_eq!(client.response().text(), "ok");
 }
 
+/// Answers with this framing and this body, which a HEAD does not get.
+fn answering_head_too(framing: &'static str, body: &'static str) -> Origin {
+    Origin::playing(move |peer| {
+        while let Some(request) = peer.request() {
+            let body = match request.head.start.starts_with("HEAD") {
+                true => "",
+                false => body,
+            };
+            peer.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{body}"));
+        }
+    })
+}
+
 #[test]
 fn the_answer_to_head_keeps_its_length_and_has_no_body() {
-    let origin = Origin::playing(|peer| {
-        while let Some(request) = peer.request() {
-            let body = if request.head.start.starts_with("HEAD") {
-                ""
-            } else {
-                "hello"
-            };
-            peer.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
-            ));
-        }
-    });
+    let origin = answering_head_too("Content-Length: 5", "hello");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for _ in 0..2 {
@@ -535,18 +537,7 @@ fn the_answer_to_head_keeps_its_length_and_has_no_body() {
 
 #[test]
 fn the_answer_to_head_may_be_chunked_in_name() {
-    let origin = Origin::playing(|peer| {
-        while let Some(request) = peer.request() {
-            let body = if request.head.start.starts_with("HEAD") {
-                ""
-            } else {
-                "5\r\nhello\r\n0\r\n\r\n"
-            };
-            peer.send(format!(
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
-            ));
-        }
-    });
+    let origin = answering_head_too("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     client.send("HEAD / HTTP/1.1\r\nHost: it.test\r\n\r\n");

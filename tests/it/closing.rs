@@ -188,9 +188,7 @@ fn a_client_that_ends_its_side_can_be_taken_for_gone() {
     let proxy = Proxy::with(&origin, |c| {
         c.listener("half_close", "abort");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     client.wire.half_close();
     let (rest, end) = client.wire.until_end();
     assert!(rest.is_empty() && end != End::Silent, "{end:?}");

@@ -128,15 +128,7 @@ fn each_pipelined_request_that_a_drain_cuts_has_its_line() {
 
 #[test]
 fn a_tunnel_that_a_drain_cuts_has_its_line_with_what_it_carried() {
-    let origin = Origin::playing(|peer| {
-        peer.head();
-        peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
-        );
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
-    });
+    let origin = Origin::echoing("chat");
     let mut proxy = Proxy::with(&origin, |c| {
         impatient(c);
         c.route("upgrade", ["chat"]);

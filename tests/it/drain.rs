@@ -12,29 +12,13 @@ use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::origin::OK;
+use crate::support::upgrade::SWITCHING;
+use crate::support::upgrade::tunnel;
 
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: it.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
-
-fn stage_becomes(proxy: &Proxy, stage: &str) {
-    let shown = format!("\"stage\":\"{stage}\"");
-    eventually(&shown, || proxy.admin("/drain").1.contains(&shown));
-}
 
 fn waiting_long(c: &mut Config) {
     c.set("drain.timeout", "1m");
-}
-
-/// Answers when the gate opens.
-fn gated(gate: &Gate) -> Origin {
-    let gate = gate.clone();
-    Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            gate.wait();
-            peer.send(OK);
-        }
-    })
 }
 
 #[test]
@@ -46,7 +30,7 @@ fn an_announced_drain_is_not_ready_and_still_accepts_and_says_close() {
     let mut old = proxy.client();
     old.is_still_served();
     proxy.terminate();
-    stage_becomes(&proxy, "announced");
+    proxy.drain_becomes("announced");
     assert_eq!(proxy.admin("/readyz").0, 503);
     for client in [&mut old, &mut proxy.client()] {
         let answer = client.get("/");
@@ -66,15 +50,13 @@ fn an_announced_drain_is_not_ready_and_still_accepts_and_says_close() {
 #[test]
 fn the_listeners_close_after_the_delay_and_who_was_in_the_queue_is_served() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, |c| {
         waiting_long(c);
         c.set("drain.idle_grace", "1m");
     });
     let address = proxy.address();
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     let mut late = proxy.client();
     proxy.terminate();
     eventually("new connections are refused", || {
@@ -124,14 +106,12 @@ fn a_scrape_that_does_not_end_does_not_hold_a_drain() {
 #[test]
 fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     assert!(proxy.admin("/drain").1.contains("\"stage\":\"serving\""));
     proxy.terminate();
-    stage_becomes(&proxy, "waiting");
+    proxy.drain_becomes("waiting");
     let kinds = [("idle", 0.0), ("exchange", 1.0), ("tunnel", 0.0)];
     for (kind, count) in kinds {
         proxy.metric_becomes("holdfast_drain_connections", &[("kind", kind)], count);
@@ -154,13 +134,11 @@ fn the_admin_listener_answers_while_it_drains_and_tells_how_far_it_is() {
 #[test]
 fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, waiting_long);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
-    stage_becomes(&proxy, "waiting");
+    proxy.drain_becomes("waiting");
     proxy.terminate();
     assert_eq!(proxy.exit().code(), Some(1));
     assert_eq!(client.wire.until_end().1, End::Reset);
@@ -171,25 +149,16 @@ fn a_second_signal_ends_at_once_and_the_exit_says_what_was_cut() {
 #[test]
 fn what_is_cut_ends_by_fin_where_the_operator_wants_it() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("drain.timeout", "0s");
         c.set("drain.at_deadline", "fin");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
     assert_eq!(client.wire.until_end().1, End::Closed);
     assert_eq!(proxy.exit().code(), Some(1));
     gate.open();
-}
-
-fn tunnel(proxy: &Proxy) -> Client {
-    let mut client = proxy.client();
-    client.send(UPGRADE);
-    assert_eq!(client.head().status(), 101);
-    client
 }
 
 /// Takes a masked Close of ours apart: its code.
@@ -239,7 +208,7 @@ fn a_frame_under_way_is_finished_before_a_websocket_is_told() {
     let mut client = tunnel(&proxy);
     assert_eq!(client.wire.take(5).unwrap(), [0x82, 6, 1, 2, 3]);
     proxy.terminate();
-    stage_becomes(&proxy, "tunnels");
+    proxy.drain_becomes("tunnels");
     sent.wait();
     gate.open();
     assert_eq!(client.wire.take(3).unwrap(), [4, 5, 6]);
@@ -251,15 +220,7 @@ fn a_frame_under_way_is_finished_before_a_websocket_is_told() {
 
 #[test]
 fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
-    let origin = Origin::playing(|peer| {
-        peer.head();
-        peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
-        );
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
-    });
+    let origin = Origin::echoing("chat");
     let mut proxy = Proxy::with(&origin, |c| {
         c.route("upgrade", ["chat"]);
         c.set("drain.timeout", "0s");
@@ -272,7 +233,7 @@ fn a_tunnel_that_is_no_websocket_has_its_own_time_and_is_then_cut() {
     proxy.metric_becomes("holdfast_tunnels", &[], 1.0);
     let since = Instant::now();
     proxy.terminate();
-    stage_becomes(&proxy, "tunnels");
+    proxy.drain_becomes("tunnels");
     client.send("still here");
     assert_eq!(client.wire.take(10).unwrap(), b"still here");
     assert_eq!(client.wire.until_end(), (Vec::new(), End::Reset));

@@ -48,6 +48,10 @@ fn none(complaints: Vec<String>, of: usize) {
     assert!(count == 0, "{count} of {of}:\n{}", shown.join("\n"));
 }
 
+fn delivered(vectors: &[Vector], delivery: Delivery) -> Vec<(&Vector, Delivery)> {
+    vectors.iter().map(|vector| (vector, delivery)).collect()
+}
+
 fn all_splits(vectors: &[Vector]) -> Vec<(&Vector, Delivery)> {
     vectors
         .iter()
@@ -63,13 +67,7 @@ fn a_request_that_breaks_the_framing_is_refused_and_the_origin_sees_nothing() {
     assert!(vectors.len() >= 150);
     vectors.retain(|vector| matches!(vector.origin, AtOrigin::Nothing));
     for delivery in [Delivery::Whole, Delivery::OctetByOctet] {
-        judge(
-            &vectors
-                .iter()
-                .map(|vector| (vector, delivery))
-                .collect::<Vec<_>>(),
-            &proxy,
-        );
+        judge(&delivered(&vectors, delivery), &proxy);
     }
     vectors::saw_nothing(&origin).unwrap();
 }
@@ -81,13 +79,7 @@ fn a_body_that_breaks_the_framing_is_refused_and_never_whole_at_the_origin() {
     let mut vectors = refused();
     vectors.retain(|vector| matches!(vector.origin, AtOrigin::Begun));
     for delivery in [Delivery::Whole, Delivery::OctetByOctet] {
-        judge(
-            &vectors
-                .iter()
-                .map(|vector| (vector, delivery))
-                .collect::<Vec<_>>(),
-            &proxy,
-        );
+        judge(&delivered(&vectors, delivery), &proxy);
     }
     judge(&all_splits(&vectors), &proxy);
     assert_eq!(origin.request_count(), 0, "{:#?}", origin.requests());
@@ -108,11 +100,7 @@ fn a_bad_request_behind_a_good_one_is_refused_after_the_good_one_is_answered() {
     let origin = Origin::ok();
     let proxy = patient(&origin);
     let vectors = refused();
-    let behind: Vec<_> = vectors
-        .iter()
-        .map(|v| (v, Delivery::BehindAnother))
-        .collect();
-    judge(&behind, &proxy);
+    judge(&delivered(&vectors, Delivery::BehindAnother), &proxy);
     let requests = origin.requests();
     assert_eq!(requests.len(), vectors.len());
     let all_good = requests

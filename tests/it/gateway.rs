@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::support::Client;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
@@ -10,28 +11,32 @@ use crate::support::eventually;
 use crate::support::origin::OK;
 use crate::support::origin::answer;
 
-/// Answers as soon as it has the head, then reads the content all the same.
-fn answering_early() -> Origin {
-    Origin::playing(|peer| {
+/// A client that has sent this much of its request and has its answer: the origin answers as soon
+/// as it has the head, then reads the content all the same.
+fn answered_early(sent: &str) -> (Origin, Proxy, Client) {
+    let origin = Origin::playing(|peer| {
         while let Some(head) = peer.head() {
             peer.send(answer("early"));
             if peer.rest_of_request(head).is_none() {
                 return;
             }
         }
-    })
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    client.send(sent);
+    // It is read before the rest is sent: the answer does not wait for the request's end.
+    assert_eq!(client.response().text(), "early");
+    (origin, proxy, client)
 }
 
 const HALF: &str = "POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 10\r\n\r\n12345";
+const CHUNK: &str =
+    "POST / HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
 
 #[test]
 fn the_rest_of_a_request_that_was_answered_early_still_reaches_its_origin() {
-    let origin = answering_early();
-    let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send(HALF);
-    // It is read before the rest is sent: the answer does not wait for the request's end.
-    assert_eq!(client.response().text(), "early");
+    let (origin, proxy, mut client) = answered_early(HALF);
     client.send("67890");
     origin.waits_for_requests(1);
     assert_eq!(origin.only_request().text(), "1234567890");
@@ -43,12 +48,7 @@ fn the_rest_of_a_request_that_was_answered_early_still_reaches_its_origin() {
 
 #[test]
 fn chunks_behind_an_early_answer_still_reach_the_origin() {
-    let origin = answering_early();
-    let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client
-        .send("POST / HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
-    assert_eq!(client.response().text(), "early");
+    let (origin, _proxy, mut client) = answered_early(CHUNK);
     client.send("3\r\ndef\r\n0\r\n\r\n");
     origin.waits_for_requests(1);
     assert_eq!(origin.only_request().text(), "abcdef");
@@ -57,12 +57,7 @@ fn chunks_behind_an_early_answer_still_reach_the_origin() {
 
 #[test]
 fn a_client_that_breaks_the_framing_behind_an_early_answer_is_not_read_any_further() {
-    let origin = answering_early();
-    let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client
-        .send("POST / HTTP/1.1\r\nHost: it.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
-    assert_eq!(client.response().text(), "early");
+    let (origin, proxy, mut client) = answered_early(CHUNK);
     client.send("zz\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: it.test\r\n\r\n");
     client.sees_a_clean_end();
     proxy.upstream_closed_becomes("client_unfinished", 1.0);
@@ -72,11 +67,7 @@ fn a_client_that_breaks_the_framing_behind_an_early_answer_is_not_read_any_furth
 
 #[test]
 fn a_client_that_leaves_behind_an_early_answer_leaves_no_connection_in_the_pool() {
-    let origin = answering_early();
-    let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send(HALF);
-    assert_eq!(client.response().text(), "early");
+    let (origin, proxy, client) = answered_early(HALF);
     drop(client);
     proxy.upstream_closed_becomes("client_unfinished", 1.0);
     assert_eq!(origin.request_count(), 0);
@@ -315,12 +306,7 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
     });
     let proxy = Proxy::to(&origin);
     let answer = proxy.client().get("/");
-    assert_eq!(answer.status(), 502);
-    let status = answer.head.field("proxy-status").unwrap();
-    assert!(
-        status.contains("error=http_response_incomplete"),
-        "{status}"
-    );
+    answer.is_ours(502, "error=http_response_incomplete");
     proxy.upstream_closed_becomes("peer_fin", 1.0);
 }
 
@@ -329,14 +315,9 @@ fn a_head_that_ends_with_its_connection_is_an_incomplete_answer() {
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     let labels = [("side", "client"), ("origin", "peer"), ("phase", "wait")];
     proxy.metric_becomes("holdfast_connection_resets_total", &labels, 1.0);
@@ -347,11 +328,7 @@ fn a_client_that_resets_while_it_waits_is_no_half_closed_one() {
 
 #[test]
 fn an_exchange_cut_by_its_deadline_is_counted_with_the_status_that_its_client_saw() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.send("HTTP/1.1 203 Perhaps\r\nContent-Length: 10\r\n\r\nhalf");
-        peer.until_closed();
-    });
+    let origin = Origin::saying_only("HTTP/1.1 203 Perhaps\r\nContent-Length: 10\r\n\r\nhalf");
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.request", "2s");
     });

@@ -187,13 +187,13 @@ fn no_more_than_its_share_of_an_upstream_is_ejected() {
     endpoints(&proxy, "healthy", 3.0);
 }
 
-#[test]
-fn an_endpoint_that_recovered_comes_back_with_one_request() {
+/// Two endpoints in turn, of which one was ejected, is well again and answers again.
+fn recovered(change: impl FnOnce(&mut Config)) -> ([Origin; 2], Proxy, Client) {
     let ill = Ill::yes();
     let (bad, good) = (closing_while(&ill, "bad"), Origin::named("good"));
     let proxy = Proxy::over(&[&bad, &good], |c| {
         in_turn(c, 1);
-        c.upstream("health.eject", "50ms");
+        change(c);
     });
     let mut client = proxy.client();
     while bad.request_count() == 0 {
@@ -201,6 +201,14 @@ fn an_endpoint_that_recovered_comes_back_with_one_request() {
     }
     ill.set(false);
     eventually("it answers again", || get(&mut client).1 == "bad");
+    ([bad, good], proxy, client)
+}
+
+#[test]
+fn an_endpoint_that_recovered_comes_back_with_one_request() {
+    let ([_bad, _good], proxy, mut client) = recovered(|c| {
+        c.upstream("health.eject", "50ms");
+    });
     let names: Vec<String> = (0..10).map(|_| get(&mut client).1).collect();
     assert_eq!(names.iter().filter(|name| *name == "bad").count(), 5);
     endpoints(&proxy, "healthy", 2.0);
@@ -228,19 +236,10 @@ fn one_that_fails_its_trial_costs_one_request_a_time() {
 
 #[test]
 fn one_that_comes_back_gets_a_small_share_at_first() {
-    let ill = Ill::yes();
-    let (bad, good) = (closing_while(&ill, "bad"), Origin::named("good"));
-    let proxy = Proxy::over(&[&bad, &good], |c| {
-        in_turn(c, 1);
+    let ([bad, _good], proxy, mut client) = recovered(|c| {
         c.upstream("health.eject", "20ms");
         c.upstream("slow_start", "1h");
     });
-    let mut client = proxy.client();
-    while bad.request_count() == 0 {
-        get(&mut client);
-    }
-    ill.set(false);
-    eventually("it answers again", || get(&mut client).1 == "bad");
     endpoints(&proxy, "slow_start", 1.0);
     let names: Vec<String> = (0..400).map(|_| get(&mut client).1).collect();
     let share = names.iter().filter(|name| *name == "bad").count();

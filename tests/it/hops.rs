@@ -201,10 +201,9 @@ fn in_an_old_message_the_fields_named_in_connection_are_removed() {
 
 #[test]
 fn the_origins_connection_option_is_not_the_clients() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-    });
+    let origin = Origin::answering_once(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    );
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for _ in 0..3 {

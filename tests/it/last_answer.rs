@@ -206,9 +206,7 @@ fn a_client_that_leaves_while_an_answer_is_held_ends_the_exchange() {
         }
     });
     let proxy = retrying(&origin, 2);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     origin.waits_for_open(0);
     assert_eq!(origin.request_count(), 1);

@@ -31,6 +31,16 @@ fn rejected(proxy: &Proxy, reason: &str) {
     proxy.metric_becomes("holdfast_client_connections_rejected_total", &labels, 1.0);
 }
 
+/// The next client is answered with 503 or closed.
+fn the_next_is_not_left_hanging(proxy: &Proxy) {
+    let mut next = proxy.client();
+    drop(next.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
+    match next.wire.head() {
+        Ok(head) => assert_eq!(head.status(), 503),
+        Err(end) => assert_ne!(end, End::Silent),
+    }
+}
+
 #[test]
 fn a_client_with_too_many_connections_gets_429() {
     let limit = |c: &mut Config| {
@@ -107,13 +117,7 @@ fn a_listener_takes_as_many_connections_as_it_may() {
         c.listener("max_connections", 2);
     };
     third_of_two(limit, |proxy| {
-        let mut third = proxy.client();
-        drop(third.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
-        // Answered with 503 or closed: never left hanging.
-        match third.wire.head() {
-            Ok(head) => assert_eq!(head.status(), 503),
-            Err(end) => assert_ne!(end, End::Silent),
-        }
+        the_next_is_not_left_hanging(proxy);
         rejected(proxy, "listener_limit");
         proxy.client_closed_becomes("listener_limit", 1.0);
     });
@@ -125,12 +129,7 @@ fn the_process_takes_as_many_connections_as_it_may() {
         c.set("server.max_connections", 2);
     };
     third_of_two(limit, |proxy| {
-        let mut third = proxy.client();
-        drop(third.send_what_it_takes("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n"));
-        match third.wire.head() {
-            Ok(head) => assert_eq!(head.status(), 503),
-            Err(end) => assert_ne!(end, End::Silent),
-        }
+        the_next_is_not_left_hanging(proxy);
         rejected(proxy, "global_limit");
         proxy.client_closed_becomes("global_limit", 1.0);
     });
@@ -276,8 +275,7 @@ fn no_more_connects_are_under_way_at_once_than_may_be() {
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
     }
-    let app = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 4.0);
+    proxy.queue_becomes(4.0);
     let connecting = [("upstream", "app"), ("state", "connecting")];
     assert_eq!(
         proxy.metric("holdfast_upstream_connections", &connecting),
@@ -299,19 +297,12 @@ fn client_from(address: &str, proxy: &Proxy) -> Client {
 #[test]
 fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.queue", "fair");
         c.upstream("pool.queue_timeout", "30s");
     });
-    let app = [("upstream", "app")];
     let mut clients: Vec<Client> = Vec::new();
     let mut ask = |from: &str, target: &str| {
         let mut client = client_from(from, &proxy);
@@ -323,9 +314,9 @@ fn a_client_with_fifty_in_line_does_not_keep_another_waiting() {
     for _ in 0..50 {
         ask("127.0.0.1", "/crowd");
     }
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 50.0);
+    proxy.queue_becomes(50.0);
     ask("127.0.0.2", "/single");
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 51.0);
+    proxy.queue_becomes(51.0);
     gate.open();
     clients
         .iter_mut()

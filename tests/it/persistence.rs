@@ -156,11 +156,7 @@ fn an_old_origin_that_says_so_is_used_again() {
 
 #[test]
 fn an_old_origins_keep_alive_without_a_length_is_no_promise() {
-    let origin = Origin::playing(|peer| {
-        if peer.request().is_some() {
-            peer.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nok");
-        }
-    });
+    let origin = Origin::answering_once("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nok");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     for _ in 0..2 {
@@ -171,11 +167,7 @@ fn an_old_origins_keep_alive_without_a_length_is_no_promise() {
 
 #[test]
 fn a_body_that_ends_with_the_connection_does_not_end_the_clients() {
-    let origin = Origin::playing(|peer| {
-        if peer.request().is_some() {
-            peer.send("HTTP/1.1 200 OK\r\n\r\nhello");
-        }
-    });
+    let origin = Origin::answering_once("HTTP/1.1 200 OK\r\n\r\nhello");
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
     assert_eq!(client.get("/").text(), "hello");
@@ -305,13 +297,9 @@ fn an_answer_of_our_own_that_comes_when_a_drain_has_begun_is_announced_as_the_la
         wait.wait();
     });
     let mut proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
-    eventually("the drain has begun", || {
-        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
-    });
+    proxy.drain_becomes("waiting");
     gate.open();
     let answer = client.response();
     assert_eq!(answer.status(), 502);

@@ -17,6 +17,7 @@ use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
+use crate::support::origin::LAST;
 use crate::support::origin::OK;
 
 #[test]
@@ -59,15 +60,7 @@ fn a_source_address_that_is_not_ours_is_no_fault_of_the_endpoint() {
         c.upstream("pool.queue_timeout", "50ms");
     });
     proxy.tells("192.0.2.7 cannot be connected from");
-    let answer = proxy.client().get("/");
-    assert_eq!(answer.status(), 503);
-    assert!(
-        answer
-            .head
-            .field("proxy-status")
-            .unwrap()
-            .contains("local_ports")
-    );
+    proxy.client().get("/").is_ours(503, "local_ports");
     proxy.errors_becomes("local_ports", 1.0);
 }
 
@@ -102,15 +95,7 @@ fn at_the_reserve_requests_wait_and_say_why_they_waited_in_vain() {
             }
             let ports = |state| [("upstream", "app"), ("state", state)];
             proxy.metric_becomes("holdfast_local_ports", &ports("time_wait"), 150.0);
-            let answer = client.get("/");
-            assert_eq!(answer.status(), 503);
-            assert!(
-                answer
-                    .head
-                    .field("proxy-status")
-                    .unwrap()
-                    .contains("local_ports")
-            );
+            client.get("/").is_ours(503, "local_ports");
             let app = [("upstream", "app")];
             assert_eq!(
                 proxy.metric("holdfast_local_ports_exhaustion_seconds", &app),
@@ -142,9 +127,8 @@ fn a_request_that_waits_for_a_port_is_served_when_one_comes_free() {
             let mut clients: Vec<Client> = (0..152).map(|_| proxy.client()).collect();
             clients.iter_mut().for_each(|client| client.ask("/"));
             // Two more than there are ports for; each of those is then in TIME_WAIT for a second.
-            let app = [("upstream", "app")];
             origin.waits_for_requests(150);
-            proxy.metric_becomes("holdfast_upstream_queue_length", &app, 2.0);
+            proxy.queue_becomes(2.0);
             gate.open();
             for client in &mut clients {
                 assert_eq!(client.response().status(), 200);
@@ -189,11 +173,7 @@ fn a_port_that_the_system_does_not_find_is_no_fault_of_the_endpoint() {
 fn while_ports_are_scarce_an_origin_that_announced_its_close_closes_first() {
     let name = "while_ports_are_scarce_an_origin_that_announced_its_close_closes_first";
     in_a_namespace(name, "0", || {
-        let origin = Origin::playing(|peer| {
-            if peer.request().is_some() {
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-            }
-        });
+        let origin = Origin::answering_once(LAST);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
         // Twice as many as there are ports.

@@ -365,6 +365,18 @@ fn pythons_http_server_as_origin() {
     );
 }
 
+/// The application in Python carries everything; its server says its port behind these words.
+fn serves(mut command: Command, says: &str, folder: PathBuf) {
+    command.env("HOLDFAST_PIECE", folder.join("piece"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    let origin = Program::saying_its_port(command, says, folder);
+    let proxy = Proxy::to_address(origin.address);
+    downloads(&proxy, &["length", "chunked"]);
+    uploads(&proxy, &origin.folder);
+    heads(&proxy, "/length/1000", 1000);
+    load(&proxy, "/length/100");
+}
+
 #[test]
 fn gunicorn_as_origin() {
     let Some(_) = found("curl") else { return };
@@ -392,14 +404,7 @@ fn gunicorn_as_origin() {
         .args(["--keep-alive", "5", "--chdir"])
         .arg(script(""))
         .arg("origin_wsgi:app");
-    command.env("HOLDFAST_PIECE", folder.join("piece"));
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
-    let origin = Program::saying_its_port(command, "Listening at", folder);
-    let proxy = Proxy::to_address(origin.address);
-    downloads(&proxy, &["length", "chunked"]);
-    uploads(&proxy, &origin.folder);
-    heads(&proxy, "/length/1000", 1000);
-    load(&proxy, "/length/100");
+    serves(command, "Listening at", folder);
 }
 
 #[test]
@@ -421,14 +426,7 @@ fn uvicorn_as_origin() {
     command
         .arg(script(""))
         .args(["--no-access-log", "origin_asgi:app"]);
-    command.env("HOLDFAST_PIECE", folder.join("piece"));
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
-    let origin = Program::saying_its_port(command, "running on", folder);
-    let proxy = Proxy::to_address(origin.address);
-    downloads(&proxy, &["length", "chunked"]);
-    uploads(&proxy, &origin.folder);
-    heads(&proxy, "/length/1000", 1000);
-    load(&proxy, "/length/100");
+    serves(command, "running on", folder);
 }
 
 #[test]

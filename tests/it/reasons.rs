@@ -361,25 +361,12 @@ fn outcomes(proxy: &Proxy, outcome: &str, count: f64) {
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: it.test\r\n\r\n";
 
-/// An origin that answers each request when the gate is open.
-fn gated(gate: &Gate) -> Origin {
-    let gate = gate.clone();
-    Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            gate.wait();
-            peer.send(OK);
-        }
-    })
-}
-
 #[test]
 fn a_connection_is_opened_because_there_is_none_or_because_all_are_busy() {
     let gate = Gate::new();
-    let origin = gated(&gate);
+    let origin = Origin::gated(&gate, OK);
     let proxy = Proxy::to(&origin);
-    let mut first = proxy.client();
-    first.send(GET);
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut second = proxy.client();
     second.send(GET);
     origin.waits_for_requests(2);
@@ -396,23 +383,15 @@ fn a_connection_is_opened_because_there_is_none_or_because_all_are_busy() {
 #[test]
 fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let origin = Origin::playing(move |peer| {
-        peer.request();
-        wait.wait();
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-    });
+    let origin = Origin::gated_once(&gate);
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_pending", 1);
     });
-    let mut first = proxy.client();
-    first.send(GET);
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut waits = proxy.client();
     waits.send(GET);
-    let queue = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &queue, 1.0);
+    proxy.queue_becomes(1.0);
     assert_eq!(proxy.client().get("/").status(), 503);
     outcomes(&proxy, "rejected", 1.0);
     gate.open();
@@ -423,14 +402,9 @@ fn who_waits_gets_a_new_connection_when_the_one_before_ends_or_none() {
 
 #[test]
 fn a_client_that_leaves_retires_what_was_asked_for_it() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send(GET);
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     proxy.upstream_closed_becomes("client_gone", 1.0);
     proxy.client_closed_becomes("peer_rst", 1.0);
@@ -440,10 +414,7 @@ fn a_client_that_leaves_retires_what_was_asked_for_it() {
 
 #[test]
 fn a_deadline_of_ours_is_not_told_as_the_clients_leaving() {
-    let origin = Origin::playing(|peer| {
-        peer.request();
-        peer.until_closed();
-    });
+    let origin = Origin::silent();
     let proxy = Proxy::with(&origin, |c| {
         c.upstream("timeouts.request", "300ms");
     });

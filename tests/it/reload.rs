@@ -102,19 +102,11 @@ fn a_route_leads_elsewhere_from_the_next_request_on() {
 #[test]
 fn an_endpoint_that_is_taken_away_finishes_what_it_has() {
     let (gate, stays) = (Gate::new(), Origin::named("stays"));
-    let wait = gate.clone();
-    let leaves = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            wait.wait();
-            peer.send(OK);
-        }
-    });
+    let leaves = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&leaves, |c| {
         c.set("dns.removal_grace", "0s");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    leaves.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&leaves);
     proxy.reloads(|c| {
         c.upstream("servers", [stays.address()]);
     });
@@ -127,15 +119,7 @@ fn an_endpoint_that_is_taken_away_finishes_what_it_has() {
 
 #[test]
 fn a_tunnel_does_not_notice_a_reload() {
-    let origin = Origin::playing(|peer| {
-        peer.head();
-        peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        );
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
-    });
+    let origin = Origin::echoing("websocket");
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("dns.removal_grace", "0s");
     });
@@ -318,13 +302,7 @@ fn a_drain_goes_by_the_settings_of_the_last_reload() {
 #[test]
 fn connections_from_before_count_under_a_total_that_a_reload_sets() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            held.wait();
-            peer.send(OK);
-        }
-    });
+    let slow = Origin::gated(&gate, OK);
     let mut proxy = Proxy::with(&slow, |c| {
         c.upstream("pool.queue_timeout", "50s");
     });
@@ -338,15 +316,14 @@ fn connections_from_before_count_under_a_total_that_a_reload_sets() {
         c.upstream("pool.max_connections_total", 2);
     });
     asked.push(ask(&proxy));
-    let app = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     // Raised, it serves who waited under the lower one; lifted, it holds nobody.
     proxy.reloads(|c| {
         c.upstream("pool.max_connections_total", 3);
     });
     slow.waits_for_requests(3);
     asked.push(ask(&proxy));
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     proxy.reloads(|c| {
         c.forget("upstreams.app.pool.max_connections_total");
     });

@@ -111,9 +111,8 @@ fn under_a_thousand_concurrent_requests_the_origin_never_sees_an_eleventh_connec
     let mut clients: Vec<Client> = (0..1000).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| client.ask("/"));
     // All ten are busy, and the rest is in line.
-    let app = [("upstream", "app")];
     origin.waits_for_requests(10);
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 990.0);
+    proxy.queue_becomes(990.0);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().status(), 200);
@@ -131,7 +130,7 @@ fn under_a_thousand_concurrent_requests_the_origin_never_sees_an_eleventh_connec
     );
     let waited = [("upstream", "app"), ("outcome", "reused_after_wait")];
     proxy.metric_becomes("holdfast_upstream_requests_total", &waited, 990.0);
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 0.0);
+    proxy.queue_becomes(0.0);
 }
 
 #[test]
@@ -275,8 +274,7 @@ fn waiting_requests_are_served_in_the_order_of_their_coming() {
     origin.waits_for_requests(1);
     for (nth, client) in clients.iter_mut().enumerate().skip(1) {
         client.ask(&format!("/{nth}"));
-        let app = [("upstream", "app")];
-        proxy.metric_becomes("holdfast_upstream_queue_length", &app, nth as f64);
+        proxy.queue_becomes(nth as f64);
     }
     gate.open();
     all_are_answered(&mut clients);
@@ -292,9 +290,7 @@ fn who_waits_too_long_gets_503_and_the_reason() {
     let proxy = one_connection(&origin, |c| {
         c.upstream("pool.queue_timeout", "200ms");
     });
-    let mut first = proxy.client();
-    first.ask("/");
-    origin.waits_for_requests(1);
+    let mut first = proxy.client_waiting_for(&origin);
     let mut second = proxy.client();
     let answer = second.get("/");
     assert_eq!(answer.status(), 503);
@@ -324,11 +320,7 @@ fn who_finds_the_queue_full_gets_503_at_once() {
     first.ask("/");
     origin.waits_for_requests(1);
     second.ask("/");
-    proxy.metric_becomes(
-        "holdfast_upstream_queue_length",
-        &[("upstream", "app")],
-        1.0,
-    );
+    proxy.queue_becomes(1.0);
     assert_eq!(third.get("/").status(), 503);
     proxy.errors_becomes("queue_full", 1.0);
     let labels = [("upstream", "app"), ("reason", "full")];
@@ -349,14 +341,13 @@ fn a_client_that_leaves_frees_its_place_in_the_queue() {
     first.ask("/1");
     origin.waits_for_requests(1);
     second.ask("/2");
-    let app = [("upstream", "app")];
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     second.wire.reset();
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 0.0);
+    proxy.queue_becomes(0.0);
     let labels = [("upstream", "app"), ("reason", "client_gone")];
     proxy.metric_becomes("holdfast_upstream_queue_rejected_total", &labels, 1.0);
     third.ask("/3");
-    proxy.metric_becomes("holdfast_upstream_queue_length", &app, 1.0);
+    proxy.queue_becomes(1.0);
     gate.open();
     assert_eq!(first.response().status(), 200);
     assert_eq!(third.response().status(), 200);

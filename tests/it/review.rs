@@ -535,17 +535,7 @@ fn a_post_that_meets_its_connections_end_arrives_whole_or_not_at_all() {
 #[test]
 fn more_full_endpoints_than_an_exchange_has_attempts_do_not_stop_the_worker() {
     let gate = Gate::new();
-    let origins: Vec<Origin> = (0..17)
-        .map(|_| {
-            let gate = gate.clone();
-            Origin::playing(move |peer| {
-                while peer.request().is_some() {
-                    gate.wait();
-                    peer.send(OK);
-                }
-            })
-        })
-        .collect();
+    let origins = [(); 17].map(|()| Origin::gated(&gate, OK));
     let all: Vec<&Origin> = origins.iter().collect();
     let proxy = Proxy::over(&all, |c| {
         c.set("server.workers", 1);
@@ -558,11 +548,7 @@ fn more_full_endpoints_than_an_exchange_has_attempts_do_not_stop_the_worker() {
     eventually("every endpoint is busy", || {
         origins.iter().all(|origin| origin.request_count() == 1)
     });
-    proxy.metric_becomes(
-        "holdfast_upstream_queue_length",
-        &[("upstream", "app")],
-        1.0,
-    );
+    proxy.queue_becomes(1.0);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().text(), "ok");

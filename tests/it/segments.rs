@@ -97,10 +97,7 @@ fn small_pieces_do_not_wait_for_acknowledgements() {
 
 #[test]
 fn who_closed_an_origins_connection_is_counted() {
-    let closing = Origin::playing(|peer| {
-        peer.request();
-        peer.send(OK);
-    });
+    let closing = Origin::answering_once(OK);
     let staying = Origin::ok();
     let proxy = Proxy::configured(|c| {
         c.set("upstreams.closing.servers", [closing.address()]);

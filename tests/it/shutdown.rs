@@ -17,9 +17,7 @@ fn what_is_in_flight_is_finished_and_the_exit_is_0() {
     let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::to(&origin);
     let address = proxy.address();
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     proxy.terminate();
     let short = Duration::from_millis(200);
     eventually("new connections are refused", || {
@@ -60,9 +58,7 @@ fn an_upload_in_flight_is_finished() {
     client.send("POST / HTTP/1.1\r\nHost: it.test\r\nContent-Length: 10\r\n\r\nhello");
     eventually("the origin has the beginning", || origin.open() == 1);
     proxy.terminate();
-    eventually("it waits for what is in flight", || {
-        proxy.admin("/drain").1.contains("\"stage\":\"waiting\"")
-    });
+    proxy.drain_becomes("waiting");
     client.send("world");
     assert_eq!(client.response().status(), 200);
     drop(client);
@@ -76,9 +72,7 @@ fn what_is_not_finished_in_time_is_cut() {
     let mut proxy = Proxy::with(&origin, |c| {
         c.set("drain.timeout", "1s");
     });
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     let since = Instant::now();
     proxy.terminate();
     assert_eq!(
@@ -100,9 +94,7 @@ fn readyz_says_so_while_it_drains() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
     let mut proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let mut client = proxy.client_waiting_for(&origin);
     assert_eq!(proxy.admin("/readyz").0, 200);
     proxy.terminate();
     eventually("not ready", || proxy.admin("/readyz").0 == 503);

@@ -19,6 +19,7 @@ use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::config::Config;
 use crate::support::eventually;
+use crate::support::origin::LAST;
 use crate::support::origin::OK;
 use crate::support::origin::Peer;
 
@@ -156,10 +157,10 @@ fn acknowledges_at_once(proxy: &Proxy, peer: SocketAddr) -> Option<bool> {
     Some(socket_of(proxy, peer)?.tcp_quickack().unwrap())
 }
 
-/// The shortest time, of several, from a part of a message to the kernel's leave to acknowledge at
-/// once, for the client's side and the origin's. Without being asked it gives it when the timer of
-/// a delayed acknowledgement has run out: after 40 ms at the least.
-fn soonest(word: &str) -> Option<[Duration; 2]> {
+/// The times, in order, from a part of a message to the kernel's leave to acknowledge at once, for
+/// the client's side and the origin's. Without being asked it gives it when the timer of a delayed
+/// acknowledgement has run out: after 40 ms, or sooner if the timer ran already for something else.
+fn times_to_leave(word: &str) -> Option<[Vec<Duration>; 2]> {
     let (go_on, may_go_on) = std::sync::mpsc::channel();
     let may_go_on = Mutex::new(may_go_on);
     let origin = Origin::playing(move |peer| {
@@ -188,27 +189,29 @@ fn soonest(word: &str) -> Option<[Duration; 2]> {
             !near.tcp_quickack().unwrap() && !far.tcp_quickack().unwrap()
         });
     };
-    let mut soonest = [Duration::MAX; 2];
+    let mut times = [Vec::new(), Vec::new()];
     for nth in 0..TRIES_MOST {
+        let is_soon = |times: &Vec<Duration>| times.iter().any(|time| *time < AT_ONCE);
         // One that was soon enough says it; of those that were late, the machine may be the cause.
-        let is_said = word != "on" || soonest.iter().all(|time| *time < AT_ONCE);
+        let is_said = word != "on" || times.iter().all(is_soon);
         if nth >= TRIES && is_said {
             break;
         }
         to_and_fro(&mut client);
         let since = Instant::now();
         client.send("GET / HTTP/1.1\r\nHost: it");
-        soonest[0] = soonest[0].min(asked(&near, since));
+        times[0].push(asked(&near, since));
         client.send(".test\r\n\r\n");
         assert_eq!(client.response().text(), "ok");
         to_and_fro(&mut client);
         let since = Instant::now();
         client.send("GET /slow HTTP/1.1\r\nHost: it.test\r\n\r\n");
-        soonest[1] = soonest[1].min(asked(&far, since));
+        times[1].push(asked(&far, since));
         go_on.send(()).unwrap();
         assert_eq!(client.response().text(), "ok");
     }
-    Some(soonest)
+    times.iter_mut().for_each(|times| times.sort());
+    Some(times)
 }
 
 /// Far below the timer of a delayed acknowledgement, which is 40 ms at the least.
@@ -225,13 +228,15 @@ fn asked(socket: &Socket, since: Instant) -> Duration {
 
 #[test]
 fn quickack_on_is_asked_for_again_when_the_rest_of_a_message_is_due_and_auto_is_not() {
-    let Some(on) = soonest("on") else { return };
-    assert!(on.iter().all(|time| *time < AT_ONCE), "{on:?}");
-    let Some(auto) = soonest("auto") else { return };
-    assert!(
-        auto.iter().all(|time| *time > Duration::from_millis(30)),
-        "{auto:?}"
-    );
+    let Some(on) = times_to_leave("on") else {
+        return;
+    };
+    assert!(on.iter().all(|times| times[0] < AT_ONCE), "{on:?}");
+    let Some(auto) = times_to_leave("auto") else {
+        return;
+    };
+    let held_back = |times: &Vec<Duration>| times[TRIES / 2] > Duration::from_millis(30);
+    assert!(auto.iter().all(held_back), "{auto:?}");
 }
 
 #[test]
@@ -285,7 +290,7 @@ fn hard_of_hearing(may_hear: &Gate) -> (Origin, Gate) {
         may_hear.wait();
         hearing(peer);
         while peer.request().is_some() {
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            peer.send(LAST);
         }
     });
     (origin, is_deaf)

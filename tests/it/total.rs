@@ -100,13 +100,7 @@ fn an_idle_connection_at_another_endpoint_makes_room() {
 #[test]
 fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        if peer.request().is_some() {
-            held.wait();
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-        }
-    });
+    let slow = Origin::gated_once(&gate);
     let other = Origin::ok();
     let proxy = Proxy::over(&[&slow, &other], |c| {
         c.upstream("pool.max_connections_total", 1);
@@ -122,11 +116,7 @@ fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
     });
     let second = ask();
     if slow.request_count() == 1 {
-        proxy.metric_becomes(
-            "holdfast_upstream_queue_length",
-            &[("upstream", "app")],
-            1.0,
-        );
+        proxy.queue_becomes(1.0);
     }
     gate.open();
     assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
@@ -135,13 +125,7 @@ fn a_request_waits_for_the_total_and_is_woken_by_any_endpoint() {
 #[test]
 fn a_request_that_waits_for_the_total_in_vain_says_so() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let slow = Origin::playing(move |peer| {
-        while peer.request().is_some() {
-            held.wait();
-            peer.send(OK);
-        }
-    });
+    let slow = Origin::gated(&gate, OK);
     let proxy = Proxy::with(&slow, |c| {
         c.upstream("pool.max_connections_total", 1);
         c.upstream("pool.queue_timeout", "50ms");
@@ -149,15 +133,7 @@ fn a_request_that_waits_for_the_total_in_vain_says_so() {
     let mut client = proxy.client();
     let first = thread::spawn(move || client.get("/").status());
     slow.waits_for_requests(1);
-    let answer = proxy.client().get("/");
-    assert_eq!(answer.status(), 503);
-    assert!(
-        answer
-            .head
-            .field("proxy-status")
-            .unwrap()
-            .contains("queue_timeout")
-    );
+    proxy.client().get("/").is_ours(503, "queue_timeout");
     gate.open();
     assert_eq!(first.join().unwrap(), 200);
     let records = proxy.log(2);
@@ -168,14 +144,7 @@ fn a_request_that_waits_for_the_total_in_vain_says_so() {
 #[test]
 fn requests_that_wait_for_their_own_endpoint_keep_nobody_from_another() {
     let gates = [Gate::new(), Gate::new()];
-    let [first, second] = gates.clone().map(|gate| {
-        Origin::playing(move |peer| {
-            if peer.request().is_some() {
-                gate.wait();
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-            }
-        })
-    });
+    let [first, second] = gates.each_ref().map(Origin::gated_once);
     let proxy = Proxy::over(&[&first, &second], |c| {
         c.upstream("pool.max_connections", 1);
         c.upstream("pool.max_connections_total", 4);
@@ -191,8 +160,7 @@ fn requests_that_wait_for_their_own_endpoint_keep_nobody_from_another() {
         first.request_count() == 1 && second.request_count() == 1
     });
     let waiting = ask();
-    let queue = "holdfast_upstream_queue_length";
-    proxy.metric_becomes(queue, &[("upstream", "app")], 1.0);
+    proxy.queue_becomes(1.0);
     // The other origin, for which nobody waits, has no connection any more.
     let (_, upstreams) = proxy.admin("/upstreams");
     let upstreams: serde_json::Value = serde_json::from_str(&upstreams).unwrap();

@@ -105,10 +105,7 @@ fn chunks_that_stop_before_the_last_are_broken_off() {
     ];
     for cut in cuts {
         let octets = [head, cut].concat();
-        let origin = Origin::playing(move |peer| {
-            peer.request();
-            peer.send(&octets);
-        });
+        let origin = Origin::answering_once(octets);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
         client.send("GET /bad HTTP/1.1\r\nHost: it.test\r\n\r\n");
@@ -329,9 +326,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_origin() {
 fn a_client_that_leaves_while_waiting_frees_the_origin() {
     let origin = Origin::silent();
     let proxy = Proxy::to(&origin);
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: it.test\r\n\r\n");
-    origin.waits_for_requests(1);
+    let client = proxy.client_waiting_for(&origin);
     client.wire.reset();
     origin.waits_for_open(0);
     proxy.errors_becomes("client_gone", 1.0);

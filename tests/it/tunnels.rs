@@ -1,16 +1,15 @@
 //! Upgrades: octets flow both ways only after the origin's 101 (RFC 9110 §7.8), and each half ends
 //! by itself.
 
-use crate::support::Client;
 use crate::support::End;
 use crate::support::Gate;
 use crate::support::Origin;
 use crate::support::Proxy;
 use crate::support::eventually;
 use crate::support::origin::OK;
-
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: it.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
+use crate::support::upgrade::SWITCHING;
+use crate::support::upgrade::UPGRADE;
+use crate::support::upgrade::tunnel;
 
 /// Switches and then sends everything back.
 fn echoing() -> Origin {
@@ -19,21 +18,8 @@ fn echoing() -> Origin {
         assert_eq!(head.field("upgrade").as_deref(), Some("websocket"));
         assert!(head.lists("connection", "upgrade"));
         peer.send(SWITCHING);
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
+        peer.echo();
     })
-}
-
-fn tunnel(proxy: &Proxy) -> Client {
-    let mut client = proxy.client();
-    client.send(UPGRADE);
-    let head = client.head();
-    assert_eq!(head.status(), 101);
-    assert_eq!(head.field("upgrade").unwrap(), "websocket");
-    assert!(head.lists("connection", "upgrade"));
-    assert_eq!(head.field("sec-websocket-accept").unwrap(), "y");
-    client
 }
 
 #[test]
@@ -161,9 +147,7 @@ fn octets_sent_before_the_101_wait_for_it() {
         peer.request();
         wait.wait();
         peer.send(SWITCHING);
-        while let Ok(some) = peer.wire.some() {
-            peer.send(some);
-        }
+        peer.echo();
     });
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();

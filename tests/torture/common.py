@@ -205,3 +205,25 @@ def end(program):
 def folder():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     return tempfile.mkdtemp(prefix="holdfast-torture-")
+
+
+def judges(main):
+    """Runs `main` with a folder that is removed afterwards; whether it passed is the script's end."""
+    own = folder()
+    try:
+        passed = asyncio.run(main(own))
+        print("passed" if passed else "failed")
+    finally:
+        shutil.rmtree(own)
+    sys.exit(0 if passed else 1)
+
+
+def slow_client(source, port, room, begins):
+    """A connection from this address that takes so little at a time; it has begun and does not block."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    sock.bind((source, 0))
+    sock.connect(("127.0.0.1", port))
+    sock.send(begins)
+    sock.setblocking(False)
+    return sock

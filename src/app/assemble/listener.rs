@@ -149,7 +149,8 @@ fn clients(settings: &settings::Listener) -> Option<ClientLimits> {
 
 #[cfg(test)]
 mod tests {
-    use crate::app::assemble::tests::assembled;
+    use crate::app::assemble::tests::assembled_from;
+    use crate::app::assemble::tests::settings_in;
     use crate::policy::client_key::ClientKey;
     use crate::policy::forwarded::Trust;
     use crate::proxy::service::LimitAction;
@@ -164,15 +165,10 @@ mod tests {
 
     /// The listener of a table; each entry is a key of it and a value.
     fn listener(said: &[(&str, &str)]) -> Arc<Listener> {
-        let said: Vec<_> = said
-            .iter()
-            .map(|(key, value)| (format!("LISTENERS__WEB__{}", key.to_uppercase()), *value))
-            .collect();
-        let said: Vec<_> = said
-            .iter()
-            .map(|(key, value)| (key.as_str(), *value))
-            .collect();
-        assembled(&said).unwrap().listeners[0].door.listener()
+        let settings = settings_in("listeners.web", said);
+        assembled_from(&settings).unwrap().listeners[0]
+            .door
+            .listener()
     }
 
     #[test]

@@ -294,6 +294,20 @@ pub(super) mod tests {
         }
     }
 
+    /// The same, of keys in one table, each as it stands in a file.
+    pub(in crate::app) fn settings_in(table: &str, said: &[(&str, &str)]) -> Settings {
+        let path = |key: &str| format!("{table}.{key}").to_uppercase().replace('.', "__");
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (path(key), *value))
+            .collect();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
+        settings(&said)
+    }
+
     /// Every server's literal address; a name has none.
     pub(in crate::app) fn literal(settings: &Settings) -> Vec<Addresses> {
         let of = |text: String| text.parse().into_iter().collect();
@@ -309,9 +323,12 @@ pub(super) mod tests {
     }
 
     pub(in crate::app) fn assembled(said: &[(&str, &str)]) -> Result<Assembled, String> {
-        let settings = settings(said);
+        assembled_from(&settings(said))
+    }
+
+    pub(in crate::app) fn assembled_from(settings: &Settings) -> Result<Assembled, String> {
         let quiet = ErrorLog::to(Box::new(std::io::sink()), Severity::Error, Style::Json);
-        assemble(&settings, &literal(&settings), quiet)
+        assemble(settings, &literal(settings), quiet)
     }
 
     #[test]

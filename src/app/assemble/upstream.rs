@@ -216,24 +216,12 @@ mod tests {
     use super::*;
     use crate::app::assemble::tests::literal;
     use crate::app::assemble::tests::settings;
+    use crate::app::assemble::tests::settings_in;
     use std::time::Duration;
 
     /// The upstream of a table; each entry is a key of it and a value.
     fn table(said: &[(&str, &str)]) -> settings::Upstream {
-        let said: Vec<_> = said
-            .iter()
-            .map(|(key, value)| {
-                (
-                    format!("UPSTREAMS__APP__{}", key.to_uppercase().replace('.', "__")),
-                    *value,
-                )
-            })
-            .collect();
-        let said: Vec<_> = said
-            .iter()
-            .map(|(key, value)| (key.as_str(), *value))
-            .collect();
-        settings(&said).upstreams.remove(0)
+        settings_in("upstreams.app", said).upstreams.remove(0)
     }
 
     #[test]

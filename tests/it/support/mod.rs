@@ -11,6 +11,7 @@ pub mod origin;
 pub mod config;
 pub mod metrics;
 pub mod proxy;
+pub mod upgrade;
 pub mod vectors;
 pub mod bodies;
 pub mod program;

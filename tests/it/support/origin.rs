@@ -59,6 +59,9 @@ pub struct Origin {
 /// A small complete answer.
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// The same, and it is the last of its connection.
+pub const LAST: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
 impl Origin {
     /// Plays `script` on every connection. When the script returns, the connection is closed.
     pub fn playing(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
@@ -116,6 +119,27 @@ impl Origin {
         })
     }
 
+    /// Answers the first request of a connection with these octets, and closes.
+    pub fn answering_once(octets: impl Into<Vec<u8>>) -> Self {
+        let octets = octets.into();
+        Self::playing(move |peer| {
+            if peer.request().is_some() {
+                peer.send(&octets);
+            }
+        })
+    }
+
+    /// Answers the first request of a connection, when the gate is open, as its last, and closes.
+    pub fn gated_once(gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::playing(move |peer| {
+            if peer.request().is_some() {
+                gate.wait();
+                peer.send(LAST);
+            }
+        })
+    }
+
     /// Says these octets to the first request of a connection and no more; the end is the proxy's.
     pub fn saying_only(octets: impl Into<Vec<u8>>) -> Self {
         let octets = octets.into();
@@ -123,6 +147,18 @@ impl Origin {
             peer.request();
             peer.send(&octets);
             peer.until_closed();
+        })
+    }
+
+    /// Switches to this protocol and then sends everything back.
+    pub fn echoing(protocol: &str) -> Self {
+        let switching = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+        );
+        Self::playing(move |peer| {
+            peer.head();
+            peer.send(&switching);
+            peer.echo();
         })
     }
 
@@ -272,6 +308,13 @@ impl Peer {
     /// Sends; that the proxy has gone is for the test to see at its other end.
     pub fn send(&mut self, octets: impl AsRef<[u8]>) {
         drop(self.wire.send(octets));
+    }
+
+    /// Sends everything back as it comes, to the end.
+    pub fn echo(&mut self) {
+        while let Ok(some) = self.wire.some() {
+            self.send(some);
+        }
     }
 
     /// Closes with a reset instead of the FIN that the end of a script sends.

@@ -291,6 +291,15 @@ impl Proxy {
         Client::to(self.address())
     }
 
+    /// A client whose GET has come to the origin and waits there; none came before.
+    #[track_caller]
+    pub fn client_waiting_for(&self, origin: &Origin) -> Client {
+        let mut client = self.client();
+        client.ask("/");
+        origin.waits_for_requests(1);
+        client
+    }
+
     /// A GET to the admin listener: status and body.
     #[track_caller]
     pub fn admin(&self, path: &str) -> (u16, String) {
@@ -343,6 +352,20 @@ impl Proxy {
     pub fn upstream_closed_becomes(&self, reason: &str, count: f64) {
         let labels = [("upstream", "app"), ("reason", reason)];
         self.metric_becomes("holdfast_upstream_connections_closed_total", &labels, count);
+    }
+
+    /// The drain comes to this stage.
+    #[track_caller]
+    pub fn drain_becomes(&self, stage: &str) {
+        let shown = format!("\"stage\":\"{stage}\"");
+        eventually(&shown, || self.admin("/drain").1.contains(&shown));
+    }
+
+    /// So many requests wait for a connection to the upstream `app`.
+    #[track_caller]
+    pub fn queue_becomes(&self, length: f64) {
+        let app = [("upstream", "app")];
+        self.metric_becomes("holdfast_upstream_queue_length", &app, length);
     }
 
     /// Client connections of the listener `web` that were closed for this reason.

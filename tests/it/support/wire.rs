@@ -165,6 +165,14 @@ impl Message {
         self.head.status()
     }
 
+    /// An answer of the proxy's own: it has this status, and its `Proxy-Status` says this.
+    #[track_caller]
+    pub fn is_ours(&self, status: u16, says: &str) {
+        assert_eq!(self.status(), status, "{:?}", self.head);
+        let told = self.head.field("proxy-status").expect("Proxy-Status");
+        assert!(told.contains(says), "{told}");
+    }
+
     /// The message itself, which must have come whole.
     #[track_caller]
     pub fn whole(self) -> Self {
