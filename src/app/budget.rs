@@ -9,6 +9,7 @@ use crate::policy::budget::Descriptors;
 use crate::policy::budget::Memory;
 use crate::policy::shedding::Marks;
 use crate::policy::shedding::Step;
+use crate::proxy::service::Service;
 
 /// What the configuration needs at most.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,18 @@ pub fn reckon(settings: &Settings, workers: usize, endpoints: impl Fn(usize) -> 
             workers: count(workers),
         },
     }
+}
+
+/// The same of a service that has these settings, with the endpoints that it knows now.
+#[must_use]
+pub fn of_service(settings: &Settings, service: &Service, workers: usize) -> Budget {
+    let plan = service.plan();
+    reckon(settings, workers, |at| {
+        let endpoints = plan.upstreams.get(at).into_iter();
+        let endpoints = endpoints.flat_map(|upstream| &upstream.endpoints);
+        let caps = endpoints.map(|at| u64::from(at.pool.counts().max_connections));
+        caps.fold(0, u64::saturating_add)
+    })
 }
 
 /// The caps of an upstream's servers as configured: a name counts as one.
@@ -146,7 +159,7 @@ impl Budget {
 }
 
 fn steps(limit: u64, reserve: u64) -> String {
-    let marks = Marks::new(limit, reserve);
+    let marks = Marks::new(limit, reserve, u64::MAX);
     format!(
         "with {} open idle connections to origins close, with {} clients between requests, with {} \
          new clients are refused",

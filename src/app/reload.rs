@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::app::assemble;
 use crate::app::assemble::Means;
 use crate::app::assemble::Placed;
+use crate::app::budget;
 use crate::app::checks::Checked;
 use crate::app::config_view;
 use crate::app::names::Names;
@@ -275,8 +276,8 @@ impl Reloader {
         let service = &self.service;
         let most = settings.server.max_connections;
         service.max_connections.store(most, Ordering::Relaxed);
-        let reserve = settings.server.fd_reserve;
-        service.shed.reserve.store(reserve, Ordering::Relaxed);
+        let budget = budget::of_service(settings, service, self.workers);
+        service.shed.provide(&budget.descriptors);
         service
             .draining
             .set(assemble::drain::settings(&settings.drain));

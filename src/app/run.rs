@@ -261,14 +261,8 @@ async fn all_began(told: &mut UnboundedReceiver<Told>, workers: usize) -> Result
 /// Takes all the descriptors that may be had, and warns if they or the memory are too few.
 fn make_room(settings: &Settings, service: &Service, workers: usize) {
     let limit = control::raise_descriptor_limit();
-    let plan = service.plan();
-    let caps = |at: usize| {
-        let endpoints = plan.upstreams.get(at).into_iter();
-        let endpoints = endpoints.flat_map(|upstream| &upstream.endpoints);
-        let caps = endpoints.map(|at| u64::from(at.pool.counts().max_connections));
-        caps.fold(0, u64::saturating_add)
-    };
-    let budget = budget::reckon(settings, workers, caps);
+    let budget = budget::of_service(settings, service, workers);
+    service.shed.provide(&budget.descriptors);
     let warn = |event, needed: u64, says: Option<String>| {
         if let Some(says) = says {
             let (errors, facts) = (&service.errors, [("needed", &needed as &dyn Display)]);

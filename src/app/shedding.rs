@@ -23,7 +23,7 @@ pub async fn watch(service: &Service) {
             told = looked.step;
             tell(service, looked);
         }
-        let more = descriptors::pressed(looked.marks.next_after(looked.step), looked.refusals);
+        let more = descriptors::pressed(looked.marks.next_after(looked.step), looked.news);
         if looked.step == Step::Calm {
             more.await;
         } else {
@@ -62,7 +62,7 @@ fn tell(service: &Service, looked: Looked) {
     let facts: [(&str, &dyn std::fmt::Display); 3] = [
         ("open", &looked.open),
         ("most", &most),
-        ("refused_by_system", &looked.refusals),
+        ("refused_by_system", &looked.news.refusals),
     ];
     let errors = &service.errors;
     errors.log(clock::wall(), severity, "fd_pressure", says, &facts);

@@ -69,10 +69,22 @@ pub fn bound(ample: u64, most: u64) {
     MOST.store(most, Ordering::Relaxed);
 }
 
-/// How often the system has refused one to this process so far.
+/// What has happened so far that is reason to look how many are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// How often the system has refused one to this process.
+    pub refusals: u64,
+    /// How often what is many has changed.
+    pub changes: u64,
+}
+
+/// The news so far.
 #[must_use]
-pub fn refusals() -> u64 {
-    REFUSALS.load(Ordering::SeqCst)
+pub fn news() -> News {
+    News {
+        refusals: REFUSALS.load(Ordering::SeqCst),
+        changes: CHANGES.load(Ordering::SeqCst),
+    }
 }
 
 /// Looks whether an error says that the system has no descriptor for us (EMFILE, ENFILE).
@@ -83,20 +95,24 @@ pub(super) fn note(error: Errno) {
     }
 }
 
-/// Awaits that `many` are open, or that the system refuses one more often than `refusals` times.
-/// For one who waits. Cancel: nothing is lost.
-pub async fn pressed(many: u64, refusals: u64) {
+/// Awaits that `many` are open, or that there is news since `told`. For one who waits.
+/// Cancel: nothing is lost.
+pub async fn pressed(many: u64, told: News) {
     poll_fn(|context| {
         WATCHER.register(context.waker());
         ALARM.store(many, Ordering::SeqCst);
-        let is_pressed =
-            OPEN.load(Ordering::SeqCst) >= many || REFUSALS.load(Ordering::SeqCst) != refusals;
-        match is_pressed {
+        match OPEN.load(Ordering::SeqCst) >= many || news() != told {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     })
     .await;
+}
+
+/// Has who waits in [`pressed`] look again: what is many has changed.
+pub fn look_again() {
+    CHANGES.fetch_add(1, Ordering::SeqCst);
+    ring();
 }
 
 #[cold]
@@ -134,6 +150,8 @@ static MOST: AtomicU64 = AtomicU64::new(u64::MAX);
 
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
 
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
 static WATCHER: AtomicWaker = AtomicWaker::new();
 
 fn below(mark: &AtomicU64) -> Room {
@@ -159,12 +177,28 @@ mod tests {
 
     #[test]
     fn who_waits_for_many_to_be_open_is_called_when_they_are() {
-        let waits = std::thread::spawn(|| crate::net::control::run(pressed(50_000, refusals())));
+        let waits = std::thread::spawn(|| crate::net::control::run(pressed(50_000, news())));
         let held: Vec<Held<1000>> = (0..60).map(|_| Held::new()).collect();
         waits.join().unwrap();
         assert!(open() >= 50_000);
         drop(held);
         assert!(open() < 50_000);
+    }
+
+    #[test]
+    fn who_waits_looks_again_when_what_is_many_has_changed() {
+        let (begins, begun) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            let mut waiting = std::pin::pin!(pressed(u64::MAX, news()));
+            crate::net::control::run(poll_fn(|context| {
+                let polled = waiting.as_mut().poll(context);
+                begins.send(()).ok();
+                polled
+            }));
+        });
+        begun.recv().unwrap();
+        look_again();
+        waits.join().unwrap();
     }
 
     #[test]

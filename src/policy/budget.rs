@@ -24,10 +24,15 @@ impl Descriptors {
     /// How many are needed at most.
     #[must_use]
     pub const fn needed(&self) -> u64 {
+        self.beside_the_reserve().saturating_add(self.reserve)
+    }
+
+    /// How many of them the reserve is not for.
+    #[must_use]
+    pub const fn beside_the_reserve(&self) -> u64 {
         self.clients
             .saturating_add(self.origins)
             .saturating_add(self.of_the_process())
-            .saturating_add(self.reserve)
     }
 
     /// Those that are open whatever the load.

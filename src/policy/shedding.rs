@@ -3,12 +3,14 @@
 //!
 //! Of the descriptors that are to be had beside the reserve, each step begins at a mark and ends a
 //! sixteenth below it. The last sixteenths are for connections to origins alone, so that clients who
-//! are in get their answers. The marks hold while our own counting is right; if the system refuses
-//! a descriptor all the same, the first two steps are taken one after the other. Absent on purpose:
-//! which connections rest longest, which the pools and the table of connections know.
+//! are in get their answers. Where all that the limits allow fits, nothing is given up for it: what
+//! is in sixteenths then is what remains beyond, which only what has no limit of its own can take.
+//! The marks hold while our own counting is right; if the system refuses a descriptor all the same,
+//! the first two steps are taken one after the other. Absent on purpose: which connections rest
+//! longest, which the pools and the table of connections know.
 //!
 //! ```text
-//!   0 ............ 11 ... 12 ... 13 ... 14 ... 15 ... 16 sixteenths | reserve
+//!  base .......... 11 ... 12 ... 13 ... 14 ... 15 ... 16 sixteenths | reserve
 //!                  └ shrink ┘                  └─ origins only ─┘     control plane
 //!                         └─ shed ┘
 //!                                └ refuse ┘
@@ -47,18 +49,23 @@ impl Step {
 /// Where the steps begin and end, in open descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
+    /// What may be open without a step. 0: what the limits allow does not fit.
+    base: u64,
     usable: u64,
 }
 
 impl Marks {
-    /// Those under a limit, of which a reserve is kept. Of a limit so small that the reserve would
-    /// take more than half of it, half is kept.
+    /// Those under a limit, of which a reserve is kept, where the limits of the configuration allow
+    /// `allowed` beside it. Of a limit so small that the reserve would take more than half of it,
+    /// half is kept.
     #[must_use]
-    pub const fn new(limit: u64, reserve: u64) -> Self {
+    pub const fn new(limit: u64, reserve: u64, allowed: u64) -> Self {
         let half = limit / 2;
         let reserve = if reserve < half { reserve } else { half };
+        let usable = limit - reserve;
         Self {
-            usable: limit - reserve,
+            base: if allowed <= usable { allowed } else { 0 },
+            usable,
         }
     }
 
@@ -112,10 +119,20 @@ impl Marks {
         next.map_or(u64::MAX, |next| self.begin(next))
     }
 
-    const fn sixteenths(self, count: u64) -> u64 {
-        // Divided first: a limit may be as large as can be said.
-        self.usable / 16 * count + self.usable % 16 * count / 16
+    /// Up to how many open some may be spent on going faster.
+    #[must_use]
+    pub const fn ample(self) -> u64 {
+        sixteenths(self.usable, 12)
     }
+
+    const fn sixteenths(self, count: u64) -> u64 {
+        self.base + sixteenths(self.usable - self.base, count)
+    }
+}
+
+const fn sixteenths(of: u64, count: u64) -> u64 {
+    // Divided first: a limit may be as large as can be said.
+    of / 16 * count + of % 16 * count / 16
 }
 
 /// What is to be closed.
@@ -254,7 +271,7 @@ mod tests {
     use crate::base::by_hand::start;
     use proptest::prelude::*;
 
-    const MARKS: Marks = Marks::new(208, 48); // 160 to be had: ten a sixteenth
+    const MARKS: Marks = Marks::new(208, 48, u64::MAX); // 160 to be had: ten a sixteenth
 
     fn millis(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -312,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_the_system_refuses_frees_some_whatever_our_counting_says() {
-        let mut shedding = Shedding::new(Marks::new(1024, 0));
+        let mut shedding = Shedding::new(Marks::new(1024, 0, u64::MAX));
         shedding.look(0, 1, start());
         let (idle, clients) = (32, 0);
         assert_eq!(shedding.surplus(0), Surplus { idle, clients });
@@ -320,15 +337,32 @@ mod tests {
 
     #[test]
     fn a_reserve_beyond_half_of_the_limit_takes_half_of_it() {
-        assert_eq!(Marks::new(100, 128).most(), 50);
-        assert_eq!(Marks::new(u64::MAX, 128).most(), u64::MAX - 128);
-        assert_eq!(Marks::new(0, 128).most(), 0);
+        let most = |limit| Marks::new(limit, 128, 0).most();
+        assert_eq!(most(100), 50);
+        assert_eq!(most(u64::MAX), u64::MAX - 128);
+        assert_eq!(most(0), 0);
+    }
+
+    #[test]
+    fn what_the_limits_allow_costs_nobody_anything_where_it_fits() {
+        let marks = Marks::new(1000, 100, 740); // 160 beyond: ten a sixteenth
+        let step = |open| Shedding::new(marks).look(open, 0, start());
+        assert_eq!((step(740), step(859)), (Step::Calm, Step::Calm));
+        assert_eq!((step(860), step(870)), (Step::Shrink, Step::Shed));
+        assert_eq!((step(880), marks.linger()), (Step::Refuse, 890));
+        assert_eq!(marks.ample(), 675);
+        let exactly = Marks::new(1000, 100, 900);
+        assert_eq!(Shedding::new(exactly).look(899, 0, start()), Step::Calm);
+        let too_many = Marks::new(1000, 100, 901);
+        assert_eq!(too_many, Marks::new(1000, 100, u64::MAX));
     }
 
     proptest! {
         #[test]
-        fn marks_are_in_order_and_leave_room_for_origins(limit in 64_u64.., reserve in 0_u64..65_536) {
-            let marks = Marks::new(limit, reserve);
+        fn marks_are_in_order_and_leave_room_for_origins(limit in 64_u64.., reserve in 0_u64..65_536, allowed in 0_u64..) {
+            let marks = Marks::new(limit, reserve, allowed);
+            // Fewer than a step takes are not divided.
+            prop_assume!(marks.most() - marks.base >= 16);
             for pair in Step::ALL.windows(2) {
                 prop_assert!(marks.begin(pair[0]) < marks.begin(pair[1]));
                 prop_assert!(marks.end(pair[1]) < marks.begin(pair[1]));

@@ -174,7 +174,7 @@ impl Service {
             clients: AtomicU32::new(0),
             max_connections: AtomicU32::new(parts.max_connections),
             draining: Draining::new(parts.drain),
-            shed: Shed::new(parts.fd_reserve),
+            shed: Shed::default(),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
             maker: Mutex::new(()),
@@ -321,8 +321,6 @@ pub struct Parts {
     pub max_connections: u32,
     /// How a drain goes.
     pub drain: DrainSettings,
-    /// Descriptors left to the control plane.
-    pub fd_reserve: u32,
 }
 
 impl Listener {

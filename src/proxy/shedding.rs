@@ -10,7 +10,6 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,8 +18,10 @@ use std::time::Instant;
 use crate::base::CloseReason;
 use crate::net::clock;
 use crate::net::descriptors;
+use crate::net::descriptors::News;
 use crate::net::descriptors::Room;
 use crate::observe::LiveTable;
+use crate::policy::budget::Descriptors;
 use crate::policy::shedding::Marks;
 use crate::policy::shedding::Shedding;
 use crate::policy::shedding::Step;
@@ -31,7 +32,9 @@ use crate::proxy::rouse;
 pub struct Shed {
     machine: Mutex<Shedding>,
     /// Descriptors left to the control plane.
-    pub reserve: AtomicU32,
+    reserve: AtomicU64,
+    /// How many the limits of the configuration allow beside it.
+    allowed: AtomicU64,
     refuse_from: AtomicU64,
     linger_below: AtomicU64,
     /// Clients close that rest since this moment or longer, in microseconds since the process began.
@@ -47,21 +50,31 @@ pub struct Looked {
     pub open: u64,
     /// Where the steps are.
     pub marks: Marks,
-    /// Refusals of the system so far.
-    pub refusals: u64,
+    /// What had happened until then.
+    pub news: News,
 }
 
-impl Shed {
-    /// Nothing is given up; of the descriptors so many are left to the control plane.
-    #[must_use]
-    pub fn new(reserve: u32) -> Self {
+impl Default for Shed {
+    /// Nothing is given up, whatever is open, until it is told what is needed.
+    fn default() -> Self {
         Self {
-            machine: Mutex::new(Shedding::new(Marks::new(u64::MAX, 0))),
-            reserve: AtomicU32::new(reserve),
+            machine: Mutex::new(Shedding::new(Marks::new(u64::MAX, 0, 0))),
+            reserve: AtomicU64::new(0),
+            allowed: AtomicU64::new(0),
             refuse_from: AtomicU64::new(u64::MAX),
             linger_below: AtomicU64::new(u64::MAX),
             rest_since: AtomicU64::new(0),
         }
+    }
+}
+
+impl Shed {
+    /// What the configuration needs, from the next look on, which is soon.
+    pub fn provide(&self, needed: &Descriptors) {
+        self.reserve.store(needed.reserve, Ordering::Relaxed);
+        self.allowed
+            .store(needed.beside_the_reserve(), Ordering::Relaxed);
+        descriptors::look_again();
     }
 
     /// Whether there is room for another client.
@@ -92,16 +105,21 @@ impl Shed {
     /// Looks how many are open, and closes what is too much. The limit is asked each time: it can be
     /// changed from outside.
     pub fn look(&self, endpoints: &[Arc<Endpoint>], live: &LiveTable) -> Looked {
+        let (open, news) = (descriptors::open(), descriptors::news());
         let limit = descriptors::limit().unwrap_or(u64::MAX);
-        let marks = Marks::new(limit, self.reserve.load(Ordering::Relaxed).into());
-        let (open, refusals) = (descriptors::open(), descriptors::refusals());
+        let (reserve, allowed) = (&self.reserve, &self.allowed);
+        let marks = Marks::new(
+            limit,
+            reserve.load(Ordering::Relaxed),
+            allowed.load(Ordering::Relaxed),
+        );
         let (step, surplus) = {
             let mut machine = self.lock();
             machine.set_marks(marks);
-            let step = machine.look(open, refusals, clock::real());
+            let step = machine.look(open, news.refusals, clock::real());
             (step, machine.surplus(open))
         };
-        descriptors::bound(marks.begin(Step::Shrink), marks.most());
+        descriptors::bound(marks.ample(), marks.most());
         self.refuse_from
             .store(marks.refuse(step), Ordering::Relaxed);
         self.linger_below.store(marks.linger(), Ordering::Relaxed);
@@ -111,7 +129,7 @@ impl Shed {
             step,
             open,
             marks,
-            refusals,
+            news,
         }
     }
 

@@ -131,6 +131,33 @@ fn idle_origins_go_first_then_clients_that_rest_longest_and_then_new_ones_are_re
     assert_eq!(told, 4, "{}", proxy.stderr());
 }
 
+/// 62 clients, 10 connections to origins and 24 descriptors of the process are the 96 to be had.
+#[test]
+fn where_all_that_the_limits_allow_fits_no_client_goes_for_it_until_they_allow_more() {
+    let origin = Origin::ok();
+    let mut proxy = short_of_descriptors(&origin, |c| {
+        c.set("server.max_connections", 62);
+        c.upstream("pool.max_connections", 10);
+    });
+    let mut clients: Vec<Client> = (0..62).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    // 78 is where clients would close.
+    assert!(proxy.metric("holdfast_open_fds", &[]) >= 78.0);
+    // None that has rested for less than a second would close.
+    std::thread::sleep(Duration::from_millis(1500));
+    for client in &mut clients {
+        assert_eq!(client.get("/").status(), 200, "after a rest of a second");
+    }
+    assert_eq!((step(&proxy), closed(&proxy, "client")), (0.0, 0.0));
+
+    proxy.reloads(|c| {
+        c.upstream("pool.max_connections", 11);
+    });
+    eventually("a client is closed", || closed(&proxy, "client") > 0.0);
+}
+
 #[test]
 fn connections_to_origins_leave_the_reserve_to_the_admin_listener() {
     let gate = Gate::new();

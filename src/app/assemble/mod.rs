@@ -104,7 +104,6 @@ pub fn assemble(
         tcp_info_interval: sampled_every(settings),
         max_connections: settings.server.max_connections,
         drain: drain::settings(&settings.drain),
-        fd_reserve: settings.server.fd_reserve,
     };
     let listeners = settings.listeners.iter().map(|settings| {
         let door = listener::door(settings, metrics.listener(&settings.name));
