@@ -67,13 +67,13 @@ impl<'a> Exchange<'a> {
                 None | Some((RetryReason::Connect, _)) => Occasion::First,
                 Some(_) => Occasion::Retry,
             };
-            let acquired = match self.reuse(desk, upstream, &tried, occasion) {
-                Ok(acquired) => Ok(acquired),
+            let chosen = match self.reuse(desk, upstream, &tried, occasion) {
+                Ok(chosen) => Ok(chosen),
                 // Boxed: the usual way does not come by.
                 Err(at) => Box::pin(self.acquire(desk, upstream, &mut tried, (occasion, at))).await,
             };
-            let (acquired, at, _in_flight) = match acquired {
-                Ok(acquired) => acquired,
+            let chosen = match chosen {
+                Ok(chosen) => chosen,
                 Err(NotServed::ClientGone) => {
                     return Outcomes::ClientGone(self.client.gone_reason());
                 }
@@ -108,8 +108,8 @@ impl<'a> Exchange<'a> {
                 }
             };
             self.sent += 1;
-            let wear = wear(acquired.outcome);
-            let mut lent = acquired.lent;
+            let (wear, at) = (wear(chosen.outcome), chosen.at);
+            let mut lent = chosen.lent;
             let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
             let broken = match tried_once {
                 Ok((answer, upload)) => {

@@ -23,6 +23,7 @@ use crate::proxy::desk::Desk;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::lent::Acquired;
+use crate::proxy::lent::Lent;
 use crate::proxy::settings::QueueOrder;
 use crate::proxy::settings::Reuse;
 use crate::proxy::upstream::HeldDown;
@@ -45,13 +46,13 @@ impl Exchange<'_> {
         upstream: &'u Upstream,
         tried: &Tried,
         occasion: Occasion,
-    ) -> Result<(Acquired, usize, InFlight<'u>), Option<(usize, &'u Arc<Endpoint>)>> {
+    ) -> Result<Chosen<'u>, Option<(usize, &'u Arc<Endpoint>)>> {
         let chosen = upstream.pick(tried, HeldDown::RatherThanNone, self.key, &mut Fast);
         let (at, endpoint) = chosen.ok_or(None)?;
         let (fresh, _) = self.fresh(upstream, occasion);
         let acquired = endpoint.at_hand(fresh, self.inspect()).ok_or(chosen)?;
         self.note_acquired(desk, upstream, endpoint, &acquired);
-        Ok((acquired, at, InFlight::at(endpoint)))
+        Ok(Chosen::new(acquired, (at, InFlight::at(endpoint))))
     }
 
     /// Takes a connection: at the chosen endpoint, else wherever there is room, else in line.
@@ -61,7 +62,7 @@ impl Exchange<'_> {
         upstream: &'u Upstream,
         tried: &mut Tried,
         (occasion, mut chosen): (Occasion, Option<(usize, &'u Arc<Endpoint>)>),
-    ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
+    ) -> Result<Chosen<'u>, NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
         let mut short_until = None;
@@ -97,7 +98,7 @@ impl Exchange<'_> {
                 }
                 Some(Ok(acquired)) => {
                     self.note_acquired(desk, upstream, endpoint, &acquired);
-                    return Ok((acquired, at, in_flight));
+                    return Ok(Chosen::new(acquired, (at, in_flight)));
                 }
                 Some(Err(NotAcquired::Full)) => {
                     looked.note(at);
@@ -222,6 +223,26 @@ fn turn_of(client: IpAddr) -> ClientTurn {
             u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX) ^ (1 << 63)
         }
     })
+}
+
+/// A connection that was had, at this endpoint.
+pub(super) struct Chosen<'u> {
+    pub(super) lent: Lent,
+    pub(super) outcome: Outcome,
+    pub(super) at: usize,
+    /// Counts the request there as long as this lives.
+    _in_flight: InFlight<'u>,
+}
+
+impl<'u> Chosen<'u> {
+    fn new(acquired: Acquired, (at, in_flight): (usize, InFlight<'u>)) -> Self {
+        Self {
+            lent: acquired.lent,
+            outcome: acquired.outcome,
+            at,
+            _in_flight: in_flight,
+        }
+    }
 }
 
 /// What a connection is wanted for.
