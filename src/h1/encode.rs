@@ -106,18 +106,17 @@ pub fn address(out: &mut Vec<u8>, address: IpAddr) {
         // Writing into memory cannot fail.
         return write!(out, "{address}").unwrap_or(());
     };
-    for (at, number) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
+    let mut text = [0; "255.255.255.255.".len()];
+    let mut end = 0;
+    for number in address.octets() {
+        let (decimal, len) = DECIMALS[usize::from(number)];
+        if let Some(place) = text.get_mut(end..end + decimal.len()) {
+            place.copy_from_slice(&decimal);
         }
-        if number >= 100 {
-            out.push(b'0' + number / 100);
-        }
-        if number >= 10 {
-            out.push(b'0' + number / 10 % 10);
-        }
-        out.push(b'0' + number % 10);
+        end += len;
     }
+    // Without the last dot.
+    out.extend_from_slice(text.get(..end - 1).unwrap_or_default());
 }
 
 /// `Transfer-Encoding: chunked CRLF`
@@ -157,6 +156,29 @@ pub fn last_chunk(out: &mut Vec<u8>) {
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Each number of an IPv4 address with the dot behind it, and how many octets these are.
+static DECIMALS: [([u8; 4], usize); 256] = decimals();
+
+const fn decimals() -> [([u8; 4], usize); 256] {
+    let mut decimals = [([b'.'; 4], 0); 256];
+    let mut number = 0;
+    while number < decimals.len() {
+        let units = number as u8; // below 256
+        let [a, b, c] = [
+            b'0' + units / 100,
+            b'0' + units / 10 % 10,
+            b'0' + units % 10,
+        ];
+        decimals[number] = match units {
+            ..10 => ([c, b'.', b'.', b'.'], 2),
+            10..100 => ([b, c, b'.', b'.'], 3),
+            100.. => ([a, b, c, b'.'], 4),
+        };
+        number += 1;
+    }
+    decimals
+}
 
 /// One reservation for all parts. Inlined always: then the parts of known length are stores and not
 /// calls.

@@ -76,6 +76,9 @@ pub struct KeepAliveHint {
 #[must_use]
 pub fn keep_alive_hint(fields: &FieldSection, octets: &[u8]) -> KeepAliveHint {
     let mut hint = KeepAliveHint::default();
+    if !fields.has(Field::KeepAlive) {
+        return hint;
+    }
     for member in fields.list(Field::KeepAlive, octets) {
         let Some(at) = member.iter().position(|octet| *octet == b'=') else {
             continue;

@@ -316,13 +316,16 @@ pub fn give_back(storage: Vec<u8>) {
 
 fn shelve(mut storage: Vec<u8>) {
     storage.clear();
-    let (shelf, most) = match storage.capacity() {
-        SMALL_OCTETS => (&SMALL_SHELF, SHELF_BUFFERS_MAX),
-        BUFFER_OCTETS..=GROWN_OCTETS_MAX => (&SHELF, SHELF_BUFFERS_MAX),
-        WIDE_OCTETS..=KEPT_OCTETS_MAX => (&WIDE_SHELF, WIDE_SHELF_BUFFERS_MAX),
-        _ => return,
-    };
-    shelf.with_borrow_mut(|shelf| shelf.put(storage, most));
+    match storage.capacity() {
+        BUFFER_OCTETS..=GROWN_OCTETS_MAX => {
+            SHELF.with_borrow_mut(|shelf| shelf.put(storage, SHELF_BUFFERS_MAX));
+        }
+        SMALL_OCTETS => SMALL_SHELF.with_borrow_mut(|shelf| shelf.put(storage, SHELF_BUFFERS_MAX)),
+        WIDE_OCTETS..=KEPT_OCTETS_MAX => {
+            WIDE_SHELF.with_borrow_mut(|shelf| shelf.put(storage, WIDE_SHELF_BUFFERS_MAX));
+        }
+        _ => {}
+    }
 }
 
 /// Lets go of storage that was not needed lately; the worker asks now and then.

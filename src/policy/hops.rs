@@ -493,8 +493,15 @@ impl Copy<'_> {
         encode::field(self.out, line.name.of(self.octets), value)
     }
 
-    #[inline(never)]
+    #[inline]
     fn flush(&mut self) {
+        if self.from < self.to {
+            self.write();
+        }
+    }
+
+    #[inline(never)]
+    fn write(&mut self) {
         self.out
             .extend_from_slice(self.octets.get(self.from..self.to).unwrap_or_default());
         self.from = 0;
@@ -502,12 +509,22 @@ impl Copy<'_> {
     }
 }
 
+/// Writes what we say of the connection, which is nearly always nothing.
+#[inline(always)]
 fn write_connection(
     out: &mut Vec<u8>,
     announce: Announce,
     trailers: Trailers,
     upgrading: Upgrading,
 ) {
+    match (announce, trailers, upgrading) {
+        (Announce::Nothing, Trailers::Unasked, Upgrading::No) => {}
+        _ => write_options(out, announce, trailers, upgrading),
+    }
+}
+
+#[cold]
+fn write_options(out: &mut Vec<u8>, announce: Announce, trailers: Trailers, upgrading: Upgrading) {
     let persistence: &[u8] = match announce {
         Announce::Nothing => b"",
         Announce::Close => b"close",
@@ -556,7 +573,7 @@ const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 /// Nominations that are kept at hand. Real messages name none or one; for more, the lists of
 /// `Connection` are read again for each line.
-const NOMINATIONS_AT_HAND: usize = 16;
+const NOMINATIONS_AT_HAND: usize = 4;
 
 /// Most fields that `Connection` may name, beside the everyday options: as many as a request may
 /// have by default (`max_headers`). Without a limit, naming many would cost many times as many

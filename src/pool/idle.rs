@@ -28,7 +28,7 @@ impl<C> Idle<C> {
     /// Sets when it must leave.
     pub(super) fn reckon(&mut self, idle_limit: Duration) {
         let idle_deadline = self.since.checked_add(idle_limit);
-        self.leave_at = match (idle_deadline, self.lease.age_deadline) {
+        self.leave_at = match (idle_deadline, self.lease.0.age_deadline) {
             (Some(idle), Some(age)) => Some(idle.min(age)),
             (one, other) => one.or(other),
         };
@@ -44,7 +44,7 @@ impl<C> Idle<C> {
     ) -> Result<Self, Self> {
         let until = limit.and_then(|limit| self.since.checked_add(limit));
         match until {
-            Some(until) if until > now && self.lease.requests > 0 => {
+            Some(until) if until > now && self.lease.0.requests > 0 => {
                 self.leave_at = Some(until);
                 Ok(self)
             }
@@ -58,7 +58,7 @@ impl<C> Idle<C> {
 
     /// Why it left, once overdue.
     pub(super) fn overdue_reason(&self, now: Instant, idle_reason: CloseReason) -> CloseReason {
-        match self.lease.age_deadline {
+        match self.lease.0.age_deadline {
             Some(deadline) if now >= deadline => CloseReason::MaxAge,
             _ => idle_reason,
         }
@@ -70,8 +70,8 @@ impl<C> Idle<C> {
 
     /// Takes it off the shelf for use.
     pub(super) fn lend(mut self, now: Instant) -> (C, Lease) {
-        self.lease.idle_since = self.since;
-        self.lease.lent_at = now;
+        self.lease.0.idle_since = self.since;
+        self.lease.0.lent_at = now;
         (self.conn, self.lease)
     }
 }
@@ -187,7 +187,7 @@ impl<C> Shelves<C> {
     /// first; at worst it looks at all, which `max_idle` bounds.
     pub(super) fn take_by_id(&mut self, id: ConnId) -> Option<Idle<C>> {
         for shelf in &mut self.shelves {
-            if let Some(at) = shelf.iter().position(|idle| idle.lease.id == id) {
+            if let Some(at) = shelf.iter().position(|idle| idle.lease.0.id == id) {
                 self.count = self.count.saturating_sub(1);
                 return shelf.remove(at);
             }

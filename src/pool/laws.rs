@@ -249,6 +249,23 @@ fn with_max_connections_one_requests_take_turns() {
 }
 
 #[test]
+fn who_asks_for_no_more_than_an_idle_connection_opens_none() {
+    let mut scene = Scene::of(limits(2));
+    let ask = Ask {
+        worker: 0,
+        fresh: Fresh::Any,
+        queue: Queueing::Refused,
+        client: ClientTurn::default(),
+    };
+    let had = scene.ledger.reuse(&ask, scene.now, &mut scene.retired);
+    assert_eq!((had, scene.ledger.open()), (None, 0));
+    scene.park(0, 1);
+    let had = scene.ledger.reuse(&ask, scene.now, &mut scene.retired);
+    assert_eq!(had.map(|(conn, _)| conn), Some(1));
+    assert_eq!((scene.ledger.idle(), scene.ledger.leased()), (0, 1));
+}
+
+#[test]
 fn a_newcomer_does_not_overtake_the_waiting_line() {
     let mut scene = Scene::of(limits(1));
     let (_, lease) = scene.connect();
@@ -711,6 +728,10 @@ enum Op {
         fresh: u8,
         queue: bool,
     },
+    Reuse {
+        worker: usize,
+        fresh: u8,
+    },
     Enlist,
     Warm,
     Connected {
@@ -756,6 +777,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (0..WORKERS + 1, 0..4u8, any::<bool>())
             .prop_map(|(worker, fresh, queue)| Op::Ask { worker, fresh, queue }),
+        4 => (0..WORKERS + 1, 0..4u8).prop_map(|(worker, fresh)| Op::Reuse { worker, fresh }),
         2 => Just(Op::Enlist),
         1 => Just(Op::Warm),
         8 => (pick(), prop::option::of(1..20u64))
@@ -924,6 +946,7 @@ impl Outside {
                 fresh,
                 queue,
             } => self.ask(worker, fresh, queue, &mut retired),
+            Op::Reuse { worker, fresh } => self.reuse(worker, fresh_of(fresh), &mut retired),
             Op::Enlist => {
                 let ticket = self.ledger.enlist(Fresh::Any, ClientTurn::default());
                 if !self.closed && self.ledger.idle() == 0 {
@@ -1063,11 +1086,7 @@ impl Outside {
         queue: bool,
         retired: &mut Vec<(u64, CloseReason)>,
     ) {
-        let fresh = match fresh {
-            0 | 1 => Fresh::Any,
-            2 => Fresh::IdleLessThan(Duration::from_secs(1)),
-            _ => Fresh::Only,
-        };
+        let fresh = fresh_of(fresh);
         let queue = match queue {
             true => Queueing::Allowed { max_pending: 5 },
             false => Queueing::Refused,
@@ -1101,6 +1120,23 @@ impl Outside {
             Checkout::Refuse(RefuseReason::QueueFull) => assert!(self.ledger.waiting() >= 5),
             Checkout::Refuse(RefuseReason::Full) => assert_eq!(queue, Queueing::Refused),
         }
+    }
+
+    fn reuse(&mut self, worker: usize, fresh: Fresh, retired: &mut Vec<(u64, CloseReason)>) {
+        let ask = Ask {
+            worker,
+            fresh,
+            queue: Queueing::Refused,
+            client: ClientTurn::default(),
+        };
+        let before = (self.ledger.connecting(), self.ledger.waiting());
+        if let Some((conn, lease)) = self.ledger.reuse(&ask, self.now, retired) {
+            assert_eq!(lease.id(), ConnId(conn));
+            self.check_sound(conn, fresh);
+            self.held.push((conn, lease));
+        }
+        let after = (self.ledger.connecting(), self.ledger.waiting());
+        assert_eq!(before, after, "no more than idle connections was asked for");
     }
 
     fn collect(&mut self, pick: usize) {
@@ -1203,6 +1239,14 @@ impl Outside {
             ledger.idle() + ledger.canaries() == 0 || ledger.open() + ledger.waiting() <= max,
             "law 7"
         );
+    }
+}
+
+fn fresh_of(number: u8) -> Fresh {
+    match number {
+        0 | 1 => Fresh::Any,
+        2 => Fresh::IdleLessThan(Duration::from_secs(1)),
+        _ => Fresh::Only,
     }
 }
 

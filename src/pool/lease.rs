@@ -13,11 +13,17 @@ use crate::base::reason::OpenReason;
 use crate::pool::ports::Seat;
 
 /// The accounting half of a connection that is out. Answered once, by `give_back` or `retire`.
+///
+/// What it knows lies apart, in one allocation for the life of its connection: a lease is handed
+/// from hand to hand a dozen times an exchange, and only a pointer moves then.
 #[must_use = "a lease is given back or retired"]
 #[derive(Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct Lease(pub(super) Box<Terms>);
+
+/// What a lease knows of its connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Terms {
     pub(super) id: ConnId,
-    pub(super) opened_at: Instant,
     pub(super) age_deadline: Option<Instant>,
     pub(super) requests: u64,
     /// When it was last parked or handed on, and when it was then lent: kept as two moments, since
@@ -30,34 +36,34 @@ impl Lease {
     /// The connection's number.
     #[must_use]
     pub fn id(&self) -> ConnId {
-        self.id
+        self.0.id
     }
 
     /// How many requests were begun on it.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.requests
+        self.0.requests
     }
 
     /// How long it was idle before this lease; zero for a new connection.
     #[must_use]
     pub fn rested(&self) -> Duration {
-        self.lent_at.saturating_duration_since(self.idle_since)
+        self.0.lent_at.saturating_duration_since(self.0.idle_since)
     }
 
     /// A request begins on the connection. A connection that was opened and then parked unused has
     /// carried none, so the ledger cannot count this itself.
     pub fn on_request(&mut self) {
-        self.requests = self.requests.saturating_add(1);
+        self.0.requests = self.0.requests.saturating_add(1);
     }
 
     /// What is left to the connection under `max_requests` and its own age limit.
     #[must_use]
     pub fn allowance(&self, max_requests: Option<u64>, now: Instant) -> Allowance {
-        if max_requests.is_some_and(|max| self.requests >= max) {
+        if max_requests.is_some_and(|max| self.0.requests >= max) {
             return Allowance::RequestsSpent;
         }
-        if self.age_deadline.is_some_and(|deadline| now >= deadline) {
+        if self.0.age_deadline.is_some_and(|deadline| now >= deadline) {
             return Allowance::AgeSpent;
         }
         Allowance::Left

@@ -31,6 +31,7 @@ use crate::pool::idle::Shelves;
 use crate::pool::idle::earlier;
 use crate::pool::lease::ConnectPermit;
 use crate::pool::lease::Lease;
+use crate::pool::lease::Terms;
 use crate::pool::limits::Order;
 use crate::pool::limits::PoolLimits;
 use crate::pool::ports::Parting;
@@ -305,15 +306,27 @@ impl<C> Ledger<C> {
         now: Instant,
         retired: &mut Vec<(C, CloseReason)>,
     ) -> Checkout<C> {
-        // Taking an idle connection overtakes nobody: by law 2 it suits no one in line.
-        if !self.shelves.is_empty()
-            && let Some(idle) = self.take_idle(ask, now, retired)
-        {
-            self.leased += 1;
-            let (conn, lease) = idle.lend(now);
-            return Checkout::Reuse(conn, lease);
+        match self.reuse(ask, now, retired) {
+            Some((conn, lease)) => Checkout::Reuse(conn, lease),
+            None => self.open_or_wait(ask, now, retired),
         }
-        self.open_or_wait(ask, now, retired)
+    }
+
+    /// Asks for no more than an idle connection that suits, the newest one. It overtakes nobody: by
+    /// law 2 it suits no one in line. What had to leave on the way goes to `retired`.
+    #[must_use = "what was handed out must be answered for"]
+    pub fn reuse(
+        &mut self,
+        ask: &Ask,
+        now: Instant,
+        retired: &mut Vec<(C, CloseReason)>,
+    ) -> Option<(C, Lease)> {
+        if self.shelves.is_empty() {
+            return None;
+        }
+        let idle = self.take_idle(ask, now, retired)?;
+        self.leased += 1;
+        Some(idle.lend(now))
     }
 
     /// A requester whose own connect is under way also stands in line, to take a connection that
@@ -356,14 +369,13 @@ impl<C> Ledger<C> {
         self.connecting = self.connecting.saturating_sub(1);
         self.leased += 1;
         let age_deadline = age_limit.and_then(|limit| now.checked_add(limit));
-        let lease = Lease {
+        let lease = Lease(Box::new(Terms {
             id,
-            opened_at: now,
             age_deadline,
             requests: 0,
             idle_since: now,
             lent_at: now,
-        };
+        }));
         (lease, self.admit_next())
     }
 
@@ -455,7 +467,7 @@ impl<C> Ledger<C> {
     /// woken.
     #[must_use = "this waiter must be woken"]
     pub fn retire(&mut self, lease: Lease, reason: CloseReason) -> Option<Ticket> {
-        let Lease { .. } = lease;
+        drop(lease);
         self.leased = self.leased.saturating_sub(1);
         self.depart(reason);
         self.admit_next()
@@ -503,7 +515,7 @@ impl<C> Ledger<C> {
         reason: CloseReason,
         now: Instant,
     ) -> Option<Removed<C>> {
-        let canary = self.canary.take_if(|idle| idle.lease.id == id);
+        let canary = self.canary.take_if(|idle| idle.lease.0.id == id);
         let (idle, was) = match canary {
             Some(idle) => (idle, Was::Canary),
             None => (self.shelves.take_by_id(id)?, Was::Parked),
@@ -512,7 +524,7 @@ impl<C> Ledger<C> {
         Some(Removed {
             was,
             rested: idle.rested(now),
-            requests: idle.lease.requests,
+            requests: idle.lease.0.requests,
             conn: idle.conn,
             wake: self.admit_next(),
         })

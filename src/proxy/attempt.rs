@@ -160,12 +160,11 @@ impl Attempt<'_> {
             progress,
         };
         if self.judged.framing == Framing::None {
-            let sent = relay::flush(
-                Outlet::Direct(self.origin),
-                self.origin_out,
-                upstream.body_idle,
-            )
-            .await;
+            let outlet = Outlet::Direct(self.origin);
+            let sent = match relay::flush_at_once(outlet, self.origin_out) {
+                Some(sent) => sent,
+                None => relay::flush(outlet, self.origin_out, upstream.body_idle).await,
+            };
             // Another attempt encodes it afresh; this one may wait long.
             buffer::give_back(std::mem::take(self.origin_out));
             progress.set_upload(match sent {
@@ -500,8 +499,9 @@ pub fn wire(stream: Option<&Stream>) -> verdict::Wire {
     }
 }
 
-/// A content that has not begun.
+/// A content that has not begun. Inlined, as the exchange is that it is made in.
 #[must_use]
+#[inline(always)]
 pub fn content(framing: Framing, rate: Option<u64>, replay: usize) -> Content {
     // The clock of its rate runs only while we read it.
     let mut pace = BodyRate::new(rate, clock::now());

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use crate::base::ProxyError;
-use crate::base::reason::Outcome;
 use crate::base::reason::Phase;
 use crate::h1::framing::Framing;
 use crate::net::Stream;
@@ -46,7 +45,6 @@ use crate::proxy::failure::Next;
 use crate::proxy::failure::Wear;
 use crate::proxy::held::Holding;
 use crate::proxy::held::Worth;
-use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
 use crate::proxy::progress::Begun;
 use crate::proxy::progress::Progress;
@@ -58,7 +56,7 @@ use crate::proxy::upstream::Upstream;
 impl<'a> Exchange<'a> {
     pub(super) async fn attempts(&mut self, desk: &mut Desk, route: &'a Arc<Route>) -> Outcomes {
         let upstream = &route.upstream;
-        self.key = upstream.key((&desk.request, desk.input.held()), self.client.address.ip());
+        self.key = upstream.key((&desk.request, desk.input.held()), &self.client.address);
         let mut tried = Tried::default();
         let mut again: Option<(RetryReason, Course)> = None;
         let mut last_error = upstream.none_left();
@@ -69,9 +67,13 @@ impl<'a> Exchange<'a> {
                 None | Some((RetryReason::Connect, _)) => Occasion::First,
                 Some(_) => Occasion::Retry,
             };
-            let acquired = self.acquire(desk, upstream, &mut tried, occasion).await;
-            let (acquired, at, _in_flight) = match acquired {
-                Ok(acquired) => acquired,
+            let chosen = match self.reuse(desk, upstream, &tried, occasion) {
+                Ok(chosen) => Ok(chosen),
+                // Boxed: the usual way does not come by.
+                Err(at) => Box::pin(self.acquire(desk, upstream, &mut tried, (occasion, at))).await,
+            };
+            let chosen = match chosen {
+                Ok(chosen) => chosen,
                 Err(NotServed::ClientGone) => {
                     return Outcomes::ClientGone(self.client.gone_reason());
                 }
@@ -106,8 +108,8 @@ impl<'a> Exchange<'a> {
                 }
             };
             self.sent += 1;
-            let wear = wear(&acquired);
-            let mut lent = acquired.lent;
+            let (wear, at) = (chosen.wear, chosen.at);
+            let mut lent = chosen.lent;
             let tried_once = self.attempt(desk, route, (&mut lent, wear)).await;
             let broken = match tried_once {
                 Ok((answer, upload)) => {
@@ -315,18 +317,6 @@ fn result(status: u16, upstream: &Upstream) -> RetryResult {
     match RetryStatus::of(status).map(|listed| upstream.settings.retry.on.has(listed)) {
         Some(Listed::In) => RetryResult::Failure,
         Some(Listed::Out) | None => RetryResult::Success,
-    }
-}
-
-/// Whether a connection so had may have been given up by its origin: one that was used before, and
-/// one that was opened ahead of its first request and has rested since.
-fn wear(acquired: &Acquired) -> Wear {
-    match acquired.outcome {
-        Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
-        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => match acquired.idle {
-            Some(rested) if !rested.is_zero() => Wear::Reused,
-            Some(_) | None => Wear::Fresh,
-        },
     }
 }
 

@@ -109,6 +109,31 @@ pub enum Inspect {
 }
 
 impl Endpoint {
+    /// Takes an idle connection to this endpoint, if one suits.
+    #[must_use]
+    pub fn at_hand(self: &Arc<Self>, fresh: Fresh, inspect: Inspect) -> Option<Acquired> {
+        let ask = Ask {
+            worker: worker::index(),
+            fresh,
+            queue: Queueing::Refused,
+            client: ClientTurn::default(),
+        };
+        loop {
+            let mut retired = Vec::new(); // allocates only if something retires
+            let reused = {
+                let ledger = &mut self.pool.lock().ledger;
+                ledger.reuse(&ask, clock::now(), &mut retired)
+            };
+            if !retired.is_empty() {
+                self.bury(retired);
+            }
+            let (parked, lease) = reused?;
+            if let Some(lent) = self.revive(parked, lease, inspect) {
+                return Some(lent.acquired(Duration::ZERO, Waited::No));
+            }
+        }
+    }
+
     /// Takes a connection to this endpoint: idle, new, or waited for.
     /// Cancel: the place in line and the dial are given up, nothing leaks.
     ///

@@ -22,7 +22,9 @@ use crate::proxy::checkout::Want;
 use crate::proxy::desk::Desk;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::Wear;
 use crate::proxy::lent::Acquired;
+use crate::proxy::lent::Lent;
 use crate::proxy::settings::QueueOrder;
 use crate::proxy::settings::Reuse;
 use crate::proxy::upstream::HeldDown;
@@ -34,14 +36,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Exchange<'_> {
-    /// Takes a connection: at a chosen endpoint, else wherever there is room, else in line.
+    /// Chooses an endpoint and takes an idle connection there: for most requests all there is to it,
+    /// without a future to wait in.
+    ///
+    /// # Errors
+    /// The endpoint that was chosen, if there was one: it has none that suits.
+    pub(super) fn reuse<'u>(
+        &self,
+        desk: &mut Desk,
+        upstream: &'u Upstream,
+        tried: &Tried,
+        occasion: Occasion,
+    ) -> Result<Chosen<'u>, Option<(usize, &'u Arc<Endpoint>)>> {
+        let chosen = upstream.pick(tried, HeldDown::RatherThanNone, self.key, &mut Fast);
+        let (at, endpoint) = chosen.ok_or(None)?;
+        let (fresh, _) = self.fresh(upstream, occasion);
+        let acquired = endpoint.at_hand(fresh, self.inspect()).ok_or(chosen)?;
+        self.note_acquired(desk, upstream, endpoint, &acquired);
+        Ok(Chosen::new(acquired, (at, InFlight::at(endpoint))))
+    }
+
+    /// Takes a connection: at the chosen endpoint, else wherever there is room, else in line.
     pub(super) async fn acquire<'u>(
         &mut self,
         desk: &mut Desk,
         upstream: &'u Upstream,
         tried: &mut Tried,
-        occasion: Occasion,
-    ) -> Result<(Acquired, usize, InFlight<'u>), NotServed> {
+        (occasion, mut chosen): (Occasion, Option<(usize, &'u Arc<Endpoint>)>),
+    ) -> Result<Chosen<'u>, NotServed> {
         let mut looked = *tried;
         let mut full: Option<(usize, &Arc<Endpoint>)> = None;
         let mut short_until = None;
@@ -54,7 +76,8 @@ impl Exchange<'_> {
                 Some(_) => HeldDown::Never,
                 None => HeldDown::RatherThanNone,
             };
-            let picked = upstream.pick(&looked, held_down, self.key, &mut Fast);
+            let pick = || upstream.pick(&looked, held_down, self.key, &mut Fast);
+            let picked = chosen.take().or_else(pick);
             let (at, endpoint, if_full) = match (picked, full) {
                 (Some((at, endpoint)), _) => (at, endpoint, only),
                 (None, Some((at, endpoint))) => (at, endpoint, IfFull::Wait),
@@ -75,11 +98,8 @@ impl Exchange<'_> {
                     return Err(NotServed::ClientGone);
                 }
                 Some(Ok(acquired)) => {
-                    upstream.metrics.requests.of(acquired.outcome).inc();
-                    if !self.client.service.access_log.is_off() {
-                        note_origin(desk, upstream, endpoint, &acquired);
-                    }
-                    return Ok((acquired, at, in_flight));
+                    self.note_acquired(desk, upstream, endpoint, &acquired);
+                    return Ok(Chosen::new(acquired, (at, in_flight)));
                 }
                 Some(Err(NotAcquired::Full)) => {
                     looked.note(at);
@@ -130,17 +150,7 @@ impl Exchange<'_> {
         (occasion, if_full): (Occasion, IfFull),
     ) -> Want {
         let settings = &upstream.settings;
-        let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
-        let unsafe_method = self.method == MethodClass::Unsafe;
-        let (fresh, why) = match settings.reuse {
-            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
-            Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
-            Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
-            Reuse::Safe | Reuse::Always if unsafe_method => {
-                (Fresh::IdleLessThan(settings.unsafe_max_idle), None)
-            }
-            Reuse::Safe | Reuse::Always => (Fresh::Any, None),
-        };
+        let (fresh, why) = self.fresh(upstream, occasion);
         let queue = match if_full {
             IfFull::Wait => {
                 let elsewhere = match upstream.endpoints.len() {
@@ -153,11 +163,6 @@ impl Exchange<'_> {
             }
             IfFull::LookElsewhere => Queueing::Refused,
         };
-        let inspect = if unsafe_method {
-            Inspect::Socket
-        } else {
-            Inspect::Seen
-        };
         let client = match settings.queue {
             QueueOrder::Fifo => ClientTurn::default(),
             QueueOrder::Fair => turn_of(self.client.address.ip()),
@@ -168,7 +173,44 @@ impl Exchange<'_> {
             client,
             until: Deadline::after(settings.queue_timeout),
             why,
-            inspect,
+            inspect: self.inspect(),
+        }
+    }
+
+    /// Which connections suit, and why one would be opened if not for want of an idle one.
+    fn fresh(&self, upstream: &Upstream, occasion: Occasion) -> (Fresh, Option<OpenReason>) {
+        let settings = &upstream.settings;
+        let first_of_client = settings.reuse == Reuse::Safe && self.judged.nth <= 1;
+        match settings.reuse {
+            _ if occasion == Occasion::Retry => (Fresh::Only, Some(OpenReason::Retry)),
+            Reuse::Never => (Fresh::Only, Some(OpenReason::NeverMode)),
+            Reuse::Safe if first_of_client => (Fresh::Only, Some(OpenReason::NeverMode)),
+            Reuse::Safe | Reuse::Always => match self.method {
+                MethodClass::Unsafe => (Fresh::IdleLessThan(settings.unsafe_max_idle), None),
+                MethodClass::Idempotent => (Fresh::Any, None),
+            },
+        }
+    }
+
+    /// How closely an idle one is looked at.
+    fn inspect(&self) -> Inspect {
+        match self.method {
+            MethodClass::Unsafe => Inspect::Socket,
+            MethodClass::Idempotent => Inspect::Seen,
+        }
+    }
+
+    /// Counts the request under how it came by its connection, and tells the log.
+    fn note_acquired(
+        &self,
+        desk: &mut Desk,
+        upstream: &Upstream,
+        endpoint: &Arc<Endpoint>,
+        acquired: &Acquired,
+    ) {
+        upstream.metrics.requests.of(acquired.outcome).inc();
+        if !self.client.service.access_log.is_off() {
+            note_origin(desk, upstream, endpoint, acquired);
         }
     }
 }
@@ -182,6 +224,38 @@ fn turn_of(client: IpAddr) -> ClientTurn {
             u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX) ^ (1 << 63)
         }
     })
+}
+
+/// A connection that was had, at this endpoint.
+pub(super) struct Chosen<'u> {
+    pub(super) lent: Lent,
+    pub(super) wear: Wear,
+    pub(super) at: usize,
+    /// Counts the request there as long as this lives.
+    _in_flight: InFlight<'u>,
+}
+
+impl<'u> Chosen<'u> {
+    fn new(acquired: Acquired, (at, in_flight): (usize, InFlight<'u>)) -> Self {
+        Self {
+            wear: wear(&acquired),
+            lent: acquired.lent,
+            at,
+            _in_flight: in_flight,
+        }
+    }
+}
+
+/// Whether a connection so had may have been given up by its origin: one that was used before, and
+/// one that was opened ahead of its first request and has rested since.
+fn wear(acquired: &Acquired) -> Wear {
+    match acquired.outcome {
+        Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
+        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => match acquired.idle {
+            Some(rested) if !rested.is_zero() => Wear::Reused,
+            Some(_) | None => Wear::Fresh,
+        },
+    }
 }
 
 /// What a connection is wanted for.

@@ -220,10 +220,20 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// The end of its connection, if that is wanted now whatever it is doing.
+    /// The end of its connection, if that is wanted now whatever it is doing. Asked each time its
+    /// task is woken.
     #[must_use]
+    #[inline]
     pub fn is_due(&self) -> Option<Ending> {
-        let due = match self.service.standing() {
+        match self.service.standing() {
+            Standing::Serving if !self.live.is_dismissed() => None,
+            standing => self.is_due_in(standing),
+        }
+    }
+
+    #[cold]
+    fn is_due_in(&self, standing: Standing) -> Option<Ending> {
+        let due = match standing {
             Standing::Ended => true,
             Standing::Tunnels => self.live.phase() != Phase::Tunnel,
             Standing::Serving | Standing::Announced | Standing::Closing | Standing::Waiting => {
@@ -327,6 +337,9 @@ impl Client {
     pub fn tell_octets(&self) {
         let now = (self.stream.received(), self.stream.sent());
         let (received, sent) = self.live.has_moved(now);
+        if (received, sent) == (0, 0) {
+            return;
+        }
         let bytes = &self.service.metrics.bytes;
         bytes.of(Side::Client, Direction::Rx).add(received);
         bytes.of(Side::Client, Direction::Tx).add(sent);

@@ -312,17 +312,8 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
             return Ok(Head::Nothing);
         }
         if !desk.input.unread().is_empty() && began.is_none() {
-            began = Some(clock::now_micros());
-            if client.skipped_before.get() == NonZeroU64::new(client.nth.get().saturating_add(1)) {
-                desk.request.on_empty_line();
-            }
-            client.enter(Phase::RequestHead);
+            began = Some(begin(client, desk));
             deadline = Deadline::after(client.listener.settings.header_timeout);
-            account::begin(
-                &mut desk.record,
-                client,
-                began.unwrap_or_else(clock::now_micros),
-            );
         }
         let settings = &client.listener.settings;
         let parsed = match desk.input.unread() {
@@ -343,13 +334,21 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
         if !tail.is_empty() {
             leave(tail, client).await?;
         }
-        // A first read without a deadline: it was readable a moment ago, and if that was a false
-        // alarm the idle deadline rules.
-        let until = match began {
+        // A first read waits for nothing: it was readable a moment ago, and if that was a false alarm
+        // the idle deadline rules.
+        let at_hand = match began {
+            None => desk.input.try_fill(&client.stream, most),
+            Some(_) => Ok(None),
+        };
+        let until = || match began {
             Some(_) => deadline.min(Deadline::after(PAUSE)),
             None => Deadline::after(settings.idle_timeout),
         };
-        match desk.input.fill(&client.stream, most, until).await {
+        let read = match at_hand.transpose() {
+            Some(read) => read,
+            None => desk.input.fill(&client.stream, most, until()).await,
+        };
+        match read {
             Ok(ReadEnd::Octets(_)) => {}
             Ok(ReadEnd::Fin) if began.is_none() => {
                 return Err(Ending::by_peer(CloseReason::PeerFin));
@@ -368,6 +367,17 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
             Err(Fill::Fault(Fault::Io(_))) => return Err(Ending::abort(CloseReason::IoError)),
         }
     }
+}
+
+/// The first octet of a head is there: from when on its exchange counts.
+fn begin(client: &Client, desk: &mut Desk) -> u64 {
+    let began = clock::now_micros();
+    if client.skipped_before.get() == NonZeroU64::new(client.nth.get().saturating_add(1)) {
+        desk.request.on_empty_line();
+    }
+    client.enter(Phase::RequestHead);
+    account::begin(&mut desk.record, client, began);
+    began
 }
 
 /// Takes what came of a head off its desk.

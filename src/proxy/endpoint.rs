@@ -46,6 +46,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
@@ -72,6 +73,9 @@ pub struct Endpoint {
     pub live: Arc<LiveTable>,
     /// The settings of its upstream that its connections need.
     pub upstream: ArcSwap<EndpointSettings>,
+    /// Requests a connection may carry: asked twice an exchange, so it lies where no guard is needed
+    /// to read it.
+    pub max_requests: RequestsMax,
     /// Its own series. Last, so that what its pool holds is counted out before they go.
     pub series: EndpointSeries,
 }
@@ -94,12 +98,32 @@ pub struct EndpointSettings {
     pub max_age: Option<std::time::Duration>,
     /// By how large a share that varies.
     pub max_age_jitter: f64,
-    /// Requests a connection may carry.
-    pub max_requests: Option<u64>,
     /// How long a connection may idle.
     pub idle: IdleSettings,
     /// Idle connections kept ready.
     pub min_idle: u32,
+}
+
+/// Most requests of a connection, if there is a most; set when another configuration comes.
+pub struct RequestsMax(AtomicU64);
+
+impl RequestsMax {
+    /// So many.
+    #[must_use]
+    pub fn new(most: Option<u64>) -> Self {
+        Self(AtomicU64::new(most.unwrap_or(u64::MAX)))
+    }
+
+    /// So many from now on.
+    pub fn set(&self, most: Option<u64>) {
+        self.0.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How many. More than can be counted is no limit.
+    #[must_use]
+    pub fn most(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|most| *most != u64::MAX)
+    }
 }
 
 /// What all workers write all the time, on cache lines of its own (two, since processors fetch lines

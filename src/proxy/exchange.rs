@@ -88,8 +88,9 @@ pub enum Outcomes {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange whose head was judged.
+    /// An exchange whose head was judged. Inlined, so that it is made where it stays: it is large.
     #[must_use]
+    #[inline(always)]
     pub fn new(
         (client, outlet): (&'a Client, Outlet<'a>),
         route: Option<&'a Arc<Route>>,

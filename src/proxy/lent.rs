@@ -103,7 +103,7 @@ impl Lent {
     }
 
     fn max_requests(&self, facts: &Facts) -> Option<u64> {
-        let ours = self.endpoint.upstream.load().max_requests;
+        let ours = self.endpoint.max_requests.most();
         match (ours, facts.origin_max_requests) {
             (Some(ours), Some(its)) => Some(ours.min(its)),
             (one, other) => one.or(other),

@@ -441,19 +441,33 @@ async fn write_behind(
 /// # Errors
 /// The stream's fault.
 pub async fn flush(outlet: Outlet<'_>, out: &mut Vec<u8>, patience: Duration) -> Result<(), Fault> {
+    if let Some(written) = flush_at_once(outlet, out) {
+        return written;
+    }
     if out.is_empty() {
         return Ok(());
     }
-    // Nearly all leaves at once, and needs no future to wait in.
+    let written = outlet.write_all(&mut [IoSlice::new(out)], patience).await;
+    buffer::give_back(std::mem::take(out));
+    written
+}
+
+/// The same, where all leaves at once: nearly always it does, and needs no future to wait in. None:
+/// something waits, or nothing is to be written.
+pub fn flush_at_once(outlet: Outlet<'_>, out: &mut Vec<u8>) -> Option<Result<(), Fault>> {
+    if out.is_empty() {
+        return None;
+    }
     let written = match outlet.try_write(out) {
-        Ok(count) => match out.get(count..).unwrap_or_default() {
-            [] => Ok(()),
-            rest => outlet.write_all(&mut [IoSlice::new(rest)], patience).await,
-        },
+        Ok(count) if count < out.len() => {
+            out.drain(..count);
+            return None;
+        }
+        Ok(_) => Ok(()),
         Err(fault) => Err(fault),
     };
     buffer::give_back(std::mem::take(out));
-    written
+    Some(written)
 }
 
 impl Meter<'_> {

@@ -161,8 +161,14 @@ impl Exchange<'_> {
         let Some(route) = self.route else {
             return Box::pin(self.fail(desk, ProxyError::NoRoute)).await;
         };
-        let outcome = self.attempts(desk, route).await;
-        self.conclude(desk, route, outcome).await
+        match self.attempts(desk, route).await {
+            Outcomes::Answered(answer, lent, upload) if answer.kind != AnswerKind::Switched => {
+                self.settle(desk, route, lent, (&answer, upload));
+                self.write_rest(desk, route, (&answer, upload)).await
+            }
+            // Boxed: the usual way does not come by.
+            outcome => Box::pin(self.conclude(desk, route, outcome)).await,
+        }
     }
 
     /// The same, with a limit on the whole.
@@ -201,16 +207,16 @@ impl Exchange<'_> {
     /// Ends the exchange: the rest of the answer, an answer of our own, or an abort.
     async fn conclude(&mut self, desk: &mut Desk, route: &Arc<Route>, outcome: Outcomes) -> After {
         match outcome {
-            Outcomes::Answered(answer, lent, upload) => {
-                desk.record.status = Some(answer.status);
-                account::count_removed(&self.client.listener.metrics, &answer.removed);
-                match answer.kind {
-                    AnswerKind::Switched => Box::pin(self.tunnel(desk, route, lent)).await,
-                    AnswerKind::Complete | AnswerKind::UntilClose => {
-                        self.complete(desk, route, (answer, lent, upload)).await
-                    }
+            Outcomes::Answered(answer, lent, upload) => match answer.kind {
+                AnswerKind::Switched => {
+                    self.note_answer(desk, &answer);
+                    Box::pin(self.tunnel(desk, route, lent)).await
                 }
-            }
+                AnswerKind::Complete | AnswerKind::UntilClose => {
+                    self.settle(desk, route, lent, (&answer, upload));
+                    self.write_rest(desk, route, (&answer, upload)).await
+                }
+            },
             Outcomes::Held(last) => Box::pin(self.answer_held(desk, route, *last)).await,
             Outcomes::Failed(error) => match self.last.take() {
                 Some(last) => Box::pin(self.answer_held(desk, route, *last)).await,
@@ -264,17 +270,23 @@ impl Exchange<'_> {
         }
     }
 
-    /// Gives the origin's connection back, then writes the rest of the answer: the next request
+    /// Gives the origin's connection back before the rest of its answer is written: the next request
     /// can have the connection while the client still reads.
-    async fn complete(
-        &mut self,
+    fn settle(
+        &self,
         desk: &mut Desk,
-        route: &Arc<Route>,
-        (answer, lent, upload): (Answer, Lent, Upload),
-    ) -> After {
+        route: &Route,
+        lent: Lent,
+        (answer, upload): (&Answer, Upload),
+    ) {
+        self.note_answer(desk, answer);
         fault::on_demand(Where::Lent, desk);
-        exchange::settle(desk, lent, (&answer, upload), route.upstream.settings.reuse);
-        self.write_rest(desk, route, (&answer, upload)).await
+        exchange::settle(desk, lent, (answer, upload), route.upstream.settings.reuse);
+    }
+
+    fn note_answer(&self, desk: &mut Desk, answer: &Answer) {
+        desk.record.status = Some(answer.status);
+        account::count_removed(&self.client.listener.metrics, &answer.removed);
     }
 
     /// All further attempts failed: the last real answer is the client's after all.
@@ -285,9 +297,8 @@ impl Exchange<'_> {
         mut last: LastAnswer,
     ) -> After {
         std::mem::swap(&mut desk.out, &mut last.octets);
-        desk.record.status = Some(last.answer.status);
         desk.record.origin = last.origin.take();
-        account::count_removed(&self.client.listener.metrics, &last.answer.removed);
+        self.note_answer(desk, &last.answer);
         let LastAnswer { answer, upload, .. } = &last;
         self.write_rest(desk, route, (answer, *upload)).await
     }
@@ -303,7 +314,10 @@ impl Exchange<'_> {
         let patience = self.client.listener.settings.write_timeout;
         let flushed = match self.may_wait(desk, (answer, upload)) {
             Waits::ForCompany => Ok(()),
-            Waits::ForNothing => conclude(self.outlet, &mut desk.out, patience).await,
+            Waits::ForNothing => match relay::flush_at_once(self.outlet, &mut desk.out) {
+                Some(written) => written,
+                None => conclude(self.outlet, &mut desk.out, patience).await,
+            },
         };
         desk.record.bytes_out = answer.content;
         if let Err(fault) = flushed {

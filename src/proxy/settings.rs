@@ -129,8 +129,6 @@ pub struct UpstreamSettings {
     pub max_age: Option<Duration>,
     /// By how large a share `max_age` varies.
     pub max_age_jitter: f64,
-    /// Requests a connection may carry.
-    pub max_requests: Option<u64>,
     /// How long a connection may idle, and whether that is learned.
     pub idle: IdleSettings,
     /// Idle connections kept ready at each endpoint.

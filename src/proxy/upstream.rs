@@ -29,6 +29,7 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::endpoint::EndpointSettings;
 use crate::proxy::endpoint::Pool;
 use crate::proxy::endpoint::Ports;
+use crate::proxy::endpoint::RequestsMax;
 use crate::proxy::endpoint::ShareOut;
 use crate::proxy::household::Household;
 use crate::proxy::settings::Rebalance;
@@ -108,6 +109,7 @@ impl Mould {
             series: self.metrics.endpoint(&shape.address.to_string()),
             host: shape.host,
             address: shape.address,
+            max_requests: RequestsMax::new(shape.limits.max_requests),
             pool: Pool::new(shape.limits, self.shared.idle, ports, (total, share_out)),
             condition: Condition::new(&self.ward, shape.address.to_string(), joined),
             surplus: AtomicU32::new(0),
@@ -157,7 +159,6 @@ impl Upstream {
             connect_timeout: settings.connect_timeout,
             max_age: settings.max_age,
             max_age_jitter: settings.max_age_jitter,
-            max_requests: settings.max_requests,
             idle: settings.idle,
             min_idle: settings.min_idle,
         });
@@ -256,6 +257,7 @@ impl Upstream {
         household.total.set_limit(total);
         for (endpoint, shape) in self.endpoints.iter().zip(shapes) {
             endpoint.upstream.store(Arc::clone(&self.mould.shared));
+            endpoint.max_requests.set(shape.limits.max_requests);
             let ports = self.mould.ports_to(endpoint.address.ip());
             endpoint.hold_to(shape.limits.clone(), self.settings.idle, &ports);
             endpoint.condition.hold_to_ward();
@@ -348,9 +350,9 @@ impl Upstream {
 
     /// What a request is balanced by, if that is its key.
     #[must_use]
-    pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: IpAddr) -> Option<u64> {
+    pub fn key(&self, (head, octets): (&RequestHead, &[u8]), client: &SocketAddr) -> Option<u64> {
         match self.mould.method {
-            Method::Hash => self.settings.hash_key.of((head, octets), client),
+            Method::Hash => self.settings.hash_key.of((head, octets), client.ip()),
             Method::RoundRobin | Method::LeastRequests | Method::P2c | Method::Ewma => None,
         }
     }

@@ -115,7 +115,6 @@ fn treatment(settings: &settings::Upstream) -> UpstreamSettings {
         unsafe_max_idle: pool.unsafe_max_idle,
         max_age: pool.max_age.value(),
         max_age_jitter: pool.max_age_jitter.value(),
-        max_requests: pool.max_requests.value().map(u64::from),
         min_idle: pool.min_idle,
         idle: IdleSettings {
             idle_timeout: pool.idle_timeout,
