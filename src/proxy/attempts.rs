@@ -42,10 +42,10 @@ use crate::proxy::exchange::Outcomes;
 use crate::proxy::failure;
 use crate::proxy::failure::Broken;
 use crate::proxy::failure::Next;
-use crate::proxy::failure::Wear;
 use crate::proxy::held::Holding;
 use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
+use crate::proxy::lent::Wear;
 use crate::proxy::progress::Begun;
 use crate::proxy::progress::Progress;
 use crate::proxy::progress::Upload;
@@ -69,8 +69,11 @@ impl<'a> Exchange<'a> {
             };
             let chosen = match self.reuse(desk, upstream, &tried, occasion) {
                 Ok(chosen) => Ok(chosen),
-                // Boxed: the usual way does not come by.
-                Err(at) => Box::pin(self.acquire(desk, upstream, &mut tried, (occasion, at))).await,
+                Err(at) => {
+                    self.client.enter(Phase::Wait);
+                    // Boxed: the usual way does not come by.
+                    Box::pin(self.acquire(desk, upstream, &mut tried, (occasion, at))).await
+                }
             };
             let chosen = match chosen {
                 Ok(chosen) => chosen,

@@ -22,9 +22,9 @@ use crate::proxy::checkout::Want;
 use crate::proxy::desk::Desk;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::failure::Wear;
 use crate::proxy::lent::Acquired;
 use crate::proxy::lent::Lent;
+use crate::proxy::lent::Wear;
 use crate::proxy::settings::QueueOrder;
 use crate::proxy::settings::Reuse;
 use crate::proxy::upstream::HeldDown;
@@ -238,23 +238,11 @@ pub(super) struct Chosen<'u> {
 impl<'u> Chosen<'u> {
     fn new(acquired: Acquired, (at, in_flight): (usize, InFlight<'u>)) -> Self {
         Self {
-            wear: wear(&acquired),
+            wear: acquired.wear(),
             lent: acquired.lent,
             at,
             _in_flight: in_flight,
         }
-    }
-}
-
-/// Whether a connection so had may have been given up by its origin: one that was used before, and
-/// one that was opened ahead of its first request and has rested since.
-fn wear(acquired: &Acquired) -> Wear {
-    match acquired.outcome {
-        Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
-        Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => match acquired.idle {
-            Some(rested) if !rested.is_zero() => Wear::Reused,
-            Some(_) | None => Wear::Fresh,
-        },
     }
 }
 

@@ -37,6 +37,7 @@ use crate::proxy::exchange::LastAnswer;
 use crate::proxy::exchange::Outcomes;
 use crate::proxy::held::Worth;
 use crate::proxy::lent::Lent;
+use crate::proxy::lent::Wear;
 use crate::proxy::progress::Begun;
 use crate::proxy::progress::Upload;
 use crate::proxy::relay::Stuck;
@@ -291,15 +292,6 @@ impl Exchange<'_> {
             upstream.metrics.retries.of(why, result).inc();
         }
     }
-}
-
-/// Whether a connection had carried a request before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wear {
-    /// It was opened for this one.
-    Fresh,
-    /// It had.
-    Reused,
 }
 
 /// What went wrong in an attempt.

@@ -56,6 +56,28 @@ pub struct Acquired {
     pub idle: Option<Duration>,
 }
 
+/// Whether the origin may have given a connection up while nobody used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wear {
+    /// It was opened for this request.
+    Fresh,
+    /// It has carried a request before, or has rested since it was opened ahead of its first one.
+    Reused,
+}
+
+impl Acquired {
+    /// Whether the origin may have given it up.
+    pub(super) fn wear(&self) -> Wear {
+        match self.outcome {
+            Outcome::Reused | Outcome::ReusedAfterWait => Wear::Reused,
+            Outcome::New | Outcome::NewAfterWait | Outcome::Rejected => match self.idle {
+                Some(rested) if !rested.is_zero() => Wear::Reused,
+                Some(_) | None => Wear::Fresh,
+            },
+        }
+    }
+}
+
 impl Lent {
     /// The stream.
     #[must_use]
