@@ -58,8 +58,11 @@ pub fn error(
             ],
         );
     }
-    if status == 405 {
-        put(out, &[ALLOW]);
+    match (status, method) {
+        // One that may go no further; what is refused is not allowed (RFC 9110 §10.2.1).
+        (405, Method::Trace) => put(out, &[ALLOW, "\r\n"]),
+        (405, _) => put(out, &[ALLOW, ", TRACE\r\n"]),
+        _ => {}
     }
     // RFC 9209 §2: our name, the registered error, and our own word for it.
     let (registered, own) = (error.proxy_status(), error.label());
@@ -95,7 +98,7 @@ pub fn options(out: &mut Vec<u8>, afterwards: Afterwards) {
     buffer::furnish(out);
     put(out, &["HTTP/1.1 200 OK\r\n"]);
     date(out);
-    put(out, &[ALLOW, "Content-Length: 0\r\n"]);
+    put(out, &[ALLOW, ", TRACE\r\nContent-Length: 0\r\n"]);
     connection(out, afterwards);
     encode::end_of_head(out);
 }
@@ -108,8 +111,8 @@ fn connection(out: &mut Vec<u8>, afterwards: Afterwards) {
     }
 }
 
-/// The methods that are passed on, among others.
-const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n";
+/// The methods that are passed on, among others; TRACE is not always one of them.
+const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
 /// Writes a `Date` field (RFC 9110 §6.6.1). The text is made once a second.
 pub fn date(out: &mut Vec<u8>) {

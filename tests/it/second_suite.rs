@@ -226,6 +226,25 @@ fn a_cut_answer_behind_another_in_a_pipeline_is_told_as_cut_in_its_body() {
 }
 
 #[test]
+fn a_method_that_is_refused_is_not_among_the_allowed_ones() {
+    let origin = Origin::ok();
+    let proxy = Proxy::to(&origin);
+    for (request, allows_trace) in [
+        ("TRACE / HTTP/1.1\r\nMax-Forwards: 0\r\n", false),
+        ("CONNECT it.test:80 HTTP/1.1\r\n", true),
+    ] {
+        let mut client = proxy.client();
+        client.send(format!("{request}Host: it.test\r\n\r\n"));
+        let head = client.response().head;
+        assert_eq!(head.status(), 405, "{request}");
+        assert!(head.lists("allow", "get"), "{request}");
+        assert_eq!(head.lists("allow", "trace"), allows_trace, "{request}");
+        assert!(!head.lists("allow", "connect"), "{request}");
+    }
+    assert_eq!(origin.request_count(), 0);
+}
+
+#[test]
 fn a_request_in_line_is_told_as_waiting_and_not_as_still_being_read() {
     let gate = Gate::new();
     let origin = Origin::gated(&gate, OK);
