@@ -327,6 +327,12 @@ impl Client {
             .move_to(self.listener.metrics.connections.of(state));
     }
 
+    /// Which request comes next; the first is 1.
+    #[must_use]
+    pub fn next_nth(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.nth.get().saturating_add(1))
+    }
+
     /// Counts the octets of an exchange that is over.
     pub fn count_octets(&self) {
         self.tell_octets();
@@ -415,14 +421,12 @@ impl Client {
 
     fn count_end(&self, ending: Ending, phase: Phase) {
         let metrics = &self.listener.metrics;
-        metrics.closed.of(ending.by, ending.reason).inc();
         metrics.requests_per_connection.observe(self.nth.get());
         let age = clock::now_micros().saturating_sub(self.live.facts().opened_micros);
         metrics
             .connection_age
             .observe_duration(Duration::from_micros(age));
-        let close = ending.told(phase);
-        self.service.metrics.count_close(Side::Client, close);
+        let close = ending.count(phase, &self.listener, &self.service);
         self.live.close(close, (clock::now_micros(), clock::wall()));
     }
 }
@@ -431,9 +435,15 @@ impl Ending {
     /// Counts it for a connection that was accepted and got no conversation: it is closed for a
     /// reason like any other.
     pub fn count_refused(self, listener: &Listener, service: &Service) {
-        let close = self.told(Phase::Connect);
+        self.count(Phase::Connect, listener, service);
+    }
+
+    /// Counts it for a connection that ends in this phase; answers the close event.
+    fn count(self, phase: Phase, listener: &Listener, service: &Service) -> Close {
+        let close = self.told(phase);
         listener.metrics.closed.of(close.by, close.reason).inc();
         service.metrics.count_close(Side::Client, close);
+        close
     }
 
     /// The ending as a close event.

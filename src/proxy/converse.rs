@@ -372,7 +372,7 @@ async fn read_head(client: &mut Client, desk: &mut Desk, tail: &Tail) -> Result<
 /// The first octet of a head is there: from when on its exchange counts.
 fn begin(client: &Client, desk: &mut Desk) -> u64 {
     let began = clock::now_micros();
-    if client.skipped_before.get() == NonZeroU64::new(client.nth.get().saturating_add(1)) {
+    if client.skipped_before.get() == client.next_nth() {
         desk.request.on_empty_line();
     }
     client.enter(Phase::RequestHead);
@@ -438,7 +438,7 @@ enum Skipped {
 /// has begun, and the connection idles. One is skipped before each request; another is
 /// refused, as it is when both come in one segment.
 fn skip_empty_line(client: &Client, desk: &mut Desk) -> Skipped {
-    let next = NonZeroU64::new(client.nth.get().saturating_add(1));
+    let next = client.next_nth();
     if desk.input.unread() != b"\r\n" || client.skipped_before.replace(next) == next {
         return Skipped::Nothing;
     }
