@@ -200,16 +200,15 @@ impl Endpoint {
         let Some(removed) = removed else { return };
         let Parked { stream, facts } = removed.conn;
         let reason = reason_of(stream.peek());
-        if reason != CloseReason::ExtraBytes {
-            self.metrics.idle_close_age.observe_duration(removed.rested);
-        }
         // Before it is counted, so that who sees the count sees the limit that follows.
-        if reason != CloseReason::ExtraBytes && removed.requests > 0 {
-            self.learn(|idle| match removed.was {
+        self.ended_idle(
+            reason,
+            (removed.rested, removed.requests),
+            |idle| match removed.was {
                 Was::Parked => idle.on_idle_close(removed.rested, now),
                 Was::Canary => idle.on_canary_closed(removed.rested),
-            });
-        }
+            },
+        );
         self.close(facts, (&stream).into(), reason);
         self.pool.wake(removed.wake);
     }
@@ -296,6 +295,23 @@ impl Endpoint {
         if self.pool.hinted.load(Ordering::Relaxed) != micros {
             self.pool.hinted.store(micros, Ordering::Relaxed);
             self.learn(|idle| idle.on_hint(hint));
+        }
+    }
+
+    /// A connection ended that had rested so long and carried so many requests: its age is shown and,
+    /// if it was ever used, `teaches`. Octets that nobody asked for are no end of its idling.
+    fn ended_idle(
+        &self,
+        reason: CloseReason,
+        (rested, requests): (Duration, u64),
+        teaches: impl FnOnce(&mut IdleLimit),
+    ) {
+        if reason == CloseReason::ExtraBytes {
+            return;
+        }
+        self.metrics.idle_close_age.observe_duration(rested);
+        if requests > 0 {
+            self.learn(teaches);
         }
     }
 
@@ -468,12 +484,9 @@ impl Endpoint {
                 .stale
                 .of(StaleFound::Checkout, StaleResult::Replaced)
                 .inc();
-            if reason != CloseReason::ExtraBytes {
-                self.metrics.idle_close_age.observe_duration(lease.rested());
-            }
-            if reason != CloseReason::ExtraBytes && lease.requests() > 0 {
-                self.learn(|idle| idle.on_idle_close(lease.rested(), clock::now()));
-            }
+            self.ended_idle(reason, (lease.rested(), lease.requests()), |idle| {
+                idle.on_idle_close(lease.rested(), clock::now());
+            });
             self.close(facts, (&stream).into(), reason);
             self.retire(lease, reason);
             return None;

@@ -31,10 +31,8 @@ use crate::proxy::rouse;
 /// What is given up while descriptors run out, shared by all workers.
 pub struct Shed {
     machine: Mutex<Shedding>,
-    /// Descriptors left to the control plane.
-    reserve: AtomicU64,
-    /// How many the limits of the configuration allow beside it.
-    allowed: AtomicU64,
+    /// What the configuration needs.
+    needed: Mutex<Descriptors>,
     refuse_from: AtomicU64,
     linger_below: AtomicU64,
     /// Clients close that rest since this moment or longer, in microseconds since the process began.
@@ -59,8 +57,7 @@ impl Default for Shed {
     fn default() -> Self {
         Self {
             machine: Mutex::new(Shedding::new(Marks::new(u64::MAX, 0, 0))),
-            reserve: AtomicU64::new(0),
-            allowed: AtomicU64::new(0),
+            needed: Mutex::default(),
             refuse_from: AtomicU64::new(u64::MAX),
             linger_below: AtomicU64::new(u64::MAX),
             rest_since: AtomicU64::new(0),
@@ -71,9 +68,7 @@ impl Default for Shed {
 impl Shed {
     /// What the configuration needs, from the next look on, which is soon.
     pub fn provide(&self, needed: &Descriptors) {
-        self.reserve.store(needed.reserve, Ordering::Relaxed);
-        self.allowed
-            .store(needed.beside_the_reserve(), Ordering::Relaxed);
+        *self.needed.lock().unwrap_or_else(PoisonError::into_inner) = *needed;
         descriptors::look_again();
     }
 
@@ -107,12 +102,8 @@ impl Shed {
     pub fn look(&self, endpoints: &[Arc<Endpoint>], live: &LiveTable) -> Looked {
         let (open, news) = (descriptors::open(), descriptors::news());
         let limit = descriptors::limit().unwrap_or(u64::MAX);
-        let (reserve, allowed) = (&self.reserve, &self.allowed);
-        let marks = Marks::new(
-            limit,
-            reserve.load(Ordering::Relaxed),
-            allowed.load(Ordering::Relaxed),
-        );
+        let needed = *self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = Marks::new(limit, needed.reserve, needed.beside_the_reserve());
         let (step, surplus) = {
             let mut machine = self.lock();
             machine.set_marks(marks);
