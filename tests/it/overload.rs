@@ -72,11 +72,20 @@ fn come_until(
     }
 }
 
-/// So many clients whose requests are answered together, over as many connections to the origin.
-fn served_at_once(proxy: &Proxy, origin: &Origin, gate: &Gate, count: usize) -> Vec<Client> {
+/// So many clients with a request on its way. Each was let in before the first one asked: a
+/// connection to the origin takes a descriptor, and may leave none for a client still to come.
+fn asking_at_once(proxy: &Proxy, count: u32) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..count).map(|_| proxy.client()).collect();
+    let web = [("listener", "web")];
+    proxy.metric_becomes("holdfast_client_connections", &web, f64::from(count));
     clients.iter_mut().for_each(|client| client.ask("/"));
-    origin.waits_for_requests(count);
+    clients
+}
+
+/// So many clients whose requests are answered together, over as many connections to the origin.
+fn served_at_once(proxy: &Proxy, origin: &Origin, gate: &Gate, count: u32) -> Vec<Client> {
+    let mut clients = asking_at_once(proxy, count);
+    origin.waits_for_requests(count as usize);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().status(), 200);
@@ -165,8 +174,7 @@ fn connections_to_origins_leave_the_reserve_to_the_admin_listener() {
     let proxy = short_of_descriptors(&origin, |c| {
         c.upstream("pool.queue_timeout", "300ms");
     });
-    let mut clients: Vec<Client> = (0..45).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| client.ask("/"));
+    let mut clients = asking_at_once(&proxy, 45);
     // Those for whom there is no connection are told in time, the others when the origin answers.
     eventually("some are refused a connection", || {
         proxy.metric("holdfast_proxy_errors_total", &[("reason", "fd_pressure")]) > 0.0
@@ -192,15 +200,16 @@ fn a_request_for_which_there_is_no_descriptor_waits_for_one_as_for_a_connection(
     let proxy = short_of_descriptors(&origin, |c| {
         c.upstream("pool.queue_timeout", "8s");
     });
-    let mut clients: Vec<Client> = (0..45).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|client| client.ask("/"));
+    let mut clients = asking_at_once(&proxy, 45);
     // With 45 clients there is room for some 30 connections to the origin.
     origin.waits_for_requests(20);
+    let active = [("listener", "web"), ("state", "active")];
+    proxy.metric_becomes("holdfast_client_connections", &active, 45.0);
+    assert!(origin.open_most() < 45, "{}", origin.open_most());
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().status(), 200);
     }
-    assert!(origin.open_most() < 45, "{}", origin.open_most());
     assert_eq!(refused(&proxy), 0.0);
 }
 
