@@ -171,6 +171,25 @@ impl ReadBuffer {
         stream.try_read(&mut self.octets).map_err(Fill::Fault)
     }
 
+    /// Reads what is there as [`Self::try_fill`] does, but only as much of it as the storage has room
+    /// for, and lends little where there is none: what is behind it may go another way.
+    ///
+    /// # Errors
+    /// [`Fill`].
+    pub fn try_fill_little(
+        &mut self,
+        stream: &Stream,
+        most: usize,
+    ) -> Result<Option<ReadEnd>, Fill> {
+        if self.octets.capacity() == 0 {
+            self.octets = lend_small();
+        }
+        if self.octets.capacity() - self.octets.len() < READ_LEAST {
+            return self.try_fill(stream, most);
+        }
+        stream.try_read(&mut self.octets).map_err(Fill::Fault)
+    }
+
     /// Gives the storage back, and with it whatever is unread.
     pub fn clear(&mut self) {
         give_back(std::mem::take(&mut self.octets));

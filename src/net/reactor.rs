@@ -306,6 +306,13 @@ impl Reactor {
         }
     }
 
+    /// Whether a read would bring something, as far as is known.
+    pub fn is_readable(&self, key: Key) -> bool {
+        let sources = self.sources.borrow();
+        let source = sources.places.get(key.place as usize);
+        source.is_some_and(|source| source.flags & READABLE != 0)
+    }
+
     /// Whether the peer's FIN has come.
     pub fn peer_has_ended(&self, key: Key) -> bool {
         self.sources

@@ -23,6 +23,14 @@ pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 pub(super) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
+/// The same, where more is sent at once and may leave in the same segment.
+#[cfg(target_os = "linux")]
+pub(super) const SEND_AHEAD_FLAGS: SendFlags = SEND_FLAGS.union(SendFlags::MORE);
+
+/// The same: not every system has a flag for it.
+#[cfg(not(target_os = "linux"))]
+pub(super) const SEND_AHEAD_FLAGS: SendFlags = SEND_FLAGS;
+
 pub(super) use form::accept;
 pub(super) use form::share;
 pub(super) use form::tcp;

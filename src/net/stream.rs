@@ -67,6 +67,7 @@ struct Core {
     write_broke: Cell<Broke>,
     ended_first: Cell<First>,
     quickack: Cell<QuickAck>,
+    first_read: Cell<FirstRead>,
 }
 
 impl Drop for Core {
@@ -114,6 +115,16 @@ pub enum Reset {
     No,
 }
 
+/// How a message should be read at first, by what its predecessors were like. Only who reads it
+/// knows; it stays with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRead {
+    /// As much as there is: most messages are small and come whole.
+    Much,
+    /// Its head, and little more: what follows may go another way.
+    Head,
+}
+
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
@@ -142,6 +153,7 @@ impl Stream {
             write_broke: Cell::new(Broke::No),
             ended_first: Cell::new(First::Peer),
             quickack: Cell::new(QuickAck::Auto),
+            first_read: Cell::new(FirstRead::Much),
         });
         Ok(Self { core, reactor })
     }
@@ -238,6 +250,23 @@ impl Stream {
         self.reactor.look(self.core.key)
     }
 
+    /// Whether a read would bring something now, as far as the reactor knows: costs no system call.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.reactor.is_readable(self.core.key)
+    }
+
+    /// How the next message should be read at first.
+    #[must_use]
+    pub fn first_read(&self) -> FirstRead {
+        self.core.first_read.get()
+    }
+
+    /// Says how the next message should be read at first.
+    pub fn set_first_read(&self, how: FirstRead) {
+        self.core.first_read.set(how);
+    }
+
     /// Writes everything, waiting whenever there is no room, each time as long as the peer goes on
     /// reading and for `patience` at least. Cancel: a part may have gone out; the stream is good only
     /// for closing.
@@ -273,6 +302,20 @@ impl Stream {
                 [one] => rustix::net::send(&self.core.socket, one, socket::SEND_FLAGS),
                 many => rustix::io::writev(&self.core.socket, many),
             };
+            if written != Err(Errno::INTR) {
+                return self.on_sent(written);
+            }
+        }
+    }
+
+    /// Writes what fits of octets behind which others follow at once: they may leave in one segment
+    /// (`MSG_MORE`, send(2)). 0: nothing fits now.
+    ///
+    /// # Errors
+    /// [`Fault`], but never `TimedOut`.
+    pub fn try_write_ahead(&self, octets: &[u8]) -> Result<usize, Fault> {
+        loop {
+            let written = rustix::net::send(&self.core.socket, octets, socket::SEND_AHEAD_FLAGS);
             if written != Err(Errno::INTR) {
                 return self.on_sent(written);
             }

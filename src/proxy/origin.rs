@@ -31,6 +31,7 @@ use crate::net::buffer::Fill;
 use crate::net::clock;
 use crate::net::reactor::Gone;
 use crate::net::stream::Fault;
+use crate::net::stream::FirstRead;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::policy::hops;
@@ -135,7 +136,11 @@ impl<'a> Answering<'a> {
                 Poll::Pending
             })
             .await?;
-            match self.input.try_fill(origin, RESPONSE_HEAD_OCTETS_MAX) {
+            let filled = match origin.first_read() {
+                FirstRead::Much => self.input.try_fill(origin, RESPONSE_HEAD_OCTETS_MAX),
+                FirstRead::Head => self.input.try_fill_little(origin, RESPONSE_HEAD_OCTETS_MAX),
+            };
+            match filled {
                 Ok(None) => {} // a false alarm; wait again, watching
                 Ok(Some(end)) => break Ok(end),
                 Err(error) => break Err(error),
@@ -214,6 +219,7 @@ impl<'a> Answering<'a> {
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
         self.input.consume(self.head.octets);
+        self.origin.set_first_read(relay::first_read(framing));
         let mut body = (BodyReader::new(framing), writer);
         let mut content = 0;
         let held = match self.worth(framing) {

@@ -99,12 +99,26 @@ impl<'a> Outlet<'a> {
     /// The stream's fault, but never `TimedOut`.
     #[inline]
     pub fn try_write(self, octets: &[u8]) -> Result<usize, Fault> {
+        self.straight()
+            .map_or(Ok(0), |stream| stream.try_write(&[IoSlice::new(octets)]))
+    }
+
+    /// The same with octets behind which others follow at once.
+    ///
+    /// # Errors
+    /// The stream's fault, but never `TimedOut`.
+    pub fn try_write_ahead(self, octets: &[u8]) -> Result<usize, Fault> {
+        self.straight()
+            .map_or(Ok(0), |stream| stream.try_write_ahead(octets))
+    }
+
+    /// The peer's stream, if what comes goes straight and nothing is before it.
+    #[inline]
+    fn straight(self) -> Option<&'a Stream> {
         match self {
-            Self::Behind(_, tail) if !tail.is_empty() => Ok(0),
-            Self::Direct(stream) | Self::Behind(stream, _) => {
-                stream.try_write(&[IoSlice::new(octets)])
-            }
-            Self::InLine(..) => Ok(0),
+            Self::Behind(_, tail) if !tail.is_empty() => None,
+            Self::Direct(stream) | Self::Behind(stream, _) => Some(stream),
+            Self::InLine(..) => None,
         }
     }
 

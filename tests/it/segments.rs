@@ -25,7 +25,7 @@ fn first_piece(client: &Client) -> Vec<u8> {
 }
 
 #[track_caller]
-fn comes_in_one_piece(answer: &'static str, end: &[u8]) {
+fn comes_in_one_piece(answer: impl Into<Vec<u8>>, end: &[u8]) {
     let origin = Origin::answering(answer);
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
@@ -45,6 +45,15 @@ fn a_small_answer_comes_in_one_piece() {
 fn a_small_answer_in_chunks_comes_in_one_piece() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     comes_in_one_piece(answer, b"0\r\n\r\n");
+}
+
+#[test]
+fn an_answer_of_which_most_is_not_copied_comes_in_one_piece() {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{:>20000}",
+        "end"
+    );
+    comes_in_one_piece(answer, b"end");
 }
 
 #[test]

@@ -41,6 +41,42 @@ fn a_body_shorter_than_its_length_is_passed_on_and_broken_off() {
     proxy.errors_becomes("truncated", 1.0);
 }
 
+/// The first answer has the second one's content go another way than its head.
+#[test]
+fn a_body_is_counted_whichever_way_it_goes() {
+    const LENGTH: usize = 20_000;
+    for sent in [0, 1000, 2000, 5000, LENGTH - 1, LENGTH + 1] {
+        let origin = Origin::playing(move |peer| {
+            while let Some(request) = peer.request() {
+                peer.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+                ));
+                if !request.head.start.contains("/bad") {
+                    peer.send(vec![b'a'; LENGTH]);
+                    continue;
+                }
+                peer.send(vec![b'b'; sent]);
+                if sent < LENGTH {
+                    return;
+                }
+            }
+        });
+        let proxy = Proxy::to(&origin);
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").body, [b'a'; LENGTH]);
+        client.ask("/bad");
+        let answer = client.partial_response_to("GET");
+        assert_eq!(answer.body, vec![b'b'; sent.min(LENGTH)]);
+        if sent < LENGTH {
+            assert!(answer.cut.is_some(), "{sent}");
+            proxy.upstream_closed_becomes("truncated", 1.0);
+        } else {
+            assert_eq!(client.get("/").body, [b'a'; LENGTH]);
+            assert_eq!(origin.connections(), 2, "nothing may follow the surplus");
+        }
+    }
+}
+
 #[test]
 fn a_large_body_shorter_than_its_length_is_passed_on_and_broken_off() {
     let origin = Origin::playing(|peer| {
