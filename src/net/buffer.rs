@@ -171,8 +171,9 @@ impl ReadBuffer {
         stream.try_read(&mut self.octets).map_err(Fill::Fault)
     }
 
-    /// Reads what is there as [`Self::try_fill`] does, but only as much of it as the storage has room
-    /// for, and lends little where there is none: what is behind it may go another way.
+    /// Reads what is there as [`Self::try_fill`] does, but no more than there is storage for: where
+    /// there is none, little is lent, as what is behind it may go another way. Makes the usual room
+    /// where hardly any is left.
     ///
     /// # Errors
     /// [`Fill`].

@@ -115,14 +115,24 @@ pub enum Reset {
     No,
 }
 
-/// How a message should be read at first, by what its predecessors were like. Only who reads it
-/// knows; it stays with the connection.
+/// How much to read at first when something comes. Who reads it knows; it stays with the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstRead {
-    /// As much as there is: most messages are small and come whole.
+    /// What there is.
     Much,
-    /// Its head, and little more: what follows may go another way.
-    Head,
+    /// Little: what follows may go another way than through our memory.
+    Little,
+}
+
+/// A system call, again whenever a signal interrupted it.
+#[inline]
+pub(super) fn retried(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
 }
 
 /// What one read brought.
@@ -256,15 +266,15 @@ impl Stream {
         self.reactor.is_readable(self.core.key)
     }
 
-    /// How the next message should be read at first.
+    /// How much to read at first of what comes next.
     #[must_use]
     pub fn first_read(&self) -> FirstRead {
         self.core.first_read.get()
     }
 
-    /// Says how the next message should be read at first.
-    pub fn set_first_read(&self, how: FirstRead) {
-        self.core.first_read.set(how);
+    /// Says how much to read at first of what comes next.
+    pub fn set_first_read(&self, first: FirstRead) {
+        self.core.first_read.set(first);
     }
 
     /// Writes everything, waiting whenever there is no room, each time as long as the peer goes on
@@ -297,15 +307,10 @@ impl Stream {
     /// # Errors
     /// [`Fault`], but never `TimedOut`.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> Result<usize, Fault> {
-        loop {
-            let written = match slices {
-                [one] => rustix::net::send(&self.core.socket, one, socket::SEND_FLAGS),
-                many => rustix::io::writev(&self.core.socket, many),
-            };
-            if written != Err(Errno::INTR) {
-                return self.on_sent(written);
-            }
-        }
+        self.on_sent(retried(|| match slices {
+            [one] => rustix::net::send(&self.core.socket, one, socket::SEND_FLAGS),
+            many => rustix::io::writev(&self.core.socket, many),
+        }))
     }
 
     /// Writes what fits of octets behind which others follow at once: they may leave in one segment
@@ -314,12 +319,10 @@ impl Stream {
     /// # Errors
     /// [`Fault`], but never `TimedOut`.
     pub fn try_write_ahead(&self, octets: &[u8]) -> Result<usize, Fault> {
-        loop {
-            let written = rustix::net::send(&self.core.socket, octets, socket::SEND_AHEAD_FLAGS);
-            if written != Err(Errno::INTR) {
-                return self.on_sent(written);
-            }
-        }
+        let flags = socket::SEND_AHEAD_FLAGS;
+        self.on_sent(retried(|| {
+            rustix::net::send(&self.core.socket, octets, flags)
+        }))
     }
 
     /// Octets were sent, here or by splice, or the kernel said why not. 0: none fit.

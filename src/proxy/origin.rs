@@ -30,6 +30,7 @@ use crate::net::buffer;
 use crate::net::buffer::Fill;
 use crate::net::clock;
 use crate::net::reactor::Gone;
+use crate::net::splice::WORTH_OCTETS;
 use crate::net::stream::Fault;
 use crate::net::stream::FirstRead;
 use crate::net::stream::ReadEnd;
@@ -138,7 +139,7 @@ impl<'a> Answering<'a> {
             .await?;
             let filled = match origin.first_read() {
                 FirstRead::Much => self.input.try_fill(origin, RESPONSE_HEAD_OCTETS_MAX),
-                FirstRead::Head => self.input.try_fill_little(origin, RESPONSE_HEAD_OCTETS_MAX),
+                FirstRead::Little => self.input.try_fill_little(origin, RESPONSE_HEAD_OCTETS_MAX),
             };
             match filled {
                 Ok(None) => {} // a false alarm; wait again, watching
@@ -219,7 +220,7 @@ impl<'a> Answering<'a> {
         let client = self.client_persistence(framing, &writer, awaited);
         let removed = self.encode_head(framing, &writer, client)?;
         self.input.consume(self.head.octets);
-        self.origin.set_first_read(relay::first_read(framing));
+        self.origin.set_first_read(first_read(framing));
         let mut body = (BodyReader::new(framing), writer);
         let mut content = 0;
         let held = match self.worth(framing) {
@@ -355,6 +356,25 @@ impl<'a> Answering<'a> {
         }
     }
 }
+
+/// How much to read at first of the next answer, by the framing of this one: answers of one
+/// connection are much alike, and content that is read with its head can only be copied.
+fn first_read(framing: Framing) -> FirstRead {
+    let worth =
+        |octets| WORTH_OCTETS.is_some_and(|least| octets >= least + buffer::SMALL_OCTETS as u64);
+    match framing {
+        Framing::Length(octets @ ..=HEAD_ALONE_MAX) if worth(octets) => FirstRead::Little,
+        Framing::Length(_) | Framing::Chunked | Framing::UntilClose | Framing::None => {
+            FirstRead::Much
+        }
+    }
+}
+
+/// Octets of content up to which an answer's head is read alone. Beyond, what is copied of it is a
+/// small part, and the sizes of the sends cost more: over loopback, where BBR paces them by timers,
+/// 1 MiB took 295 µs of CPU time with its head read alone, 183 µs as it is, and 80 µs either way
+/// under CUBIC.
+const HEAD_ALONE_MAX: u64 = 64 * 1024;
 
 /// Most octets of a response head. Origins are trusted more than clients, who are held to
 /// `max_header_bytes`; 64 KiB is twice its default, and what Envoy allows. Beyond: 502.

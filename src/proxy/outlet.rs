@@ -103,7 +103,7 @@ impl<'a> Outlet<'a> {
             .map_or(Ok(0), |stream| stream.try_write(&[IoSlice::new(octets)]))
     }
 
-    /// The same with octets behind which others follow at once.
+    /// The same with octets behind which others follow at once, to leave in one segment.
     ///
     /// # Errors
     /// The stream's fault, but never `TimedOut`.

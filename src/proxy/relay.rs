@@ -7,7 +7,6 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::h1::body::BodyEnd;
@@ -15,7 +14,6 @@ use crate::h1::body::BodyReader;
 use crate::h1::body::BodyWriter;
 use crate::h1::chunked::Piece;
 use crate::h1::error::MessageError;
-use crate::h1::framing::Framing;
 use crate::net::Deadline;
 use crate::net::Stream;
 use crate::net::buffer;
@@ -28,7 +26,6 @@ use crate::net::splice::PIPE_OCTETS;
 use crate::net::splice::Pipe;
 use crate::net::splice::WORTH_OCTETS;
 use crate::net::stream::Fault;
-use crate::net::stream::FirstRead;
 use crate::net::stream::ReadEnd;
 use crate::net::worker;
 use crate::policy::body_rate::BodyRate;
@@ -146,7 +143,10 @@ pub async fn pass_on(
             }
             Piece::More { skip } => {
                 source.buffer.consume(skip);
-                if !source.stream.is_readable() {
+                // What has come already may leave with what waits to be written; but of a request,
+                // nothing is taken from the client before the origin has taken its head.
+                let may_join = meter.replay.is_none() && source.stream.is_readable();
+                if !may_join {
                     sink.flush_before_reading(source.buffer).await?;
                     source.stream.more_is_due();
                     if source.comes().await? == Comes::Later {
@@ -155,10 +155,10 @@ pub async fn pass_on(
                     }
                 }
                 if let Some((pipe, room)) = pipe_for(source, sink, meter) {
-                    pass_by((pipe, room), source, sink, meter).await?;
+                    pass_by(pipe, room, source, sink, meter).await?;
                     continue;
                 }
-                sink.flush_before_reading(source.buffer).await?;
+                sink.flush_before_reading(source.buffer).await?; // what has come joins nothing
                 source.suit(sink, meter);
                 source.read_more().await?;
                 reads += 1;
@@ -175,18 +175,6 @@ pub async fn pass_on(
     }
 }
 
-/// How the first octets of the next answer should be read, by the framing of this one: answers of
-/// one connection are much alike. Content that is read with its head can only be copied.
-#[must_use]
-pub fn first_read(framing: Framing) -> FirstRead {
-    match framing {
-        Framing::Length(octets) if HEAD_ALONE.contains(&octets) => FirstRead::Head,
-        Framing::Length(_) | Framing::Chunked | Framing::UntilClose | Framing::None => {
-            FirstRead::Much
-        }
-    }
-}
-
 /// A pipe for the rest of a body, where it is worth one: much of it is left, nobody has to look at
 /// it, and what is written leaves at once. With it, how much the recipient would take.
 fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<(Pipe, usize)> {
@@ -195,7 +183,8 @@ fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<(
         SinkWriter::Framed(BodyWriter::Length { .. } | BodyWriter::UntilClose)
     );
     let kept = |replay: &&mut Replay| replay.holds();
-    let worth_it = source.reader.passable() >= WORTH_OCTETS as u64
+    let much = |least| source.reader.passable() >= least;
+    let worth_it = WORTH_OCTETS.is_some_and(much)
         && sink.outlet.flows() == Flow::Now
         && !meter.replay.as_ref().is_some_and(kept);
     if !plain || !worth_it {
@@ -205,11 +194,13 @@ fn pipe_for(source: &Source<'_>, sink: &Sink<'_>, meter: &Meter<'_>) -> Option<(
     Some((Pipe::lend()?, room))
 }
 
-/// Passes the rest of a body on by way of a pipe, behind what waits to be written. What is in the
-/// pipe has been counted, as received and as sent, whether it leaves or not: if it does not, both
-/// sides are closed.
+/// Passes the rest of a body on by way of a pipe, behind what waits to be written: nothing does
+/// unless something has come, so that this never waits for the sender meanwhile. What is in the pipe
+/// has been counted, as received and as sent, whether it leaves or not: if it does not, both sides
+/// are closed.
 async fn pass_by(
-    (mut pipe, mut room): (Pipe, usize),
+    mut pipe: Pipe,
+    mut room: usize,
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     meter: &mut Meter<'_>,
@@ -236,10 +227,13 @@ async fn pass_by(
         if bites.is_multiple_of(BITES_IN_A_ROW) {
             worker::yield_now().await;
         }
-        match source.room_at(sink) {
-            Some(now) if source.comes().await? == Comes::Now => room = now,
-            _ => return Ok(()), // the pipe is for others meanwhile
+        let Some(now) = source.room_at(sink) else {
+            return Ok(()); // it is the recipient that is waited for
+        };
+        if source.comes().await? == Comes::Later {
+            return Ok(()); // the pipe is for others meanwhile
         }
+        room = now;
     }
 }
 
@@ -268,11 +262,12 @@ impl Source<'_> {
         usize::try_from(self.reader.passable()).unwrap_or(usize::MAX)
     }
 
-    /// How much the recipient would take at once, if that is all that is left, or much of it. What it
-    /// does not take would lie in the pipe until it does: up to 256 KiB of the kernel's memory for
-    /// one that reads a KiB a second.
+    /// How much the recipient would take at once behind what waits, if that is all that is left, or
+    /// much of it. What it does not take would lie in the pipe until it does: up to 256 KiB of the
+    /// kernel's memory for one that reads a KiB a second.
     fn room_at(&self, sink: &Sink<'_>) -> Option<usize> {
         let room = sink.outlet.stream().send_room();
+        let room = room.saturating_sub(sink.out.len());
         (room >= self.left().min(MUCH_ROOM)).then_some(room)
     }
 
@@ -546,13 +541,6 @@ const READS_IN_A_ROW: u32 = 16;
 
 /// Bites after which others get their turn: 8 of them are 2 MiB as well.
 const BITES_IN_A_ROW: u32 = 8;
-
-/// Octets of content of an answer whose head is read alone: enough that a pipe is worth it, and no
-/// more than leaves in one segment where segments are largest. Beyond, a read of a part costs little
-/// and sends of all sizes more: paced by BBR over loopback, 1 MiB took 295 µs with its head read
-/// alone, 183 µs as it is, and 80 µs either way unpaced.
-const HEAD_ALONE: RangeInclusive<u64> =
-    (WORTH_OCTETS as u64).saturating_add(buffer::SMALL_OCTETS as u64)..=64 * 1024;
 
 /// Room at a recipient that is worth a bite of a large body.
 const MUCH_ROOM: usize = 64 * 1024;

@@ -98,35 +98,60 @@ fn answers_that_end_with_the_connection_arrive_whole() {
     downloads("close");
 }
 
-/// How the next answer is read is told from the last one.
-#[test]
-fn answers_of_all_sizes_follow_one_another_on_a_connection() {
-    let heads = [100, 2047, 2048, 2049, 6000];
-    let contents = [
-        16384, 0, 14335, 14336, 5, 65536, 65537, 20480, 131_072, 12288, 64,
-    ];
-    let origin = Origin::playing(|peer| {
+const HEADS: [usize; 5] = [100, 2047, 2048, 2049, 6000];
+const CONTENTS: [usize; 11] = [
+    16384, 0, 14335, 14336, 5, 65536, 65537, 20480, 131_072, 12288, 64,
+];
+
+/// `/2048/65536` is answered with a head and a content of these sizes, in one write.
+fn measured() -> Origin {
+    Origin::playing(|peer| {
         while let Some(head) = peer.head() {
             let sizes = head.start.split(' ').nth(1).unwrap()[1..].split_once('/');
-            let [head, content] = sizes
-                .map(|(a, b)| [a, b].map(|n| n.parse().unwrap()))
-                .unwrap();
+            let (head, content) = sizes.unwrap();
+            let (head, content): (usize, usize) = (head.parse().unwrap(), content.parse().unwrap());
             let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: {content}\r\nX: ");
             let fill = "x".repeat(head - begun.len() - 4);
             let mut whole = format!("{begun}{fill}\r\n\r\n").into_bytes();
             whole.extend(bodies::body(content));
             peer.send(whole);
         }
-    });
+    })
+}
+
+/// How the next answer is read is told from the last one.
+#[test]
+fn answers_of_all_sizes_follow_one_another_on_a_connection() {
+    let origin = measured();
     let proxy = Proxy::to(&origin);
     let mut client = proxy.client();
-    for head in heads {
-        for content in contents {
+    for head in HEADS {
+        for content in CONTENTS {
             let answer = client.get(&format!("/{head}/{content}"));
             assert!(answer.body == bodies::body(content), "{head} {content}");
         }
     }
     assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn answers_of_all_sizes_follow_one_another_in_a_pipeline() {
+    for mode in ["serial", "concurrent"] {
+        let origin = measured();
+        let proxy = Proxy::with(&origin, |c| {
+            c.listener("pipelining", mode);
+        });
+        let mut client = proxy.client();
+        for head in HEADS {
+            CONTENTS
+                .iter()
+                .for_each(|content| client.ask(&format!("/{head}/{content}")));
+            for content in CONTENTS {
+                let answer = client.response();
+                assert!(answer.body == bodies::body(content), "{head} {content}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -41,40 +41,53 @@ fn a_body_shorter_than_its_length_is_passed_on_and_broken_off() {
     proxy.errors_becomes("truncated", 1.0);
 }
 
-/// The first answer has the second one's content go another way than its head.
-#[test]
-fn a_body_is_counted_whichever_way_it_goes() {
-    const LENGTH: usize = 20_000;
-    for sent in [0, 1000, 2000, 5000, LENGTH - 1, LENGTH + 1] {
-        let origin = Origin::playing(move |peer| {
-            while let Some(request) = peer.request() {
-                peer.send(format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
-                ));
-                if !request.head.start.contains("/bad") {
-                    peer.send(vec![b'a'; LENGTH]);
-                    continue;
-                }
-                peer.send(vec![b'b'; sent]);
-                if sent < LENGTH {
-                    return;
-                }
+const MEDIUM: usize = 20_000;
+
+/// Announces so much, and sends it; but in answer to `/bad` this much, and closes if it is too little.
+fn sending_instead(sent: usize) -> Origin {
+    Origin::playing(move |peer| {
+        while let Some(request) = peer.request() {
+            peer.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {MEDIUM}\r\n\r\n"
+            ));
+            if !request.head.start.contains("/bad") {
+                peer.send(vec![b'a'; MEDIUM]);
+                continue;
             }
-        });
+            peer.send(vec![b'b'; sent]);
+            if sent < MEDIUM {
+                return;
+            }
+        }
+    })
+}
+
+// In both, the first answer has the content of the second go another way than its head.
+
+#[test]
+fn a_body_that_goes_past_our_memory_is_broken_off_where_it_ends() {
+    for sent in [0, 1000, 2000, 5000, MEDIUM - 1] {
+        let origin = sending_instead(sent);
         let proxy = Proxy::to(&origin);
         let mut client = proxy.client();
-        assert_eq!(client.get("/").body, [b'a'; LENGTH]);
+        assert_eq!(client.get("/").body, [b'a'; MEDIUM]);
         client.ask("/bad");
         let answer = client.partial_response_to("GET");
-        assert_eq!(answer.body, vec![b'b'; sent.min(LENGTH)]);
-        if sent < LENGTH {
-            assert!(answer.cut.is_some(), "{sent}");
-            proxy.upstream_closed_becomes("truncated", 1.0);
-        } else {
-            assert_eq!(client.get("/").body, [b'a'; LENGTH]);
-            assert_eq!(origin.connections(), 2, "nothing may follow the surplus");
-        }
+        assert!(answer.cut.is_some(), "{sent}");
+        assert_eq!(answer.body, vec![b'b'; sent]);
+        proxy.upstream_closed_becomes("truncated", 1.0);
     }
+}
+
+#[test]
+fn octets_behind_a_body_that_goes_past_our_memory_never_reach_the_next_exchange() {
+    let origin = sending_instead(MEDIUM + 1);
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").body, [b'a'; MEDIUM]);
+    assert_eq!(client.get("/bad").body, [b'b'; MEDIUM]);
+    assert_eq!(client.get("/").body, [b'a'; MEDIUM]);
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]
