@@ -214,17 +214,14 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut Vec<u8>) -> Result<Option<ReadEnd>, Fault> {
         let room = buffer.capacity() - buffer.len();
         debug_assert!(room > 0, "a read without room looks like a FIN");
-        loop {
+        let received = retried(|| {
             let spare = rustix::buffer::spare_capacity(buffer);
-            let received = rustix::net::recv(&self.core.socket, spare, RecvFlags::empty());
-            if received.is_err_and(|error| error == Errno::INTR) {
-                continue;
-            }
-            if received.is_ok_and(|(_, count)| count < room) {
-                self.exhausted(Interest::Read);
-            }
-            return self.on_received(received.map(|(_, count)| count));
+            rustix::net::recv(&self.core.socket, spare, RecvFlags::empty()).map(|(_, count)| count)
+        });
+        if received.is_ok_and(|count| count < room) {
+            self.exhausted(Interest::Read);
         }
+        self.on_received(received)
     }
 
     /// Octets were received, here or by splice, or the kernel said why not.

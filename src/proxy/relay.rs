@@ -423,11 +423,11 @@ impl Sink<'_> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let sent = self.outlet.try_write_ahead(self.out);
-        self.out.drain(..sent.map_err(Stuck::Recipient)?);
-        self.flush().await?;
-        buffer::give_back(std::mem::take(self.out));
-        Ok(())
+        let written = self.outlet.try_write_ahead(self.out);
+        match rid_of(self.out, written) {
+            Some(written) => written.map_err(Stuck::Recipient),
+            None => self.flush().await,
+        }
     }
 
     /// Writes what has been gathered, before more is read: one buffer waits for a slow recipient, not
@@ -501,7 +501,15 @@ pub fn flush_at_once(outlet: Outlet<'_>, out: &mut Vec<u8>) -> Option<Result<(),
     if out.is_empty() {
         return None;
     }
-    let written = match outlet.try_write(out) {
+    let written = outlet.try_write(out);
+    rid_of(out, written)
+}
+
+/// Takes what was written out of `out`, and gives its storage back if that was all or nothing more
+/// can be. None: something is left.
+#[inline]
+fn rid_of(out: &mut Vec<u8>, written: Result<usize, Fault>) -> Option<Result<(), Fault>> {
+    let written = match written {
         Ok(count) if count < out.len() => {
             out.drain(..count);
             return None;
